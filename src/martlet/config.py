@@ -1,0 +1,214 @@
+"""Settings: one YAML file with ``system:`` and ``functions:``, five ``FAAS_*`` variables, one validation.
+
+Precedence, from weak to strong: defaults, the file, the environment, flags of the command line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from martlet.errors import Invalid
+from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB
+from martlet.units import Bytes, Rate
+
+ENVIRONMENT = {
+    "FAAS_DEFAULT_MODE": "default_mode",
+    "FAAS_API_PORT": "api_gateway_port",
+    "FAAS_LOG_LEVEL": "logging_level",
+    "FAAS_DISABLE_CONTAINER": "disable_container",
+}
+CONFIG_FILE_VARIABLE = "FAAS_CONFIG_FILE"
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+def default_storage_path() -> Path:
+    """Where data lives unless told otherwise: /var/lib/martlet for root, the XDG data folder for others."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/martlet")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "martlet"
+
+
+class SystemSettings(Frozen):
+    """The ``system:`` table. A field's description is what the configuration reference prints."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    api_gateway_port: int = Field(8000, ge=0, le=65535, description="Port of everything; 0 takes a free one.")
+    lanes: int = Field(0, ge=0, le=256, description="Gateway-and-node processes; 0 is one per core.")
+    pin_lanes: bool = Field(True, description="Keep each lane, with its instances, on a core of its own.")
+    development: bool = Field(
+        False, description="Accept `demo-key` and `admin-key`; only allowed while listening on loopback."
+    )
+    domain: str = Field("localhost", description="`NAME.DOMAIN` in the Host header routes to function NAME.")
+    function_storage_path: Path = Field(
+        default_factory=default_storage_path, description="Folder of the database, packages, logs and caches."
+    )
+    logging_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    logging_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`json` for machines, `text` for people; `auto` asks whether stderr is a terminal."
+    )
+
+    default_mode: ExecutionMode = Field(ExecutionMode.PROCESS, description="Rung of functions that name none.")
+    process_isolation_level: Literal["strict", "relaxed"] = Field(
+        "strict",
+        description="`strict` refuses to run where a guarantee of the process sandbox cannot be had; `relaxed` runs "
+        "with what there is and says so.",
+    )
+    disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
+    container_runtime: str = Field("docker", description="Engine of the container rung (not in this version).")
+    base_image: str = Field("python:3.11-slim", description="Image of the container rung (not in this version).")
+
+    max_concurrent_functions: int = Field(1000, ge=1, description="Instances this machine may hold at once.")
+    cold_start_timeout: float = Field(30, gt=0, description="Seconds an instance may take to become ready.")
+    warm_instance_ttl: float = Field(600, ge=0, description="Seconds an idle instance is kept.")
+    drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")
+    min_cells: int = Field(2, ge=0, le=1000, description="Ready cells each lane keeps per runtime.")
+
+    max_body: Bytes = Field(20 * MiB, ge=1024, description="Largest request body; more is answered 413.")
+    max_header: Bytes = Field(32 * 1024, ge=1024, description="Largest request head (line and headers together).")
+    header_timeout: float = Field(10, gt=0, description="Seconds a client may take to send a request head.")
+    body_timeout: float = Field(30, gt=0, description="Seconds a client may be silent inside a request body.")
+    keep_alive_timeout: float = Field(75, gt=0, description="Seconds an idle client connection is kept.")
+    max_connections: int = Field(8192, ge=1, description="Client connections each lane holds at once.")
+    rate_limit_per_client: Rate = Field(
+        1000 / 60, description="Requests per client address; keys marked trusted are not limited."
+    )
+
+    log_bytes_per_function: Bytes = Field(5 * MiB, ge=64 * 1024, description="Log kept per function and lane.")
+    log_bytes_per_invocation: Bytes = Field(64 * 1024, ge=1024, description="Log kept of one invocation.")
+    invocations_kept: int = Field(100, ge=0, le=10_000, description="Finished invocations remembered per function.")
+    revisions_kept: int = Field(10, ge=1, le=1000, description="Revisions kept per function for rollback.")
+
+    build_timeout: float = Field(600, gt=0, description="Seconds a build may take.")
+    max_builds: int = Field(2, ge=1, description="Builds that run at once.")
+    max_package: Bytes = Field(256 * MiB, ge=MiB, description="Largest unpacked package.")
+    max_package_files: int = Field(20_000, ge=1, description="Most files in a package.")
+
+    @field_validator("logging_level", mode="before")
+    @classmethod
+    def _level_in_capitals(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the platform."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class DeclaredFunction(FunctionConfig):
+    """A function under ``functions:``: its configuration and, where the code is not inline, where it is."""
+
+    path: Path | None = Field(None, description="File or folder with the code, relative to the configuration file.")
+    code: str | None = Field(None, description="The code itself, for functions of one file.")
+
+    @property
+    def config(self) -> FunctionConfig:
+        """The configuration without the code."""
+        return FunctionConfig.model_validate(self.model_dump(exclude={"path", "code"}, exclude_unset=True))
+
+
+class Settings(Frozen):
+    """All of the configuration, validated."""
+
+    system: SystemSettings = Field(default_factory=SystemSettings)
+    functions: dict[FunctionName, DeclaredFunction] = Field(default_factory=dict)
+
+    @property
+    def run_directory(self) -> Path:
+        """Short-lived files (sockets, FIFOs) of the platform whose data is in this storage path; short, because a
+        unix socket's path has at most 107 bytes."""
+        name = blake2b(str(self.system.function_storage_path.absolute()).encode(), digest_size=4).hexdigest()
+        base = Path("/run/martlet") if os.geteuid() == 0 else Path(f"/tmp/martlet-{os.geteuid()}")  # noqa: S108
+        return base / name
+
+    @property
+    def lane_count(self) -> int:
+        """How many lanes to run."""
+        return self.system.lanes or len(os.sched_getaffinity(0))
+
+
+def load_settings(
+    path: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Reads, merges and validates the configuration.
+
+    Args:
+        path: the YAML file; None takes the one that ``FAAS_CONFIG_FILE`` names, if any.
+        environment: where the ``FAAS_*`` variables are looked up.
+        flags: keys of ``system:`` set on the command line; those that are None are ignored.
+
+    Raises:
+        Invalid: a value is not allowed; ``field`` names it (``system.lanes``) and the message says what to do.
+    """
+    if path is None and environment.get(CONFIG_FILE_VARIABLE):
+        path = Path(environment[CONFIG_FILE_VARIABLE])
+    document = _read(path) if path is not None else {}
+    system = dict(document.get("system") or {})
+    system |= {key: environment[name] for name, key in ENVIRONMENT.items() if environment.get(name)}
+    system |= {key: value for key, value in (flags or {}).items() if value is not None}
+    functions = {name: dict(given or {}) for name, given in (document.get("functions") or {}).items()}
+    for given in functions.values():
+        given.setdefault("execution_mode", system.get("default_mode", ExecutionMode.PROCESS))
+        if given.get("path") and path is not None:
+            given["path"] = path.absolute().parent / given["path"]
+    settings = validated(Settings, {**document, "system": system, "functions": functions})
+    if settings.system.development and not settings.system.on_loopback:
+        raise Invalid(
+            f"development mode has well-known keys and {settings.system.host} is reachable from other machines: "
+            "listen on 127.0.0.1, or turn development off and make a key with `martlet keys create`",
+            field="system.development",
+        )
+    return settings
+
+
+def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
+    """Returns ``model`` made from ``document``.
+
+    Raises:
+        Invalid: the first fault, as one sentence; ``field`` is its dotted path behind ``prefix``.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join([prefix, *(str(part) for part in fault["loc"])] if prefix else map(str, fault["loc"]))
+        reason = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            reason = f"there is no such key; known are {', '.join(_fields_at(model, fault['loc'][:-1]))}"
+        raise Invalid(f"{field or 'the document'}: {reason}", field=field or None) from None
+
+
+def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        known = getattr(model, "model_fields", {})
+        annotation = known[part].annotation if part in known else model
+        arguments = getattr(annotation, "__args__", ())
+        model = arguments[-1] if arguments else annotation
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise Invalid(f"cannot read the configuration file {path}: {error.strerror}", field="config_file") from None
+    except yaml.YAMLError as error:
+        raise Invalid(f"{path} is not YAML: {error}", field="config_file") from None
+    if not isinstance(document, dict):
+        raise Invalid(f"{path} must hold a table with system: and functions:", field="config_file")
+    return document

@@ -1,0 +1,142 @@
+"""The protocol of a driver: how a sandbox is made, given code, asked after and ended.
+
+A driver makes **cells**: sandboxes that run a runtime and no user code yet. Specialising one makes it an instance of a
+revision, for good. All that a node knows of either is its `Handle`. Implementations: `process`, `fake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from martlet.model import Revision
+
+
+class DriverError(Exception):
+    """The driver could not do it; the message is for the operator."""
+
+
+class LoadFailed(DriverError):
+    """The user's code did not load. ``kind`` and the message are the exception's; ``traceback`` is for the logs."""
+
+    def __init__(self, kind: str, message: str, traceback: str = "") -> None:
+        super().__init__(f"{kind}: {message}" if kind else message)
+        self.kind, self.traceback = kind, traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A feature that this host lacks, what that means, and what a person can do about it."""
+
+    feature: str
+    consequence: str
+    remedy: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """What to start: ``directory`` exists, is the cell's own, and gets its socket (``sock``) and log (``log``)."""
+
+    id: str
+    runtime: str
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A sandbox as its driver can find it again, even after the node was restarted. Plain data.
+
+    ``socket`` speaks the instance contract (HTTP/1.1); ``log`` is a FIFO with what the sandbox prints; ``state``
+    belongs to the driver.
+    """
+
+    id: str
+    driver: str
+    runtime: str
+    socket: str
+    log: str
+    pid: int | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the handle as a JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Handle:
+        """Reads what `to_json` wrote."""
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a cell: ``mode`` says how the handler is run, ``load_ms`` how long the user's code took."""
+
+    mode: str
+    load_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an instance uses now. ``oom_kills`` counts processes that the kernel ended for memory."""
+
+    memory_bytes: int
+    cpu_ms: float
+    processes: int
+    oom_kills: int
+
+
+OnExit = Callable[[str, int], None]
+"""Called with the id of a sandbox that ended by itself, and its exit code (negative: the signal that ended it)."""
+
+
+class Driver(Protocol):
+    """See the module. Every method raises `DriverError` when the host will not do it."""
+
+    name: str
+
+    def probe(self) -> list[Missing]:
+        """Returns what this host lacks for this driver, in words a person can act on; empty when all is there."""
+
+    async def open(self, on_exit: OnExit) -> None:
+        """Makes the driver ready to start cells (its zygotes, its parent cgroup)."""
+
+    async def close(self) -> None:
+        """Destroys every cell and instance and lets go of all that `open` made."""
+
+    async def start(self, spec: CellSpec) -> Handle:
+        """Starts a cell; returns once it answers ``GET /_martlet/health``."""
+
+    async def specialise(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Makes the cell an instance of ``revision``: limits, code, privileges, then the user's code is loaded.
+
+        Args:
+            handle: a cell that has no code yet.
+            revision: what it becomes.
+            code: the unpacked package, a directory.
+            dependencies: the unpacked dependencies, a directory, or None.
+            deadline: seconds the user's code may take to load.
+
+        Raises:
+            LoadFailed: the user's code did not load; the sandbox is useless and must be destroyed.
+        """
+
+    async def recover(self, handle: Handle) -> bool:
+        """Whether the sandbox of a handle from an earlier life of the node still lives and is this driver's now.
+
+        Where it answers False, `destroy` must still be called: parts of it may be left.
+        """
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Asks the sandbox to end, waits ``grace`` seconds, then destroys it."""
+
+    async def destroy(self, handle: Handle) -> None:
+        """Ends the sandbox now and removes all of it; harmless when there is nothing left."""
+
+    async def stats(self, handle: Handle) -> Stats | None:
+        """Returns what it uses, or None when it is gone."""

@@ -1,0 +1,252 @@
+"""The nouns of Martlet as frozen types: what is stored, what travels, what people see.
+
+Times are seconds since the epoch unless a name ends in ``_ms``; sizes are bytes; CPU is thousandths of a core.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from martlet.units import Bytes, Millicores, Rate
+
+FUNCTION_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+ALIAS_NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+LATEST = "latest"
+MiB = 1024**2
+
+FunctionName = Annotated[str, StringConstraints(pattern=FUNCTION_NAME)]
+AliasName = Annotated[str, StringConstraints(pattern=ALIAS_NAME)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED_ENVIRONMENT = ("LD_", "PYTHON", "MARTLET_", "GCONV_PATH", "GLIBC_TUNABLES")
+
+
+class Frozen(BaseModel):
+    """A value that never changes and has no members but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExecutionMode(StrEnum):
+    """The rungs of the isolation ladder."""
+
+    WASM = "wasm"
+    PROCESS = "process"
+    CONTAINER = "container"
+    MICROVM = "microvm"
+
+
+class Scope(StrEnum):
+    """What a key may do. ``admin`` does not imply the others; keys list what they have."""
+
+    INVOKE = "invoke"
+    MANAGE = "manage"
+    ADMIN = "admin"
+
+
+class FunctionConfig(Frozen):
+    """How a function is run. A field's description is what the configuration reference prints."""
+
+    execution_mode: ExecutionMode = Field(
+        ExecutionMode.PROCESS, description="The rung of the isolation ladder: `process` or `container`."
+    )
+    runtime: str = Field("python3.11", description="The language and version, as `GET /runtimes` lists them.")
+    handler: str = Field(
+        "handle",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*)?$",
+        description="The callable to run: `handle`, or `module.handle` where the code has several modules.",
+    )
+    timeout: float = Field(30, gt=0, le=3600, description="Seconds a request may run before its instance is killed.")
+    memory: Bytes = Field(128 * MiB, ge=16 * MiB, le=64 * 1024 * MiB, description="Memory limit of an instance.")
+    cpu_limit: Millicores | None = Field(
+        None, ge=10, le=256_000, description="CPU limit of an instance (`100m` is a tenth of a core); none by default."
+    )
+    dependencies: tuple[str, ...] = Field((), max_length=200, description="Packages to install, as pip writes them.")
+    environment: dict[str, str] = Field({}, description="Environment variables of the function.")
+    min_instances: int = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
+    max_instances: int = Field(10, ge=1, le=10_000, description="Instances there may be at once.")
+    concurrency: int = Field(1, ge=1, le=1000, description="Requests one instance serves at once.")
+    max_queue: int = Field(
+        1000, ge=0, le=100_000, description="Requests that may wait for an instance before 429 is answered."
+    )
+    idle_ttl: float | None = Field(
+        None, ge=0, le=86_400 * 7, description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default."
+    )
+    rate_limit: Rate = Field(0.0, description="Requests the function accepts (`100/s`); no limit by default.")
+    public: bool = Field(False, description="Whether the function may be invoked without a key (webhooks).")
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _scalars_are_strings(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in value.items()}
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _environment_is_safe(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a variable name: use letters, digits and _")
+            if name.startswith(_RESERVED_ENVIRONMENT):
+                raise ValueError(f"{name!r} is reserved: it would change how the runtime itself starts")
+            if "\0" in text:
+                raise ValueError(f"the value of {name!r} has a NUL byte")
+        if sum(len(k) + len(v) for k, v in value.items()) > 64 * 1024:
+            raise ValueError("all variables together are over 64 KiB: put large data into the code")
+        return value
+
+    @model_validator(mode="after")
+    def _instances_are_ordered(self) -> FunctionConfig:
+        if self.min_instances > self.max_instances:
+            raise ValueError(f"min_instances ({self.min_instances}) is over max_instances ({self.max_instances})")
+        return self
+
+
+class Revision(Frozen):
+    """One immutable code + configuration of a function.
+
+    ``code`` and ``dependencies`` are digests (sha256, hex) of packages in the blob store.
+    """
+
+    function: FunctionName
+    number: int = Field(ge=1)
+    config: FunctionConfig
+    code: Digest
+    dependencies: Digest | None = None
+    created: float
+
+    @property
+    def id(self) -> str:
+        """``hello@3``."""
+        return f"{self.function}@{self.number}"
+
+
+class FunctionState(StrEnum):
+    """What a function is doing, as its last deploy left it."""
+
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Function(Frozen):
+    """A name people invoke, and what it points at. ``latest`` is the revision that serves; ``counter`` the highest
+    number ever given, so that a number is never given twice."""
+
+    name: FunctionName
+    latest: int = Field(ge=1)
+    counter: int = Field(ge=1)
+    created: float
+    updated: float
+
+
+class Alias(Frozen):
+    """A named pointer at revisions with weights: ``{3: 90, 4: 10}``."""
+
+    function: FunctionName
+    name: AliasName
+    weights: dict[int, int] = Field(min_length=1, max_length=10)
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_add_up(cls, value: dict[int, int]) -> dict[int, int]:
+        if any(weight < 0 for weight in value.values()) or sum(value.values()) != 100:
+            raise ValueError("the weights are percentages: none negative, 100 together")
+        return value
+
+
+class ApiKey(Frozen):
+    """A key as it is stored: never itself, only the sha256 of its random text.
+
+    ``functions`` limits it to these functions (None: all). ``trusted`` keys skip the limit per client address.
+    ``hashes`` holds the current secret and, while a rotation overlaps, the one before with its own expiry.
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    functions: tuple[FunctionName, ...] | None = None
+    hashes: dict[str, float | None]
+    rate_limit: Rate = 0.0
+    trusted: bool = False
+    created: float
+    expires: float | None = None
+
+
+class BuildState(StrEnum):
+    """The steps of a deploy, in order; ``failed`` may follow any but ``ready``."""
+
+    PACKING = "packing"
+    BUILDING = "building"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Build(Frozen):
+    """One deploy: from what was uploaded to a revision that serves (or a log that says why not)."""
+
+    id: str
+    function: FunctionName
+    state: BuildState
+    revision: int | None = None
+    error: str | None = None
+    started: float
+    finished: float | None = None
+
+
+class InstanceState(StrEnum):
+    """What an instance is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+
+
+class InstanceView(Frozen):
+    """A live instance as ``/instances`` shows it."""
+
+    id: str
+    function: FunctionName
+    revision: int
+    node: str
+    driver: ExecutionMode | Literal["fake"]
+    state: InstanceState
+    pid: int | None
+    created: float
+    last_used: float
+    requests: int
+    memory_bytes: int | None = None
+
+
+class InvocationView(Frozen):
+    """One finished run of a function, as ``/functions/{name}/invocations`` shows it."""
+
+    id: str
+    function: FunctionName
+    revision: int
+    status: int
+    cold: bool
+    started: float
+    queue_ms: float
+    start_ms: float
+    run_ms: float
+    error: str | None = None
+
+
+class LogLine(Frozen):
+    """One line a function wrote. ``stream`` is stdout, stderr or the level of a logging call."""
+
+    time: float
+    function: FunctionName
+    revision: int
+    instance: str
+    request_id: str | None
+    stream: str
+    message: str
