@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from martlet.errors import Invalid
 from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB
-from martlet.units import Bytes, Rate
+from martlet.units import Bytes, EventRate, Rate
 
 ENVIRONMENT = {
     "FAAS_DEFAULT_MODE": "default_mode",
@@ -79,7 +79,7 @@ class SystemSettings(Frozen):
     keep_alive_timeout: float = Field(75, gt=0, description="Seconds an idle client connection is kept.")
     max_connections: int = Field(8192, ge=1, description="Client connections each lane holds at once.")
     rate_limit_per_client: Rate = Field(
-        1000 / 60, description="Requests per client address; keys marked trusted are not limited."
+        EventRate(1000, 60), description="Requests per client address; keys marked trusted are not limited."
     )
 
     log_bytes_per_function: Bytes = Field(5 * MiB, ge=64 * 1024, description="Log kept per function and lane.")

@@ -3,7 +3,9 @@
     MartletError                      500 internal
     ├── BadRequest                    400 bad_request
     │   ├── Invalid                   422 invalid              (names the field)
-    │   └── BodyTooLarge              413 body_too_large
+    │   ├── BodyTooLarge              413 body_too_large
+    │   ├── HeadTooLarge              431 head_too_large
+    │   └── RequestTimeout            408 request_timeout
     ├── Unauthenticated               401 unauthenticated
     ├── Forbidden                     403 forbidden
     ├── NotFound                      404 not_found
@@ -97,6 +99,18 @@ class BodyTooLarge(BadRequest):
     """The request body is over the limit."""
 
     code, status, title = "body_too_large", 413, "The request body is too large"
+
+
+class HeadTooLarge(BadRequest):
+    """The request line and headers are over the limit."""
+
+    code, status, title = "head_too_large", 431, "The request head is too large"
+
+
+class RequestTimeout(BadRequest):
+    """The client took too long to send its request."""
+
+    code, status, title = "request_timeout", 408, "The request was not sent in time"
 
 
 class Unauthenticated(MartletError):

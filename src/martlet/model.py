@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from martlet.units import Bytes, Millicores, Rate
+from martlet.units import NO_LIMIT, Bytes, Millicores, Rate
 
 FUNCTION_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ALIAS_NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -77,7 +77,7 @@ class FunctionConfig(Frozen):
     idle_ttl: float | None = Field(
         None, ge=0, le=86_400 * 7, description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default."
     )
-    rate_limit: Rate = Field(0.0, description="Requests the function accepts (`100/s`); no limit by default.")
+    rate_limit: Rate = Field(NO_LIMIT, description="Requests the function accepts (`100/s`); no limit by default.")
     public: bool = Field(False, description="Whether the function may be invoked without a key (webhooks).")
 
     @field_validator("environment", mode="before")
@@ -172,7 +172,7 @@ class ApiKey(Frozen):
     scopes: frozenset[Scope]
     functions: tuple[FunctionName, ...] | None = None
     hashes: dict[str, float | None]
-    rate_limit: Rate = 0.0
+    rate_limit: Rate = NO_LIMIT
     trusted: bool = False
     created: float
     expires: float | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _FACTORS = {
     "": 1,
@@ -21,6 +21,16 @@ _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|k|K|M|G)?B?")
 _CORES = re.compile(r"(\d+(?:\.\d+)?)(m)?")
 _RATE = re.compile(r"(\d+)\s*/\s*(s|sec|second|m|min|minute|h|hour)")
 _PERIODS = {"s": 1, "m": 60, "h": 3600}
+
+
+class EventRate(NamedTuple):
+    """``count`` events in ``seconds``; a count of 0 means there is no limit."""
+
+    count: int
+    seconds: int
+
+
+NO_LIMIT = EventRate(0, 1)
 
 
 def parse_bytes(value: Any) -> int:
@@ -62,32 +72,48 @@ def format_millicores(value: int) -> str:
     return f"{value}m"
 
 
-def parse_rate(value: Any) -> float:
-    """Reads ``"1000/min"`` as events per second; ``0``, ``"off"`` and ``"none"`` mean no limit and are 0.0.
+def parse_rate(value: Any) -> EventRate:
+    """Reads ``"1000/min"``, ``"50/s"`` or ``"100/h"``; ``0`` and ``"off"`` mean no limit.
 
     Raises:
         ValueError: it is none of these; the message says what to write.
     """
-    if value in (0, "0", "off", "none", False):
-        return 0.0
-    if isinstance(value, int | float) and value > 0:
-        return float(value)
+    if isinstance(value, EventRate):
+        return value
+    if value in (0, "0", "off"):
+        return NO_LIMIT
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or int(match[1]) == 0:
         raise ValueError(f"{value!r} is not a rate: write one such as 1000/min, 50/s, or off")
-    return int(match[1]) / _PERIODS[match[2][0]]
+    return EventRate(int(match[1]), _PERIODS[match[2][0]])
 
 
-def format_rate(value: float) -> str:
-    """Writes events per second as a rate a person would write: ``16.67`` is ``1000/min``."""
-    if value == 0:
-        return "off"
-    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-        if abs(value * seconds - round(value * seconds)) < 1e-6 and round(value * seconds) > 0:
-            return f"{round(value * seconds)}/{unit}"
-    return f"{max(1, round(value * 3600))}/h"
+def format_rate(value: EventRate) -> str:
+    """Writes a rate as `parse_rate` reads it."""
+    period = {1: "s", 60: "min", 3600: "h"}[value.seconds]
+    return f"{value.count}/{period}" if value.count else "off"
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(format_bytes, return_type=str)]
-Millicores = Annotated[int, BeforeValidator(parse_millicores), PlainSerializer(format_millicores, return_type=str)]
-Rate = Annotated[float, BeforeValidator(parse_rate), PlainSerializer(format_rate, return_type=str)]
+def _schema(pattern: str, example: str, *, number: bool) -> WithJsonSchema:
+    text = {"type": "string", "pattern": pattern, "examples": [example]}
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, text]} if number else text)
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    PlainSerializer(format_bytes, return_type=str),
+    _schema(r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|k|K|M|G)?B?$", "256Mi", number=True),
+]
+Millicores = Annotated[
+    int,
+    BeforeValidator(parse_millicores),
+    PlainSerializer(format_millicores, return_type=str),
+    _schema(r"^[0-9]+(\.[0-9]+)?m?$", "500m", number=True),
+]
+Rate = Annotated[
+    EventRate,
+    BeforeValidator(parse_rate),
+    PlainSerializer(format_rate, return_type=str),
+    _schema(r"^(off|[1-9][0-9]*/(s|min|h))$", "1000/min", number=False),
+]
