@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from martlet.errors import Invalid
 from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB
+from martlet.paths import default_storage_path
 from martlet.units import Bytes, EventRate, Rate
 
 ENVIRONMENT = {
@@ -28,13 +29,6 @@ ENVIRONMENT = {
 CONFIG_FILE_VARIABLE = "FAAS_CONFIG_FILE"
 
 Model = TypeVar("Model", bound=Frozen)
-
-
-def default_storage_path() -> Path:
-    """Where data lives unless told otherwise: /var/lib/martlet for root, the XDG data folder for others."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/martlet")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "martlet"
 
 
 class SystemSettings(Frozen):
