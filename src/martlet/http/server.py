@@ -188,7 +188,7 @@ class ServerConnection(asyncio.Protocol):
                     self._parse(rest)
                 return
         if self.in_head and self.head_bytes > self.limits.max_header:
-            raise HeadTooLarge(f"the request line and headers are over {self.limits.max_header} bytes")
+            raise self._head_too_large()
         if not self.in_head and self.reading is None:
             self.head_bytes = 0
 
@@ -222,6 +222,8 @@ class ServerConnection(asyncio.Protocol):
         exchange.method = parser.get_method()
         exchange.keep_alive = parser.should_keep_alive()
         exchange.http10 = parser.get_http_version() == "1.0"
+        if self.head_bytes > self.limits.max_header:
+            self._check_head(exchange)
         length: int | None = 0
         for name, value in exchange.headers:
             if name == b"content-length":
@@ -378,6 +380,15 @@ class ServerConnection(asyncio.Protocol):
         if self.read_paused and exchange.received <= BUFFERED_BODY:
             self.resume_reading()
         self.server.application.handle(exchange)
+
+    def _check_head(self, exchange: Exchange) -> None:
+        """Much was read since the head began; some of it may be the body."""
+        size = len(exchange.target) + sum(len(name) + len(value) + 4 for name, value in exchange.headers)
+        if size > self.limits.max_header:
+            raise self._head_too_large()
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(f"the request line and headers are over {self.limits.max_header} bytes")
 
     def _framed(self, data: bytes, last: bool) -> bytes:
         if not self.chunked_response:

@@ -227,6 +227,8 @@ class Upstream(asyncio.Protocol):
             return
         if status == 101 and not exchange.upgrade:
             raise BadResponse("101 to a request that asked for no upgrade")
+        if self._head_bytes > MAX_RESPONSE_HEAD:
+            self._check_head()
         if status > 599:
             raise BadResponse(f"{status} is not a status")
         self._head_done = True
@@ -275,6 +277,11 @@ class Upstream(asyncio.Protocol):
         self._interim = False
         self._done = False
         self._reusable = True
+
+    def _check_head(self) -> None:
+        """Much has come since the head began; some of it may be the body."""
+        if sum(len(name) + len(value) + 4 for name, value in self._headers) > MAX_RESPONSE_HEAD:
+            raise BadResponse(f"the response's head is over {MAX_RESPONSE_HEAD} bytes")
 
     def _flush(self, exchange: Exchange, last: bool) -> None:
         """Passes on what has been parsed; ends the exchange where the response is complete."""

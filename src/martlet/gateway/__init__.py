@@ -1,0 +1,1 @@
+"""Requests enter here: admission, routing, dispatch."""

@@ -1,0 +1,127 @@
+"""Who may do what, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from time import time
+
+from martlet.errors import Forbidden, RateLimited, Unauthenticated
+from martlet.gateway.buckets import Buckets, fingerprint
+from martlet.model import ApiKey, Scope
+from martlet.storage.registry import RegistryView
+from martlet.units import EventRate
+
+FAILED_KEYS = EventRate(60, 60)
+"""Wrong keys one client address may try; guessing 256 random bits is hopeless anyway, this keeps it quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever holds a key, in the form that admission asks it."""
+
+    id: str
+    invoke: bool
+    manage: bool
+    admin: bool
+    functions: frozenset[str] | None
+    rate: EventRate
+    bucket: int
+    trusted: bool
+    expires: float | None
+
+    @classmethod
+    def of(cls, key: ApiKey, secret_hash: str) -> Principal:
+        """Makes the principal of a key, as one of its secrets proves it."""
+        ends = [end for end in (key.expires, key.hashes[secret_hash]) if end is not None]
+        return cls(
+            id=key.id,
+            invoke=Scope.INVOKE in key.scopes,
+            manage=Scope.MANAGE in key.scopes,
+            admin=Scope.ADMIN in key.scopes,
+            functions=None if key.functions is None else frozenset(key.functions),
+            rate=key.rate_limit,
+            bucket=fingerprint("key", key.id),
+            trusted=key.trusted,
+            expires=min(ends, default=None),
+        )
+
+    def may_touch(self, function: str) -> None:
+        """Raises `Forbidden` if the key is limited to other functions."""
+        if self.functions is not None and function not in self.functions:
+            raise Forbidden(f"this key is limited to other functions than {function!r}")
+
+
+class Admission:
+    """Checks keys and takes tokens. Secrets are looked up by their sha256, so the time a look-up takes says nothing
+    of how much of a guess was right."""
+
+    def __init__(self, view: RegistryView, buckets: Buckets, per_client: EventRate) -> None:
+        self._view = view
+        self._buckets = buckets
+        self._per_client = per_client
+        self._principals: dict[bytes, Principal] = {}
+        self._clients: dict[str, int] = {}
+        view.on_change.append(self._forget)
+
+    def principal(self, authorization: bytes | None) -> Principal | None:
+        """Returns whose key an ``Authorization`` header carries, or None where it is no valid key of ours."""
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            return None
+        digest = sha256(authorization[7:].strip()).digest()
+        principal = self._principals.get(digest)
+        if principal is None:
+            key = self._view.keys.get(digest)
+            if key is None:
+                return None
+            principal = self._principals[digest] = Principal.of(key, digest.hex())
+        if principal.expires is not None and principal.expires <= time():
+            return None
+        return principal
+
+    def authenticated(self, authorization: bytes | None, client: str) -> Principal:
+        """Like `principal`, for requests that need one.
+
+        Raises:
+            Unauthenticated: there is no key, or it is unknown, expired or revoked.
+            RateLimited: the client has tried too many wrong keys.
+        """
+        principal = self.principal(authorization)
+        if principal is not None:
+            return principal
+        if authorization is None:
+            raise Unauthenticated("send a key: Authorization: Bearer <key>")
+        self._take(self._client_bucket(client) ^ 1, FAILED_KEYS, "this client has sent too many wrong keys")
+        raise Unauthenticated("the key is unknown, expired or revoked")
+
+    def limit_client(self, client: str) -> None:
+        """Takes a token of the client address. Raises `RateLimited`."""
+        if self._per_client.count:
+            self._take(self._client_bucket(client), self._per_client, "this client has sent too many requests")
+
+    def limit_key(self, principal: Principal) -> None:
+        """Takes a token of the key. Raises `RateLimited`."""
+        if principal.rate.count:
+            self._take(principal.bucket, principal.rate, "this key has been used for too many requests")
+
+    def limit_function(self, bucket: int, rate: EventRate) -> None:
+        """Takes a token of a function. Raises `RateLimited`."""
+        if rate.count:
+            self._take(bucket, rate, "this function has been sent too many requests")
+
+    def _take(self, bucket: int, rate: EventRate, complaint: str) -> None:
+        wait = self._buckets.take(bucket, rate)
+        if wait:
+            raise RateLimited(f"{complaint}: {rate.count} in {rate.seconds} s are allowed", retry_after=wait)
+
+    def _client_bucket(self, client: str) -> int:
+        bucket = self._clients.get(client)
+        if bucket is None:
+            if len(self._clients) > 100_000:
+                self._clients.clear()
+            bucket = self._clients[client] = fingerprint("client", client)
+        return bucket
+
+    def _forget(self, kind: str, _name: str) -> None:
+        if kind == "key":
+            self._principals.clear()

@@ -1,0 +1,69 @@
+"""Token buckets that all lanes of a machine share, in one page of memory.
+
+The algorithm is GCRA (ITU-T I.371): a bucket is one number, its *theoretical arrival time*. The table is a file mapped
+by every lane. Lanes do not lock it: two that write one bucket in the same microsecond may let one request too many
+through, which a rate limit can bear and a lock on every request cannot.
+"""
+
+from __future__ import annotations
+
+import mmap
+from hashlib import blake2b
+from pathlib import Path
+from time import monotonic
+
+from martlet.units import EventRate
+
+SLOTS = 1 << 16
+PROBES = 4
+
+
+def fingerprint(kind: str, name: str) -> int:
+    """Returns the 63-bit name of a bucket, the same in every process."""
+    return int.from_bytes(blake2b(f"{kind}\0{name}".encode(), digest_size=8).digest(), "little") >> 1 or 1
+
+
+class Buckets:
+    """See the module. A slot holds a fingerprint and a time; when a neighbourhood of ``PROBES`` slots is full of
+    buckets in use, the one nearest to being full again gives way."""
+
+    def __init__(self, path: Path) -> None:
+        """Maps the table at ``path``, making it where there is none."""
+        with path.open("a+b") as file:
+            file.truncate(SLOTS * 16)
+            self._memory = mmap.mmap(file.fileno(), SLOTS * 16)
+        self._names = memoryview(self._memory).cast("q")
+        self._times = memoryview(self._memory).cast("d")
+
+    def take(self, bucket: int, rate: EventRate) -> float:
+        """Takes one token; a bucket holds ``rate.count`` of them and is full after ``rate.seconds``.
+
+        Returns:
+            0.0 if there was one, else the seconds until there is.
+        """
+        now = monotonic()
+        slot = self._slot(bucket, now)
+        interval = rate.seconds / rate.count
+        arrival = self._times[slot]
+        arrival = (arrival if arrival > now else now) + interval
+        wait = arrival - now - rate.seconds
+        if wait > 1e-9:
+            return wait
+        self._times[slot] = arrival
+        return 0.0
+
+    def _slot(self, bucket: int, now: float) -> int:
+        names, times = self._names, self._times
+        first = (bucket % SLOTS) * 2
+        if names[first] == bucket:
+            return first + 1
+        victim, least = first, float("inf")
+        for probe in range(PROBES):
+            slot = (first + probe * 2) % (SLOTS * 2)
+            if names[slot] == bucket:
+                return slot + 1
+            if times[slot + 1] < least:
+                victim, least = slot, times[slot + 1]
+        names[victim] = bucket
+        times[victim + 1] = now
+        return victim + 1

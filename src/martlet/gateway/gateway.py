@@ -1,0 +1,179 @@
+"""The application behind the public port: one request, from its head to whoever answers it."""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+
+from martlet.errors import BadRequest, Forbidden, FunctionNotFound, MartletError, NotFound
+from martlet.gateway.admission import Admission, Principal
+from martlet.gateway.dispatch import Dispatch
+from martlet.gateway.routing import Route, Routing
+from martlet.http.exchange import Exchange
+from martlet.http.hop import Hop
+from martlet.http.upstream import HOP_BY_HOP
+from martlet.model import Scope
+from martlet.node.call import Call
+from martlet.node.node import Node
+from martlet.node.target import Target
+from martlet.storage.registry import RegistryView
+
+log = structlog.get_logger()
+
+OPEN_PATHS = frozenset({b"/ready", b"/openapi.json"})
+"""Paths of control that need no key."""
+MANAGED = frozenset(
+    {b"functions", b"stats", b"instances", b"nodes", b"keys", b"runtimes", b"builds", b"metrics", b"ready", b"openapi.json"}
+)
+"""First segments of the paths that control answers."""
+ADMINISTERED = frozenset({b"keys"})
+NOT_FOR_CONTROL = frozenset({b"authorization", b"expect", b"x-request-id"})
+SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+class Gateway:
+    """See the module; `Application` of the public server."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        view: RegistryView,
+        admission: Admission,
+        routing: Routing,
+        dispatch: Dispatch,
+        control: Hop,
+    ) -> None:
+        self._node = node
+        self._view = view
+        self._admission = admission
+        self._routing = routing
+        self._dispatch = dispatch
+        self._control = control
+        self._prefix = secrets.token_hex(6)
+        self._count = 0
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answers a request, or passes it to who does."""
+        host = given_id = authorization = None
+        for name, value in exchange.headers:
+            if name == b"host":
+                host = value
+            elif name == b"authorization":
+                authorization = value
+            elif name == b"x-request-id":
+                given_id = value
+        exchange.request_id = self._request_id(given_id)
+        try:
+            route = self._routing.route(exchange.target, host)
+            if route is not None:
+                self._invoke(exchange, route, authorization)
+            else:
+                self._platform(exchange, authorization)
+        except MartletError as error:
+            exchange.problem(error)
+        except Exception:
+            log.exception("request_failed", request_id=exchange.request_id)
+            exchange.problem(MartletError())
+
+    def refused(self, exchange: Exchange, error: MartletError) -> None:
+        """Answers a request that is not HTTP as it should be."""
+        exchange.request_id = self._request_id(None)
+        exchange.problem(error)
+
+    def _request_id(self, given: bytes | None) -> str:
+        if given is not None and len(given) <= 64 and SAFE_ID.issuperset(given) and given:
+            return given.decode()
+        self._count += 1
+        return f"{self._prefix}{self._count:08x}"
+
+    # -- functions
+
+    def _invoke(self, exchange: Exchange, route: Route, authorization: bytes | None) -> None:
+        target = self._routing.resolve(route.name)
+        if target is None:
+            self._node.spawn(self._invoke_unknown(exchange, route, authorization))
+            return
+        self._admit(exchange, route, target, authorization)
+
+    async def _invoke_unknown(self, exchange: Exchange, route: Route, authorization: bytes | None) -> None:
+        """A name that is not in memory is looked up in the store once, for those who may know."""
+        try:
+            principal = self._admission.authenticated(authorization, exchange.connection.peer)
+            name = self._routing.function_name(route.name)
+            if name is not None:
+                principal.may_touch(name)
+                await self._view.lookup_function(name)
+            target = self._routing.resolve(route.name)
+            if target is None:
+                wanted = route.name.decode("utf-8", "replace")
+                raise FunctionNotFound(f"there is no function, revision or alias {wanted[:200]!r}")
+            self._admit(exchange, route, target, authorization)
+        except MartletError as error:
+            if not exchange.gone:
+                exchange.problem(error)
+
+    def _admit(self, exchange: Exchange, route: Route, target: Target, authorization: bytes | None) -> None:
+        admission = self._admission
+        client = exchange.connection.peer
+        if target.public:
+            principal = admission.principal(authorization)
+        else:
+            principal = admission.authenticated(authorization, client)
+            if not principal.invoke:
+                raise Forbidden("this key may not invoke functions (scope invoke)")
+            principal.may_touch(target.function)
+            admission.limit_key(principal)
+        if principal is None or not principal.trusted:
+            admission.limit_client(client)
+        admission.limit_function(target.bucket, target.rate)
+        call = Call(exchange, target, route.path, principal is not None)
+        exchange.context = call
+        self._dispatch.submit(call)
+
+    # -- the platform itself
+
+    def _platform(self, exchange: Exchange, authorization: bytes | None) -> None:
+        path = exchange.target.partition(b"?")[0]
+        if path == b"/health":
+            exchange.answer_json(200, {"status": "ok"})
+            return
+        if path == b"/":
+            exchange.answer_json(200, {"name": "martlet", "health": "/health", "api": "/openapi.json"})
+            return
+        segments = path[1:].split(b"/")
+        if segments[0] not in MANAGED:
+            raise NotFound(f"there is nothing at {path[:200].decode('utf-8', 'replace')}")
+        if b"%" in path or b"//" in path or b".." in segments or b"." in segments:
+            # Control would read such a path differently from the checks below.
+            raise BadRequest("paths of the management API have no escapes, empty segments or dots")
+        head = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
+        if path not in OPEN_PATHS:
+            principal = self._admission.authenticated(authorization, exchange.connection.peer)
+            self._authorise(principal, segments)
+            if not principal.trusted:
+                self._admission.limit_client(exchange.connection.peer)
+            head.append(_identity(principal))
+        for name, value in exchange.headers:
+            if name not in HOP_BY_HOP and name not in NOT_FOR_CONTROL and not name.startswith(b"x-martlet-"):
+                head.append(b"%b: %b\r\n" % (name, value))
+        head.append(b"x-request-id: %b\r\n" % exchange.request_id.encode())
+        exchange.upgrade = False
+        self._control.send(exchange, head)
+
+    def _authorise(self, principal: Principal, segments: list[bytes]) -> None:
+        needed = Scope.ADMIN if segments[0] in ADMINISTERED else Scope.MANAGE
+        if not (principal.admin if needed is Scope.ADMIN else principal.manage):
+            raise Forbidden(f"this key may not do that (scope {needed})")
+        if segments[0] == b"functions" and len(segments) > 1:
+            principal.may_touch(segments[1].decode("utf-8", "replace"))
+
+
+def _identity(principal: Principal) -> bytes:
+    """Tells control who calls."""
+    scopes = ",".join(s for s, has in zip(Scope, (principal.invoke, principal.manage, principal.admin), strict=True) if has)
+    lines = f"x-martlet-key: {principal.id}\r\nx-martlet-scopes: {scopes}\r\n"
+    if principal.functions is not None:
+        lines += f"x-martlet-functions: {','.join(sorted(principal.functions))}\r\n"
+    return lines.encode()

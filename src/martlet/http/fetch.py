@@ -1,0 +1,80 @@
+"""One small request over a unix socket: health probes, and what lanes tell each other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httptools
+import orjson
+
+MAX_ANSWER = 64 * 1024 * 1024
+
+
+class FetchError(Exception):
+    """There was no answer."""
+
+
+async def fetch(
+    socket: str | Path, method: str, target: str, document: Any = None, *, timeout: float
+) -> tuple[int, bytes]:
+    """Sends a request with an optional JSON body on a connection of its own.
+
+    Args:
+        socket: path of a unix stream socket.
+        method: of the request.
+        target: path and query.
+        document: the body, as JSON; None: there is none.
+        timeout: seconds until the whole answer must be there.
+
+    Returns:
+        Status and body of the answer.
+
+    Raises:
+        FetchError: no answer, or one that is not HTTP, or none in time.
+    """
+    body = b"" if document is None else orjson.dumps(document)
+    head = f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    if body:
+        head += "content-type: application/json\r\n"
+    answer = _Answer()
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                writer.write(head.encode() + b"\r\n" + body)
+                while not answer.complete:
+                    data = await reader.read(65536)
+                    if not data:
+                        break
+                    answer.feed(data)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, httptools.HttpParserError) as error:
+        raise FetchError(f"{method} {target}: {error or type(error).__name__}") from error
+    if not answer.complete:
+        raise FetchError(f"{method} {target}: the connection was closed before the answer was complete")
+    return answer.status, bytes(answer.body)
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.body = bytearray()
+        self.complete = False
+
+    def feed(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+        if len(self.body) > MAX_ANSWER:
+            raise ValueError("the answer is too large")
+
+    def on_message_complete(self) -> None:
+        self.complete = True

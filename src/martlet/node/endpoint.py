@@ -1,0 +1,180 @@
+"""The node's own HTTP interface, for control and the other lanes (see docs/design.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+import structlog
+from pydantic import ValidationError
+
+from martlet.errors import FunctionNotFound, Invalid, MartletError, NotFound, Overloaded
+from martlet.http.body import read_body
+from martlet.http.exchange import Exchange
+from martlet.http.fetch import FetchError, fetch
+from martlet.model import Revision
+from martlet.node.call import Call
+from martlet.node.node import Node
+from martlet.node.target import Target
+from martlet.scheduling.placement import Placement
+from martlet.storage.registry import RegistryView
+
+log = structlog.get_logger()
+
+INVOKE = b"/_node/invoke"
+LOAD_TIMEOUT = 600.0
+
+Answer = Callable[[Exchange, str, dict[str, str], Any], Awaitable[None]]
+
+
+class Endpoint:
+    """`Application` of the lane's private socket."""
+
+    def __init__(self, node: Node, view: RegistryView, lane_socket: Callable[[int], Any]) -> None:
+        self._node = node
+        self._view = view
+        self._lane_socket = lane_socket
+        self._targets: dict[str, Target] = {}
+        self._answers: dict[tuple[bytes, str], Answer] = {
+            (b"GET", "health"): self._health,
+            (b"GET", "instances"): self._instances,
+            (b"DELETE", "instances"): self._stop,
+            (b"GET", "stats"): self._stats,
+            (b"GET", "logs"): self._logs,
+            (b"GET", "invocations"): self._invocations,
+            (b"DELETE", "functions"): self._forget,
+            (b"POST", "sync"): self._sync,
+            (b"POST", "load"): self._load,
+            (b"POST", "place"): self._place,
+            (b"POST", "release"): self._release,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answers a request."""
+        exchange.request_id = (exchange.header(b"x-request-id") or b"").decode("ascii", "replace")
+        if exchange.target.startswith(INVOKE):
+            self._invoke(exchange)
+        else:
+            self._node.spawn(self._answer(exchange))
+
+    def refused(self, exchange: Exchange, error: MartletError) -> None:
+        """Answers a request that is not HTTP as it should be."""
+        exchange.problem(error)
+
+    # -- invocations that another lane forwards
+
+    def _invoke(self, exchange: Exchange) -> None:
+        revision_id = (exchange.header(b"x-martlet-revision") or b"").decode("ascii", "replace")
+        target = self._targets.get(revision_id)
+        if target is None or (target.function, target.revision.number) not in self._view.revisions:
+            self._node.spawn(self._invoke_unknown(exchange, revision_id))
+        else:
+            self._run(exchange, target)
+
+    async def _invoke_unknown(self, exchange: Exchange, revision_id: str) -> None:
+        name, _, number = revision_id.partition("@")
+        if number.isdigit() and (name, int(number)) not in self._view.revisions:
+            await self._view.lookup_function(name)
+        revision = self._view.revisions.get((name, int(number))) if number.isdigit() else None
+        if revision is None:
+            exchange.problem(FunctionNotFound(f"there is no revision {revision_id!r}"))
+            return
+        if len(self._targets) > 10_000:
+            self._targets.clear()
+        self._targets[revision_id] = Target(revision)
+        self._run(exchange, self._targets[revision_id])
+
+    def _run(self, exchange: Exchange, target: Target) -> None:
+        lane = exchange.header(b"x-martlet-lane") or b"0"
+        self._node.allowance.forwarded(target.id, int(lane))
+        call = Call(exchange, target, exchange.target[len(INVOKE) :], strip_key=False)
+        exchange.context = call
+        try:
+            self._node.pool(target.revision).submit(call)
+        except Overloaded as error:
+            call.fail(error)
+
+    # -- everything else
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path, _, query = exchange.target.decode("ascii", "replace").partition("?")
+        _, _, noun, *rest = [*path.split("/", 3), "", ""]
+        arguments = {name: values[-1] for name, values in parse_qs(query).items()}
+        try:
+            answer = self._answers.get((exchange.method, noun))
+            if answer is None or not path.startswith("/_node/"):
+                raise NotFound(f"there is no {path}")
+            body = await read_body(exchange)
+            await answer(exchange, rest[0], arguments, orjson.loads(body) if body else None)
+        except MartletError as error:
+            if not exchange.gone:
+                exchange.problem(error)
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            exchange.problem(Invalid(f"the request is not what {path} takes: {error}"))
+
+    async def _health(self, exchange: Exchange, *_: Any) -> None:
+        exchange.answer_json(200, self._node.summary())
+
+    async def _instances(self, exchange: Exchange, *_: Any) -> None:
+        exchange.answer_json(200, [view.model_dump(mode="json") for view in await self._node.views()])
+
+    async def _stop(self, exchange: Exchange, instance: str, *_: Any) -> None:
+        await self._node.stop(instance)
+        exchange.answer(204)
+
+    async def _stats(self, exchange: Exchange, *_: Any) -> None:
+        exchange.answer_json(200, self._node.stats())
+
+    async def _invocations(self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any) -> None:
+        views = await self._node.history.list(function, int(arguments.get("limit", 100)))
+        exchange.answer_json(200, [view.model_dump(mode="json") for view in views])
+
+    async def _logs(self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any) -> None:
+        since = float(arguments["since"]) if "since" in arguments else None
+        lines = await self._node.logs.read(function, int(arguments.get("tail", 100)), since)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
+        exchange.start(head, None, b"".join(line.model_dump_json().encode() + b"\n" for line in lines))
+        if arguments.get("follow") == "1":
+            async for line in self._node.logs.follow(function):
+                if exchange.gone:
+                    return
+                exchange.write(line.model_dump_json().encode() + b"\n")
+        exchange.write(b"", last=True)
+
+    async def _forget(self, exchange: Exchange, function: str, *_: Any) -> None:
+        await self._node.forget(function)
+        exchange.answer(204)
+
+    async def _sync(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], document: Any) -> None:
+        await self._view.catch_up(int(document["revision"]))
+        exchange.answer(204)
+
+    async def _load(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], document: Any) -> None:
+        try:
+            revision = Revision.model_validate(document)
+        except ValidationError as error:
+            raise Invalid(f"not a revision: {error}") from None
+        home = self._node.allowance.home(revision.id)
+        if home != self._node.lane:
+            try:
+                status, body = await fetch(
+                    self._lane_socket(home), "POST", "/_node/load", document, timeout=LOAD_TIMEOUT
+                )
+                exchange.answer(status, body, ((b"content-type", b"application/json"),))
+                return
+            except FetchError:
+                self._node.allowance.lost(home)
+        exchange.answer_json(200, await self._node.load(revision))
+
+    async def _place(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], question: Any) -> None:
+        answer: Placement = self._node.allowance.asked(
+            question["revision"], int(question["lane"]), int(question["held"]), int(question["max"])
+        )
+        exchange.answer_json(200, {"answer": answer})
+
+    async def _release(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], report: Any) -> None:
+        for revision, held in report["held"].items():
+            self._node.allowance.released(revision, int(report["lane"]), int(held))
+        exchange.answer(204)

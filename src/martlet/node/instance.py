@@ -1,0 +1,194 @@
+"""A live sandbox that serves one revision."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from martlet.drivers.driver import Handle, Loaded
+from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
+from martlet.http.fetch import FetchError, fetch
+from martlet.model import ExecutionMode, InstanceState, InstanceView
+from martlet.node.call import Call
+from martlet.node.slot import Slot
+
+if TYPE_CHECKING:
+    from martlet.node.pool import Pool
+
+EXIT_WAIT = 0.5
+"""Seconds to wait for the exit code of an instance whose connection broke."""
+
+
+class Instance:
+    """See the module. Its slots are its connections; it is idle when none carries a call.
+
+    Attributes:
+        opening: slots that are being connected.
+        ready_at: `monotonic` when its first slot was there.
+        start_seconds: what its start took.
+        lost_to: why it was ended by us, for the calls that this cut short.
+    """
+
+    def __init__(self, pool: Pool, handle: Handle, loaded: Loaded, start_seconds: float) -> None:
+        self.pool = pool
+        self.handle = handle
+        self.loaded = loaded
+        self.start_seconds = start_seconds
+        self.ready_at = self.last_used = monotonic()
+        self.created = time()
+        self.requests = 0
+        self.slots: set[Slot] = set()
+        self.busy: set[Slot] = set()
+        self.opening = 0
+        self.dead = False
+        self.lost_to: MartletError | None = None
+        self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def request_id(self) -> str | None:
+        """The request that runs, where it is exactly one."""
+        if len(self.busy) == 1:
+            call = next(iter(self.busy)).call
+            return call.exchange.request_id if call is not None else None
+        return None
+
+    @property
+    def wants_slots(self) -> int:
+        """How many more slots it may have."""
+        return self.pool.config.concurrency - len(self.slots) - self.opening
+
+    def idle_since(self) -> float | None:
+        """When it was last used, if it does nothing now."""
+        return None if self.busy or self.opening else self.last_used
+
+    async def open_slot(self) -> None:
+        """Connects another slot and gives it to the pool. An instance that cannot be connected to is ended."""
+        self.opening += 1
+        try:
+            _, slot = await asyncio.get_running_loop().create_unix_connection(lambda: Slot(self), self.handle.socket)
+        except OSError as error:
+            self.opening -= 1
+            self.end(FunctionCrashed(f"the instance does not take connections: {error}"))
+            return
+        self.opening -= 1
+        if self.dead:
+            slot.close()
+            return
+        self.slots.add(slot)
+        self.pool.slot_free(slot)
+
+    # -- what its slots report
+
+    def began(self, slot: Slot, call: Call) -> None:
+        """A call was sent."""
+        self.busy.add(slot)
+        self.requests += 1
+        self.pool.began(slot, call, self)
+
+    def ended(self, slot: Slot, call: Call, status: int, code: str | None) -> None:
+        """A call has been answered."""
+        self.busy.discard(slot)
+        self.last_used = monotonic()
+        self.pool.finished(slot, call, status, code)
+        if self.dead:
+            return
+        if slot.closed:
+            self.slots.discard(slot)
+            self.pool.node.spawn(self.open_slot())
+        else:
+            self.pool.slot_free(slot)
+
+    def abandoned(self, slot: Slot, call: Call, status: int) -> None:
+        """The client of a call left. The function may still run: its slot is back when the instance answers again."""
+        self.busy.discard(slot)
+        self.slots.discard(slot)
+        self.pool.finished(slot, call, status, "client_closed")
+        if not self.dead:
+            self.pool.node.spawn(self._reopen(slot.deadline))
+
+    def lost(self, slot: Slot, call: Call | None, why: str) -> None:
+        """A connection broke: the instance has died, or does not keep the contract; either way it is ended."""
+        self.slots.discard(slot)
+        self.busy.discard(slot)
+        if call is not None:
+            self.pool.node.spawn(self._explain(slot, call, why))
+        elif not self.dead:
+            self.end(FunctionCrashed(why))
+
+    # -- its end
+
+    def overdue(self, slot: Slot) -> None:
+        """A call has run past its deadline: it is answered, and the instance killed."""
+        call, slot.call, slot.exchange = slot.call, None, None
+        self.slots.discard(slot)
+        self.busy.discard(slot)
+        slot.close()
+        if call is not None:
+            error = FunctionTimeout(f"the function ran longer than its timeout of {call.target.timeout:g} s")
+            call.fail(error)
+            self.pool.finished(slot, call, error.status, error.code)
+        self.end(FunctionCrashed("the instance was ended because another request to it ran past the timeout"))
+
+    def end(self, why: MartletError | None = None) -> None:
+        """Leaves the pool at once and is destroyed; calls that it still runs are answered with ``why``."""
+        if not self.dead:
+            self.dead = True
+            self.lost_to = why
+            self.pool.leave(self)
+            self.pool.node.spawn(self.pool.node.bury(self))
+
+    def view(self, memory_bytes: int | None) -> InstanceView:
+        """Returns it as ``/instances`` shows it."""
+        state = InstanceState.BUSY if self.busy else InstanceState.IDLE
+        return InstanceView(
+            id=self.handle.id,
+            function=self.pool.revision.function,
+            revision=self.pool.revision.number,
+            node=self.pool.node.name,
+            driver="fake" if self.handle.driver == "fake" else ExecutionMode(self.handle.driver),
+            state=InstanceState.DRAINING if self.pool.retiring else state,
+            pid=self.handle.pid,
+            created=self.created,
+            last_used=time() - (monotonic() - self.last_used),
+            requests=self.requests,
+            memory_bytes=memory_bytes,
+        )
+
+    async def _explain(self, slot: Slot, call: Call, why: str) -> None:
+        """Finds out why a call was cut short and answers it."""
+        node = self.pool.node
+        error = self.lost_to
+        if error is None:
+            if not self.dead:
+                self.dead = True
+                self.pool.leave(self)
+            stats = await node.driver_of(self.handle).stats(self.handle)
+            if stats is not None and stats.oom_kills:
+                limit = self.pool.config.memory // 1024**2
+                error = FunctionOutOfMemory(f"the function used more than its {limit} MiB of memory")
+            else:
+                error = FunctionCrashed(await self._last_words(why))
+            self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
+            node.spawn(node.bury(self))
+        call.fail(error)
+        self.pool.finished(slot, call, error.status, error.code)
+
+    async def _last_words(self, why: str) -> str:
+        done, _ = await asyncio.wait([self.exit_code], timeout=EXIT_WAIT)
+        if not done:
+            return f"the instance broke the contract: {why}"
+        code = self.exit_code.result()
+        return f"the instance was ended by signal {-code}" if code < 0 else f"the instance exited with code {code}"
+
+    async def _reopen(self, deadline: float) -> None:
+        self.opening += 1
+        try:
+            await fetch(self.handle.socket, "GET", "/_martlet/health", timeout=max(0.1, deadline - monotonic()))
+        except FetchError:
+            self.end(FunctionTimeout("the function ran on past its timeout after its client had left"))
+            return
+        finally:
+            self.opening -= 1
+        if not self.dead:
+            await self.open_slot()

@@ -1,0 +1,372 @@
+"""What owns instances: the pools of one lane, their drivers, cells, and the clock that watches over them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from martlet.config import SystemSettings
+from martlet.drivers.driver import CellSpec, Driver, DriverError, Handle, LoadFailed
+from martlet.errors import NoCapacity, NotFound
+from martlet.model import InstanceView, Revision
+from martlet.node.allowance import Allowance
+from martlet.node.call import Call
+from martlet.node.cells import CellStock
+from martlet.node.instance import Instance
+from martlet.node.logs import LogReader, LogStore
+from martlet.node.packages import PackageCache
+from martlet.node.pool import Pool
+from martlet.node.recorder import Record, Recorder
+from martlet.node.slot import Slot
+from martlet.scheduling.placement import ranking, share_of
+from martlet.storage.registry import RegistryView
+
+log = structlog.get_logger()
+
+TICK = 0.01
+"""Seconds between looks at deadlines and waiting calls, while there are any."""
+HOUSEKEEPING = 1.0
+CANDIDATE_GRACE = 60.0
+"""Seconds a revision that nothing points at keeps its pool: a deploy loads it before it points at it."""
+GRACE = 2.0
+"""Seconds an idle instance with an event loop may take to shut down."""
+
+
+class Node:
+    """See the module.
+
+    Attributes:
+        busy: slots that carry a call; their deadlines are watched.
+        pressed: pools with waiting calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        lane: int,
+        lanes: int,
+        settings: SystemSettings,
+        run: Path,
+        view: RegistryView,
+        drivers: Mapping[str, Driver],
+        packages: PackageCache,
+        logs: LogStore,
+        recorder: Recorder,
+    ) -> None:
+        self.lane = lane
+        self.lanes = lanes
+        self.name = f"lane-{lane}"
+        self.settings = settings
+        self.packages = packages
+        self.logs = logs
+        self.pools: dict[str, Pool] = {}
+        self.instances: dict[str, Instance] = {}
+        self.busy: set[Slot] = set()
+        self.pressed: set[Pool] = set()
+        self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own)
+        self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
+        self._run = run / self.name
+        self._view = view
+        self._drivers = drivers
+        self._recorder = recorder
+        self._stocks: dict[tuple[str, str], CellStock] = {}
+        self._retired: dict[Pool, float] = {}
+        self._readers: dict[str, LogReader] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._capacity = -(-settings.max_concurrent_functions // lanes)
+        view.on_change.append(self._changed)
+
+    # -- life
+
+    async def open(self, runtimes: list[str]) -> None:
+        """Opens the drivers and begins to make cells of ``runtimes`` on the default rung."""
+        for driver in self._drivers.values():
+            await driver.open(self._exited)
+        for runtime in runtimes:
+            self.stock(self.settings.default_mode, runtime).open()
+        self.spawn(self._keep_house())
+
+    async def close(self) -> None:
+        """Destroys every cell and instance."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stock in self._stocks.values():
+            await stock.close()
+        await asyncio.gather(*(driver.close() for driver in self._drivers.values()))
+        for reader in self._readers.values():
+            reader.close()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Runs ``work`` beside everything else; what it raises unexpectedly is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", exc_info=error)
+
+    # -- pools
+
+    def pool(self, revision: Revision) -> Pool:
+        """Returns the pool of a revision, made where there is none."""
+        pool = self.pools.get(revision.id)
+        if pool is None:
+            pool = self.pools[revision.id] = Pool(self, revision, self.refer)
+        return pool
+
+    def recorder(self, revision: Revision) -> Record:
+        """Returns what notes down the finished calls of a revision."""
+        return self._recorder.of(revision)
+
+    def driver_of(self, handle: Handle) -> Driver:
+        """Returns the driver that made a handle."""
+        return self._drivers[handle.driver]
+
+    def stock(self, mode: str, runtime: str) -> CellStock:
+        """Returns the cells of a runtime on a rung. Raises `NoCapacity` if this lane has no such rung."""
+        key = (str(mode), runtime)
+        if key not in self._stocks:
+            if key[0] not in self._drivers:
+                raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
+            driver = self._drivers[key[0]]
+            self._stocks[key] = CellStock(
+                self.settings.min_cells, lambda: self._make_cell(driver, runtime), driver.destroy
+            )
+        return self._stocks[key]
+
+    def _own(self, revision: str) -> tuple[int, int]:
+        pool = self.pools.get(revision)
+        return (pool.held, len(pool.idle)) if pool is not None else (0, 0)
+
+    # -- instances
+
+    async def launch(self, pool: Pool) -> Instance:
+        """Starts an instance of a pool's revision, without slots yet.
+
+        Raises:
+            LoadFailed: the user's code does not load.
+            NoCapacity: the lane is full, or the host refuses another sandbox.
+        """
+        self._make_room()
+        began = monotonic()
+        revision = pool.revision
+        code = await self.packages.ensure(revision.code)
+        dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
+        try:
+            cell = await self.stock(revision.config.execution_mode, revision.config.runtime).take()
+        except DriverError as error:
+            log.error("cell_not_started", error=str(error))
+            raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
+        driver = self.driver_of(cell)
+        current: list[Instance] = []
+        self._readers[cell.id] = LogReader(
+            cell.log, revision, cell.id, self.logs, lambda: current[0].request_id if current else None
+        )
+        try:
+            loaded = await driver.specialise(
+                cell, revision, code, dependencies, deadline=self.settings.cold_start_timeout
+            )
+        except BaseException as error:
+            self.spawn(self._destroy(cell))
+            if isinstance(error, DriverError) and not isinstance(error, LoadFailed):
+                log.error("instance_not_started", revision=revision.id, error=str(error))
+                raise LoadFailed("", "the sandbox ended before the code was loaded") from error
+            raise
+        instance = Instance(pool, cell, loaded, monotonic() - began)
+        current.append(instance)
+        self.instances[cell.id] = instance
+        return instance
+
+    async def bury(self, instance: Instance) -> None:
+        """Destroys an instance that has left its pool."""
+        graceful = instance.lost_to is None and instance.loaded.mode in ("asgi", "async")
+        if graceful:
+            await self.driver_of(instance.handle).stop(instance.handle, GRACE)
+        await self._destroy(instance.handle)
+
+    async def stop(self, instance_id: str) -> None:
+        """Ends an instance on request, after the calls it runs. Raises `NotFound`."""
+        instance = self.instances.get(instance_id)
+        if instance is None or instance.dead:
+            raise NotFound(f"there is no instance {instance_id!r} here")
+        pool = instance.pool
+        pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
+        deadline = monotonic() + pool.config.timeout
+        while instance.busy and monotonic() < deadline:
+            await asyncio.sleep(TICK)
+            pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
+        instance.end()
+
+    async def views(self) -> list[InstanceView]:
+        """Returns the living instances, with what memory each uses."""
+        views = []
+        for instance in list(self.instances.values()):
+            if not instance.dead:
+                stats = await self.driver_of(instance.handle).stats(instance.handle)
+                views.append(instance.view(stats.memory_bytes if stats else None))
+        return views
+
+    async def load(self, revision: Revision) -> dict[str, Any]:
+        """Starts an instance of a revision that nothing points at yet, and keeps it for the first request.
+
+        Returns:
+            How the handler is run (``mode``), and what loading and the whole start took (``load_ms``, ``start_ms``).
+
+        Raises:
+            FunctionLoadFailed: the code does not load; its ``extra`` has the exception and the traceback.
+            NoCapacity: there is no room to try.
+        """
+        pool = self.pool(revision)
+        instance = next(iter(pool.instances), None)
+        if instance is None:
+            pool.starting += 1
+            instance = await pool.add_instance()
+            self.allowance.changed(revision.id, pool.held)
+        loaded = instance.loaded
+        return {"mode": loaded.mode, "load_ms": loaded.load_ms, "start_ms": instance.start_seconds * 1e3}
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what this lane is and holds, in short."""
+        return {
+            "status": "ok",
+            "lane": self.lane,
+            "instances": len(self.instances),
+            "capacity": self._capacity,
+            "cells": sum(map(len, self._stocks.values())),
+        }
+
+    async def _make_cell(self, driver: Driver, runtime: str) -> Handle:
+        cell_id = f"{self.lane}-{secrets.token_hex(5)}"
+        directory = self._run / cell_id
+        directory.mkdir(mode=0o700, parents=True)
+        return await driver.start(CellSpec(cell_id, runtime, directory))
+
+    async def _destroy(self, handle: Handle) -> None:
+        self.instances.pop(handle.id, None)
+        await self.driver_of(handle).destroy(handle)
+        reader = self._readers.pop(handle.id, None)
+        if reader is not None:
+            reader.close()
+
+    def _make_room(self) -> None:
+        if sum(pool.held for pool in self.pools.values()) <= self._capacity:
+            return
+        idle = [
+            (since, instance)
+            for instance in self.instances.values()
+            if not instance.dead
+            and (since := instance.idle_since()) is not None
+            and len(instance.pool.instances) > instance.pool.config.min_instances
+        ]
+        if not idle:
+            raise NoCapacity(f"this lane runs {self._capacity} instances already (max_concurrent_functions)")
+        min(idle, key=lambda pair: pair[0])[1].end()
+
+    def _exited(self, cell_id: str, code: int) -> None:
+        """A sandbox has ended by itself."""
+        for stock in self._stocks.values():
+            cell = stock.drop(cell_id)
+            if cell is not None:
+                self.spawn(self._destroy(cell))
+                return
+        instance = self.instances.get(cell_id)
+        if instance is not None:
+            if not instance.exit_code.done():
+                instance.exit_code.set_result(code)
+            if not instance.busy:
+                instance.end()
+
+    # -- the clock
+
+    def wake(self) -> None:
+        """Begins to watch deadlines and waiting calls, where nobody does."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for slot in [slot for slot in self.busy if slot.deadline < now]:
+            self.busy.discard(slot)
+            slot.instance.overdue(slot)
+        for pool in tuple(self.pressed):
+            if pool.waiting:
+                pool.grow()
+            else:
+                self.pressed.discard(pool)
+        if self.busy or self.pressed:
+            self.wake()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING)
+            now = monotonic()
+            for pool in tuple(self.pools.values()):
+                ttl = pool.config.idle_ttl
+                keep = self._share(pool.revision) if self._is_current(pool.revision) else 0
+                pool.expire(now, self.settings.warm_instance_ttl if ttl is None else ttl, keep)
+                if pool.held:
+                    self.allowance.changed(pool.revision.id, pool.held)
+                if not self._is_current(pool.revision) and now - pool.created > CANDIDATE_GRACE and not pool.held:
+                    self._drop(pool)
+            for pool, since in tuple(self._retired.items()):
+                if not pool.held and not pool.waiting:
+                    del self._retired[pool]
+                elif now - since > self.settings.drain_timeout:
+                    for instance in tuple(pool.instances):
+                        instance.end(NoCapacity("the revision was replaced and its time to finish is over"))
+            for function in list(self._view.functions.values()):
+                revision = self._view.revisions.get((function.name, function.latest))
+                if revision is not None and revision.config.min_instances:
+                    self._keep_minimum(revision)
+
+    def _share(self, revision: Revision) -> int:
+        ranked = ranking(revision.id, range(self.lanes))
+        return share_of(self.lane, ranked, revision.config.min_instances)
+
+    def _keep_minimum(self, revision: Revision) -> None:
+        pool = self.pool(revision)
+        if pool.held < self._share(revision) and not pool.starting:
+            pool.starting += 1
+            self.spawn(self._start_spare(pool))
+
+    async def _start_spare(self, pool: Pool) -> None:
+        try:
+            await pool.add_instance()
+        except Exception as error:
+            log.warning("min_instance_not_started", revision=pool.revision.id, error=str(error))
+        else:
+            self.allowance.changed(pool.revision.id, pool.held)
+
+    def _is_current(self, revision: Revision) -> bool:
+        function = self._view.functions.get(revision.function)
+        if function is None:
+            return False
+        aliases = self._view.aliases.get(revision.function, {}).values()
+        return function.latest == revision.number or any(revision.number in alias.weights for alias in aliases)
+
+    def _changed(self, kind: str, name: str) -> None:
+        """The store has news of a function: pools that nothing points at any more retire."""
+        if kind == "key":
+            return
+        function = self._view.functions.get(name)
+        for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
+            candidate = function is not None and pool.revision.number > function.latest
+            if not self._is_current(pool.revision) and not candidate:
+                self._drop(pool)
+
+    def _drop(self, pool: Pool) -> None:
+        self.pools.pop(pool.revision.id, None)
+        self.allowance.forget(pool.revision.id)
+        self._retired[pool] = monotonic()
+        pool.retire()

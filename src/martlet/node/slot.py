@@ -1,0 +1,101 @@
+"""One connection to an instance: it carries one invocation at a time."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import orjson
+
+from martlet.errors import FunctionError
+from martlet.http.exchange import Exchange, Header, status_line
+from martlet.http.upstream import HOP_BY_HOP, Upstream
+from martlet.node.call import CLIENT_CLOSED, Call
+
+if TYPE_CHECKING:
+    from martlet.node.instance import Instance
+
+RAISED = b"x-martlet-error"
+
+
+class Slot(Upstream):
+    """See the module. It tells its instance how each invocation ended."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__()
+        self.instance = instance
+        self.call: Call | None = None
+        self.deadline = 0.0
+        self.answered_at = 0.0
+        self.status = 0
+
+    def run(self, call: Call) -> None:
+        """Sends an invocation to the instance."""
+        now = monotonic()
+        call.sent = now
+        self.call = call
+        self.deadline = now + call.target.timeout
+        self.answered_at = 0.0
+        self.status = 0
+        self.instance.began(self, call)
+        self.send(call.exchange, call.head())
+
+    def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:
+        """Stamps the response; a handler that raised becomes a problem document."""
+        call = self.call
+        assert call is not None
+        self.answered_at = now = monotonic()
+        self.status = status
+        lines = [status_line(status)]
+        for name, value in headers:
+            if name in HOP_BY_HOP:
+                continue
+            if name[:2] == b"x-":
+                if name == RAISED and status == 500:
+                    return None
+                if name == b"x-request-id" or name.startswith((b"x-martlet-", b"x-faas-")):
+                    continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(call.target.stamp)
+        lines.append(
+            b"x-request-id: %b\r\nserver-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n"
+            % (exchange.request_id.encode(), call.queue * 1e3, call.start * 1e3, (now - call.sent) * 1e3)
+        )
+        if status == 101:
+            self.deadline = float("inf")
+        return b"".join(lines)
+
+    def on_end(self, exchange: Exchange, kept: bytes | None) -> None:
+        """The invocation is over."""
+        call, self.call = self.call, None
+        assert call is not None
+        code = None
+        if kept is not None:
+            error = _raised(kept)
+            code = error.code
+            call.fail(error)
+        self.instance.ended(self, call, self.status, code)
+
+    def on_client_gone(self, exchange: Exchange) -> None:
+        """Nobody waits any more: the connection is cut, which the function may notice."""
+        call, self.call = self.call, None
+        self.exchange = None
+        self.closed = True
+        self.transport.abort()
+        if call is not None:
+            self.instance.abandoned(self, call, CLIENT_CLOSED)
+
+    def on_lost(self, exchange: Exchange | None, why: str) -> None:
+        """The instance has closed the connection, or died, or does not speak HTTP."""
+        call, self.call = self.call, None
+        self.instance.lost(self, call, why)
+
+
+def _raised(body: bytes) -> FunctionError:
+    """Reads what the shim says about an exception; an instance may have written anything there."""
+    try:
+        document = orjson.loads(body)
+        kind, message = str(document["type"])[:200], str(document["message"])[:4000]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        kind, message = "Error", "the function raised an error and did not say which"
+    return FunctionError(f"{kind}: {message}" if message else kind, extra={"exception": kind})

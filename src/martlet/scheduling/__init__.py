@@ -1,0 +1,1 @@
+"""Decides and never acts: pure functions, with the time as an argument."""

@@ -1,0 +1,41 @@
+"""What a child of the supervisor runs: ``python -m martlet.serve control`` or ``… lane 0``.
+
+The settings come as JSON in the file that ``MARTLET_SETTINGS`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from martlet.config import Settings
+from martlet.sandbox.lifeline import die_with_parent
+from martlet.telemetry.logging import configure
+
+SETTINGS_VARIABLE = "MARTLET_SETTINGS"
+
+
+def main(role: str, number: int) -> None:
+    """Runs one process of the platform until SIGTERM."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, who then asks us
+    settings = Settings.model_validate_json(Path(os.environ.pop(SETTINGS_VARIABLE)).read_bytes())
+    configure(settings.system.logging_level, settings.system.logging_format)
+    structlog.contextvars.bind_contextvars(process=role if role == "control" else f"lane-{number}")
+    if role == "control":
+        from martlet.control.main import run_control
+
+        uvloop.run(run_control(settings))
+    else:
+        from martlet.serve.lane import run_lane
+
+        uvloop.run(run_lane(settings, number))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)

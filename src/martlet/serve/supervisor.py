@@ -1,0 +1,186 @@
+"""The process that starts control and the lanes, starts them anew when they die, and stops them all."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import TextIO
+
+import structlog
+
+from martlet.config import Settings
+from martlet.errors import MartletError, Unavailable
+from martlet.http.fetch import FetchError, fetch
+from martlet.telemetry.logging import configure
+
+log = structlog.get_logger()
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 15.0
+QUICK_DEATH = 5.0
+"""A process that died within this many seconds is started anew with a growing delay."""
+LONGEST_DELAY = 5.0
+
+
+class Busy(MartletError):
+    """The platform cannot start because something else has what it needs."""
+
+    code, title = "busy", "Something else has what the platform needs"
+
+
+def serve(settings: Settings, announce: Callable[[Settings], None] | None = None) -> int:
+    """Runs the platform in the foreground until SIGINT or SIGTERM.
+
+    Args:
+        settings: validated settings; port 0 is replaced by a free one.
+        announce: called with the final settings once everything is ready.
+
+    Returns:
+        The exit code: 0 after a stop that was asked for, 1 when the platform did not come up.
+
+    Raises:
+        Busy: the port or the data folder is in use.
+    """
+    configure(settings.system.logging_level, settings.system.logging_format)
+    return asyncio.run(_serve(settings, announce))
+
+
+async def _serve(settings: Settings, announce: Callable[[Settings], None] | None) -> int:
+    data = settings.system.function_storage_path
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(data)
+    placeholder, settings = _reserve_port(settings)
+    run = settings.run_directory
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(mode=0o700, parents=True)
+    settings_file = run / "settings.json"
+    settings_file.touch(0o600)
+    settings_file.write_text(settings.model_dump_json())
+    roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
+    children = [Child(role, number, settings_file) for role, number in roles]
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    keepers = [asyncio.create_task(child.keep()) for child in children]
+    try:
+        ready = asyncio.create_task(_ready(settings))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([ready, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+        elif ready.exception() is not None:
+            log.error("not_ready", error=str(ready.exception()))
+            return 1
+        elif announce is not None:
+            announce(settings)
+        await stopping
+        return 0
+    finally:
+        for keeper in keepers:
+            keeper.cancel()
+        lanes, control = children[1:], children[:1]
+        await asyncio.gather(*(child.stop() for child in lanes))
+        await asyncio.gather(*(child.stop() for child in control))
+        shutil.rmtree(run, ignore_errors=True)
+        placeholder.close()
+        lock.close()
+
+
+class Child:
+    """One process of the platform."""
+
+    def __init__(self, role: str, number: int, settings_file: Path) -> None:
+        self.role = role
+        self.name = role if role == "control" else f"lane-{number}"
+        self._command = [sys.executable, "-m", "martlet.serve", role, str(number)]
+        self._environment = {**os.environ, "MARTLET_SETTINGS": str(settings_file)}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def keep(self) -> None:
+        """Starts the process, and again whenever it ends; runs until cancelled."""
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay)
+            began = monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, process_group=0
+            )
+            code = await self._process.wait()
+            quick = monotonic() - began < QUICK_DEATH
+            delay = min(max(0.1, delay * 2), LONGEST_DELAY) if quick else 0.0
+            log.error("process_ended", name=self.name, code=code, again_in=delay)
+
+    async def stop(self) -> None:
+        """Asks the process to end, and kills it where it does not."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
+        except TimeoutError:
+            log.error("process_killed", name=self.name)
+            self._process.kill()
+            await self._process.wait()
+
+
+async def _ready(settings: Settings) -> None:
+    """Returns once every process answers. Raises `Unavailable` if they do not in time."""
+    run = settings.run_directory
+    sockets = [(run / "control.sock", "/ready")]
+    sockets += [(run / f"lane-{number}.sock", "/_node/health") for number in range(settings.lane_count)]
+    deadline = monotonic() + START_TIMEOUT
+    for path, target in sockets:
+        while True:
+            try:
+                status, _ = await fetch(path, "GET", target, timeout=2.0)
+                if status == 200:
+                    break
+            except FetchError:
+                pass
+            if monotonic() > deadline:
+                raise Unavailable(f"{path.stem} was not ready within {START_TIMEOUT:g} s; its log above says why")
+            await asyncio.sleep(0.02)
+
+
+def _lock(data: Path) -> TextIO:
+    lock = (data / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise Busy(
+            f"another Martlet runs on {data}: stop it, or use another folder (--data)",
+            field="system.function_storage_path",
+        ) from None
+    return lock
+
+
+def _reserve_port(settings: Settings) -> tuple[socket.socket, Settings]:
+    """Finds out whether the port is free, and holds it for the lanes."""
+    host, port = settings.system.host, settings.system.api_gateway_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+        placeholder = socket.socket(family)
+        placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        placeholder.bind((host, port))
+    except OSError as error:
+        raise Busy(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port or --host",
+            field="system.api_gateway_port",
+        ) from None
+    system = settings.system.model_copy(update={"api_gateway_port": port})
+    return placeholder, settings.model_copy(update={"system": system})

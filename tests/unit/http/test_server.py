@@ -1,0 +1,187 @@
+"""The server side of HTTP/1.1, over real sockets."""
+
+import asyncio
+
+import pytest
+
+from martlet.http.body import read_body
+
+pytestmark = pytest.mark.anyio
+
+
+def hello(exchange):
+    exchange.request_id = "r1"
+    exchange.answer(200, b"hello " + exchange.method + b" " + exchange.target)
+
+
+def echo(exchange):
+    async def answer():
+        exchange.answer(200, await read_body(exchange))
+
+    tasks.add(asyncio.get_running_loop().create_task(answer()))
+
+
+tasks = set()
+
+
+async def test_a_request_is_answered_and_the_connection_kept(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        for path in ("/a", "/b?x=1"):
+            client.send(f"GET {path} HTTP/1.1\r\nhost: h\r\n\r\n".encode())
+            status, headers, body = await client.response()
+            assert (status, body) == (200, f"hello GET {path}".encode())
+            assert headers["x-request-id"] == "r1"
+            assert "connection" not in headers
+
+
+async def test_pipelined_requests_are_answered_in_order(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(b"".join(b"GET /%d HTTP/1.1\r\nhost: h\r\n\r\n" % n for n in range(100)))
+        assert [(await client.response())[2] for _ in range(100)] == [b"hello GET /%d" % n for n in range(100)]
+
+
+async def test_a_request_may_come_byte_by_byte(serving):
+    async with serving(echo) as connect:
+        client = await connect()
+        for byte in b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc":
+            client.send(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await client.response())[2] == b"abc"
+
+
+async def test_bodies_come_whole_by_length_and_by_chunks(serving):
+    large = bytes(range(256)) * 3000
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(large) + large)
+        assert (await client.response())[2] == large
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+        for start in range(0, len(large), 100_000):
+            piece = large[start : start + 100_000]
+            client.send(b"%x\r\n" % len(piece) + piece + b"\r\n")
+        client.send(b"0\r\n\r\n")
+        assert (await client.response())[2] == large
+
+
+async def test_expect_continue_is_answered_before_the_body_is_sent(serving):
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"ok")
+        assert (await client.response())[2] == b"ok"
+
+
+async def test_http_1_0_closes_unless_asked_to_keep(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        status, headers, _ = await client.response()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.closed()
+        client = await connect()
+        client.send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n" * 2)
+        assert (await client.response())[1]["connection"] == "keep-alive"
+        assert (await client.response())[0] == 200
+
+
+async def test_head_is_answered_without_a_body(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(b"HEAD /x HTTP/1.1\r\nhost: h\r\n\r\nGET /y HTTP/1.1\r\nhost: h\r\n\r\n")
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 13\r\n" in head
+        assert (await client.response())[2] == b"hello GET /y"
+
+
+async def test_an_unknown_length_is_framed_as_chunks_or_by_the_end_of_the_connection(serving):
+    def stream(exchange):
+        exchange.start(b"HTTP/1.1 200 OK\r\n", None, b"a")
+        exchange.write(b"b")
+        exchange.write(b"", last=True)
+
+    async with serving(stream) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        _, headers, body = await client.response()
+        assert (headers["transfer-encoding"], body) == ("chunked", b"ab")
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        _, headers, body = await client.response()
+        assert ("transfer-encoding" not in headers, body) == (True, b"ab")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (b"NONSENSE\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
+        (b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nx: " + b"a" * 9000 + b"\r\n\r\n", 431, "head_too_large"),
+        (b"GET /" + b"a" * 9000, 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n", 431, "head_too_large"),
+        (b"POST / HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n", 413, "body_too_large"),
+        (
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n" + b"a" * 0x200000 + b"\r\n0\r\n\r\n",
+            413,
+            "body_too_large",
+        ),
+    ],
+)
+async def test_what_is_not_allowed_is_answered_and_closed(serving, request_bytes, status, code):
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(request_bytes)
+        got, headers, body = await client.response()
+        assert (got, headers["content-type"], headers["connection"]) == (status, "application/problem+json", "close")
+        assert f'"code":"{code}"'.encode() in body
+        assert await client.closed()
+
+
+async def test_a_bad_request_behind_a_good_one_leaves_the_good_one_answered(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(b"GET /good HTTP/1.1\r\nhost: h\r\n\r\nBAD\r\n\r\n")
+        assert (await client.response())[2] == b"hello GET /good"
+        assert (await client.response())[0] == 400
+        assert await client.closed()
+
+
+async def test_a_slow_head_and_a_stalled_body_are_answered_408(serving):
+    async with serving(echo, header_timeout=0.2, body_timeout=0.2) as connect:
+        for start in (b"GET / HTTP/1.1\r\nx:", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nabc"):
+            client = await connect()
+            client.send(start)
+            if b"POST" in start:
+                assert await client.closed()
+            else:
+                assert (await client.response())[0] == 408
+
+
+async def test_an_idle_connection_is_closed(serving):
+    async with serving(hello, keep_alive_timeout=0.1) as connect:
+        client = await connect()
+        assert await client.closed()
+
+
+async def test_connections_beyond_the_limit_are_closed(serving):
+    async with serving(hello, max_connections=2) as connect:
+        kept = [await connect() for _ in range(2)]
+        for client in kept:
+            client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            assert (await client.response())[0] == 200
+        assert await (await connect()).closed()
+
+
+async def test_a_client_that_half_closes_still_gets_its_answer(serving):
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi")
+        client.writer.write_eof()
+        assert (await client.response())[2] == b"hi"
+        assert await client.closed()

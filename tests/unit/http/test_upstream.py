@@ -1,0 +1,195 @@
+"""What comes back from behind: passed on when it is right, stopped when it is not."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from martlet.http.hop import Hop
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def forwarding(serving, tmp_path, upstream):
+    """A server that forwards to a unix socket where ``upstream(reader, writer)`` answers."""
+
+    async def answer(reader, writer):
+        try:
+            await upstream(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    behind = await asyncio.start_unix_server(answer, tmp_path / "s")
+    hop = Hop(tmp_path / "s", "the upstream")
+
+    def handle(exchange):
+        exchange.request_id = "r1"
+        hop.send(exchange, [b"%b %b HTTP/1.1\r\nhost: h\r\n" % (exchange.method, exchange.target)])
+
+    async with serving(handle) as connect:
+        yield connect
+    hop.close()
+    behind.close()
+
+
+def canned(*pieces, close=False):
+    """Answers each request with these bytes, piece by piece."""
+
+    async def upstream(reader, writer):
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            if close:
+                return
+
+    return upstream
+
+
+async def get(connect, method=b"GET"):
+    client = await connect()
+    client.send(method + b" / HTTP/1.1\r\nhost: h\r\n\r\n")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("pieces", "close", "body"),
+    [
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"], False, b"hello"),
+        ([b"HTTP/1.1 200 OK\r\ncont", b"ent-length: 5\r\n\r\nhe", b"llo"], False, b"hello"),
+        ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n\r\n"], False, b"hello"),
+        ([b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo"], True, b"hello"),
+        ([b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"], False, b"hello"),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], False, b""),
+    ],
+)
+async def test_every_framing_arrives_whole_and_the_client_connection_lives_on(serving, tmp_path, pieces, close, body):
+    async with forwarding(serving, tmp_path, canned(*pieces, close=close)) as connect:
+        client = await connect()
+        for _ in range(3):
+            client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            if body:
+                assert (await client.response())[2] == body
+            else:
+                assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 204 No Content\r\nx-request-id: r1\r\n\r\n"
+
+
+async def test_head_takes_no_body_even_where_a_length_is_named(serving, tmp_path):
+    async with forwarding(serving, tmp_path, canned(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")) as connect:
+        client = await connect()
+        for _ in range(2):
+            client.send(b"HEAD / HTTP/1.1\r\nhost: h\r\n\r\n")
+            assert b"content-length: 5\r\n" in await client.reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\naHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 999 No\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 300 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+    ],
+)
+async def test_what_is_not_a_response_is_not_passed_on(serving, tmp_path, answer):
+    async with forwarding(serving, tmp_path, canned(answer)) as connect:
+        client = await get(connect)
+        status, headers, body = await client.response()
+        assert status == 503
+        assert headers["content-type"] == "application/problem+json"
+        assert b"secret" not in body
+
+
+async def test_a_response_that_breaks_off_cuts_the_client_rather_than_look_complete(serving, tmp_path):
+    pieces = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhel"]
+    async with forwarding(serving, tmp_path, canned(*pieces, close=True)) as connect:
+        client = await get(connect)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.response()
+
+
+async def test_headers_of_one_connection_are_not_passed_on(serving, tmp_path):
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nkeep-alive: 1\r\nx-martlet-secret: 1\r\nx-kept: 1\r\n\r\n"
+    async with forwarding(serving, tmp_path, canned(answer)) as connect:
+        _, headers, _ = await (await get(connect)).response()
+        assert headers == {"x-kept": "1", "x-request-id": "r1", "content-length": "0"}
+
+
+async def test_a_large_body_streams_through_with_bounded_memory(serving, tmp_path):
+    size = 64 * 1024 * 1024
+    pending = 0
+    highest = 0
+
+    async def produce(reader, writer):
+        nonlocal pending, highest
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size // 65536):
+            writer.write(bytes(65536))
+            pending += 65536
+            highest = max(highest, pending)
+            await writer.drain()
+
+    async with forwarding(serving, tmp_path, produce) as connect:
+        client = await get(connect)
+        await client.reader.readuntil(b"\r\n\r\n")
+        got = 0
+        while got < size:
+            data = await client.reader.read(1 << 20)
+            got += len(data)
+            pending -= len(data)
+    assert got == size
+    assert highest < 16 * 1024 * 1024, "the producer was not held back"
+
+
+async def test_a_request_body_is_forwarded_while_it_comes(serving, tmp_path):
+    async def echo_first_piece(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        first = await reader.readexactly(3)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n" + first)
+        writer.write(await reader.readexactly(3))
+        await writer.drain()
+
+    async with forwarding(serving, tmp_path, echo_first_piece) as connect:
+        client = await connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\nabc")
+        await client.reader.readuntil(b"\r\n\r\n")
+        assert await client.reader.readexactly(3) == b"abc"
+        client.send(b"def")
+        assert await client.reader.readexactly(3) == b"def"
+
+
+async def test_an_upgrade_becomes_a_tunnel_both_ways(serving, tmp_path):
+    async def upstream(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"upgrade: websocket\r\n" in head
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nready")
+        while data := await reader.read(100):
+            writer.write(data.upper())
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly")
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await client.reader.readexactly(10) == b"readyEARLY"
+        client.send(b"more")
+        assert await client.reader.readexactly(4) == b"MORE"
+        client.writer.write_eof()
+        assert await client.closed()
+
+
+async def test_nobody_behind_is_answered_503_with_a_hint_to_retry(serving, tmp_path):
+    hop = Hop(tmp_path / "nobody", "the upstream")
+    async with serving(lambda exchange: hop.send(exchange, [b"GET / HTTP/1.1\r\n"])) as connect:
+        status, headers, _ = await (await get(connect)).response()
+        assert (status, headers["retry-after"]) == (503, "1")
