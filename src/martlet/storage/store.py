@@ -1,14 +1,17 @@
 """The protocol of the store: a small ordered map with revisions, watches and leases, shaped like etcd.
 
-Keys are ``/``-separated text, values are bytes. Every change gets the next **store revision**, one counter for the
-whole store. Implementations: `sqlite` (one machine), `memory` (tests and ``martlet dev``).
+Keys are ``/``-separated text, values are bytes. Every change gets the next **store revision**, one counter
+for the whole store. Implementations: `sqlite` (one machine), `memory` (tests and ``martlet dev``).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
+
+CHANGES_KEPT = 10_000
+"""How many changes a store keeps, so how far a watch may lag behind before it is told `Compacted`."""
 
 
 class StoreError(Exception):
@@ -56,8 +59,13 @@ class Change:
 class Lease(Protocol):
     """A promise to be alive: keys put under it vanish when it is not kept alive for ``ttl`` seconds."""
 
-    id: str
-    ttl: float
+    @property
+    def id(self) -> str:
+        """What names the lease in the store."""
+
+    @property
+    def ttl(self) -> float:
+        """Time to live, in seconds."""
 
     async def keep_alive(self) -> None:
         """Starts the time to live anew. Raises `LeaseExpired` when it is too late."""
@@ -73,7 +81,7 @@ class Store(Protocol):
         """Returns the entry, or None."""
 
     async def list(self, prefix: str) -> tuple[list[Entry], int]:
-        """Returns the entries whose key starts with ``prefix``, by key, and the store revision they were read at."""
+        """Returns the entries whose key starts with ``prefix``, by key, and their store revision."""
 
     async def put(
         self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Lease | None = None
@@ -98,8 +106,8 @@ class Store(Protocol):
             RevisionMismatch: the key is at another revision; nothing was deleted.
         """
 
-    def watch(self, prefix: str, since: int) -> AsyncIterator[Change]:
-        """Yields every change after store revision ``since`` of keys starting with ``prefix``, in order, for ever.
+    def watch(self, prefix: str, since: int) -> AsyncGenerator[Change, None]:
+        """Yields every change after store revision ``since`` of keys starting with ``prefix``, in order.
 
         Close the iterator (``aclose``) to stop. Raises `Compacted` when ``since`` is too old.
         """

@@ -1,0 +1,1 @@
+"""What Martlet remembers: the store and its typed view, and blobs."""
