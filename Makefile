@@ -1,0 +1,66 @@
+# Everything a person does here. `make` or `make help` lists it; each target installs what it needs and nothing twice.
+
+PORT ?= 8000
+DATA ?= .martlet
+ARGS ?=
+
+BIN := .venv/bin
+TEST_PACKAGES := curl wrk zip
+BENCH_PACKAGES := nginx-light wrk
+
+export PORT DATA
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up test unit lint types format docs bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.martlet may be given
+	@$(BIN)/python scripts/up.py
+
+test: $(BIN)/.installed-test ## Run every test; ARGS="-k keys -x" goes to pytest
+	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
+	$(BIN)/pytest $(ARGS)
+
+unit: $(BIN)/.installed-test ## Run the tests that need no server
+	$(BIN)/pytest tests/unit tests/contract $(ARGS)
+
+lint: types ## Check style, formatting and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(BIN)/.installed-test $(BIN)/.installed-lint ## Check the types
+	$(BIN)/mypy
+
+format: $(BIN)/.installed-lint ## Format the sources and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(BIN)/.installed ## Write the generated parts of docs/ anew
+	$(BIN)/python scripts/docs.py
+
+bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
+	@scripts/packages $(BENCH_PACKAGES)
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove all that was installed, built or cached here (not the data folder)
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find bench examples scripts src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment. A stamp for each set of extras is renewed when pyproject.toml has changed since.
+
+$(BIN)/pip:
+	@scripts/venv
+
+$(BIN)/.installed: pyproject.toml | $(BIN)/pip
+	@echo "Installing Martlet into .venv"
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(BIN)/.installed-%: pyproject.toml | $(BIN)/pip
+	@echo "Installing Martlet and what \"$*\" needs into .venv"
+	@$(BIN)/pip install --quiet --editable '.[$*]'
+	@touch $@
