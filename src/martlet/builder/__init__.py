@@ -1,0 +1,1 @@
+"""Builds: from what people upload, and the dependencies it names, to packages."""

@@ -1,0 +1,203 @@
+"""Builds: what is being deployed now, what was, and what they said."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from time import time
+
+import structlog
+
+from martlet.errors import MartletError, NotFound
+from martlet.model import Build, BuildState, Frozen
+from martlet.package.staging import remove_tree
+from martlet.storage.registry import Registry
+
+log = structlog.get_logger()
+
+BUILDS_KEPT = 200
+"""Finished builds that are remembered, with their logs."""
+INTERRUPTED = "interrupted; deploy again"
+
+
+class BuildLine(Frozen):
+    """One line of a build's log."""
+
+    time: float
+    message: str
+
+
+class RunningBuild:
+    """A build under way, as the work sees it.
+
+    Attributes:
+        build: what is known of it now.
+        folder: a folder of its own, removed when it ends.
+        task: ends with the number of the revision that serves, or with the error that the deploy failed with.
+    """
+
+    task: asyncio.Task[int]
+
+    def __init__(self, build: Build, folder: Path, slots: asyncio.Semaphore) -> None:
+        self.build = build
+        self.folder = folder / "work"
+        self.slots = slots
+        self.lines: list[BuildLine] = []
+        self.news = asyncio.Event()
+        self.folder.mkdir(parents=True)
+        self._log = (folder / "log").open("ab", buffering=0)
+
+    def say(self, message: str) -> None:
+        """Adds a line to the log."""
+        line = BuildLine(time=time(), message=message)
+        self.lines.append(line)
+        self._log.write(line.model_dump_json().encode() + b"\n")
+        self.tell()
+
+    def enter(self, state: BuildState) -> None:
+        """Goes on to the next step."""
+        self.build = self.build.model_copy(update={"state": state})
+        self.tell()
+
+    def end(self, state: BuildState, revision: int | None, error: str | None) -> None:
+        """Nothing more will happen."""
+        ended = {"state": state, "revision": revision, "error": error, "finished": time()}
+        self.build = self.build.model_copy(update=ended)
+        self._log.close()
+
+    def tell(self) -> None:
+        """Wakes whoever follows the log."""
+        self.news.set()
+        self.news = asyncio.Event()
+
+
+Work = Callable[[RunningBuild], Awaitable[int]]
+
+
+class Builds:
+    """See the module.
+
+    Args:
+        registry: where builds are remembered.
+        folder: where each has a folder with its log.
+        at_once: how many may do heavy work (`RunningBuild.slots`) at once.
+    """
+
+    def __init__(self, registry: Registry, folder: Path, at_once: int) -> None:
+        self._registry = registry
+        self._folder = folder
+        self._slots = asyncio.Semaphore(at_once)
+        self._known: dict[str, Build] = {}
+        self._running: dict[str, RunningBuild] = {}
+
+    async def open(self) -> None:
+        """Reads what is remembered; builds that an earlier life left unfinished have failed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for build in sorted(await self._registry.list_builds(), key=lambda build: build.started):
+            if build.finished is None:
+                ended = {"state": BuildState.FAILED, "error": INTERRUPTED, "finished": time()}
+                build = build.model_copy(update=ended)
+                await self._registry.put_build(build)
+            self._known[build.id] = build
+        for folder in self._folder.iterdir():
+            remove_tree(folder / "work" if folder.name in self._known else folder)
+
+    async def close(self) -> None:
+        """Ends the builds under way."""
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def begin(self, function: str, work: Work) -> RunningBuild:
+        """Starts a build, which goes on whether or not anybody waits for it.
+
+        Args:
+            function: what is deployed.
+            work: does it; returns the number of the revision that serves then.
+        """
+        build = Build(id=f"b{secrets.token_hex(8)}", function=function, state=BuildState.PACKING, started=time())
+        running = RunningBuild(build, self._folder / build.id, self._slots)
+        self._known[build.id] = build
+        self._running[build.id] = running
+        running.task = asyncio.create_task(self._run(running, work))
+        return running
+
+    def list(self, function: str | None = None) -> list[Build]:
+        """Returns the builds, newest first, of one function or of all."""
+        builds = [self.get(known) for known in reversed(self._known)]
+        return [build for build in builds if function in (None, build.function)]
+
+    def get(self, build_id: str) -> Build:
+        """Returns a build. Raises `NotFound`."""
+        if build_id in self._running:
+            return self._running[build_id].build
+        if build_id not in self._known:
+            raise NotFound(f"there is no build {build_id!r}")
+        return self._known[build_id]
+
+    async def follow(self, build_id: str) -> AsyncIterator[BuildLine]:
+        """Yields the lines of a build's log, and those to come until it has ended. Raises `NotFound`."""
+        self.get(build_id)
+        running = self._running.get(build_id)
+        if running is None:
+            for line in await asyncio.to_thread(self._read_log, build_id):
+                yield line
+            return
+        seen = 0
+        while True:
+            news, ended = running.news, running.build.finished is not None
+            for line in running.lines[seen:]:
+                yield line
+            seen = max(seen, len(running.lines))
+            if ended:
+                return
+            await news.wait()
+
+    async def _run(self, running: RunningBuild, work: Work) -> int:
+        try:
+            await self._registry.put_build(running.build)
+            revision = await work(running)
+            await self._end(running, BuildState.READY, revision=revision)
+            return revision
+        except MartletError as error:
+            running.say(str(error))
+            error.extra |= {"build": running.build.id, "log": [line.message for line in running.lines]}
+            await self._end(running, BuildState.FAILED, error=error.detail)
+            raise
+        except asyncio.CancelledError:
+            await self._end(running, BuildState.FAILED, error=INTERRUPTED)
+            raise
+        except Exception:
+            log.exception("build_failed", build=running.build.id, function=running.build.function)
+            await self._end(running, BuildState.FAILED, error=MartletError.title)
+            raise
+
+    async def _end(
+        self, running: RunningBuild, state: BuildState, revision: int | None = None, error: str | None = None
+    ) -> None:
+        running.end(state, revision, error)
+        self._known[running.build.id] = running.build
+        with suppress(Exception):
+            await self._registry.put_build(running.build)
+            await self._prune()
+        del self._running[running.build.id]
+        await asyncio.to_thread(remove_tree, running.folder)
+        running.tell()
+
+    async def _prune(self) -> None:
+        finished = [build for build in self._known if build not in self._running]
+        for build in finished[: max(0, len(self._known) - BUILDS_KEPT)]:
+            del self._known[build]
+            await self._registry.delete_build(build)
+            await asyncio.to_thread(remove_tree, self._folder / build)
+
+    def _read_log(self, build_id: str) -> list[BuildLine]:
+        try:
+            lines = (self._folder / build_id / "log").read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        return [BuildLine.model_validate_json(line) for line in lines if line.endswith(b"}")]

@@ -1,0 +1,84 @@
+"""What a deploy is made from: text, an uploaded archive, or a folder of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from martlet.package.archive import unpack_archive
+from martlet.package.ignore import Ignore
+from martlet.package.packing import Package, pack
+from martlet.package.rules import Limits, refused
+from martlet.package.staging import sole_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """The text of one file."""
+
+    code: str
+
+    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+        """Writes the file and returns the folder to pack. Raises `Invalid`."""
+        if not self.code.strip():
+            raise refused("it is empty")
+        try:
+            content = self.code.encode()
+        except UnicodeEncodeError:
+            raise refused("it has a character that is half of a surrogate pair, which UTF-8 cannot write") from None
+        if len(content) > limits.bytes:
+            raise refused("it is larger than system.max_package")
+        (folder / file_name).write_bytes(content)
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An uploaded zip, tar.gz or tar. A folder that everything lies in is stepped into."""
+
+    path: Path
+
+    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+        """Unpacks it and returns the folder to pack. Raises `Invalid`."""
+        unpack_archive(self.path, folder, limits)
+        return sole_folder(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A file or folder of this machine, as the configuration file declares it."""
+
+    path: Path
+
+    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+        """Returns the folder to pack. Raises `Invalid` where there is none."""
+        try:
+            if self.path.is_dir():
+                return self.path
+            return Inline(self.path.read_text()).stage(folder, file_name, limits)
+        except (OSError, UnicodeDecodeError) as error:
+            raise refused(f"{self.path} cannot be read: {error}") from None
+
+
+Source = Inline | Archive | Local
+
+
+def make_package(source: Source, work: Path, file_name: str, limits: Limits) -> tuple[Package, Path]:
+    """Packs a source.
+
+    Args:
+        source: what to pack.
+        work: an empty folder to work in.
+        file_name: what the file of inline code is called.
+        limits: the most the package may hold.
+
+    Returns:
+        The package, and the folder it was made of.
+
+    Raises:
+        Invalid: the source is not what a package may hold.
+    """
+    folder = work / "code"
+    folder.mkdir()
+    staged = source.stage(folder, file_name, limits)
+    return pack(staged, work / "code.tar.gz", limits, Ignore.of(staged)), staged
