@@ -56,21 +56,13 @@ class Gateway:
 
     def handle(self, exchange: Exchange) -> None:
         """Answers a request, or passes it to who does."""
-        host = given_id = authorization = None
-        for name, value in exchange.headers:
-            if name == b"host":
-                host = value
-            elif name == b"authorization":
-                authorization = value
-            elif name == b"x-request-id":
-                given_id = value
-        exchange.request_id = self._request_id(given_id)
+        exchange.request_id = self._request_id(exchange.header(b"x-request-id"))
         try:
-            route = self._routing.route(exchange.target, host)
+            route = self._routing.route(exchange.target, exchange.host)
             if route is not None:
-                self._invoke(exchange, route, authorization)
+                self._invoke(exchange, route)
             else:
-                self._platform(exchange, authorization)
+                self._platform(exchange)
         except MartletError as error:
             exchange.problem(error)
         except Exception:
@@ -90,17 +82,17 @@ class Gateway:
 
     # -- functions
 
-    def _invoke(self, exchange: Exchange, route: Route, authorization: bytes | None) -> None:
+    def _invoke(self, exchange: Exchange, route: Route) -> None:
         target = self._routing.resolve(route.name)
         if target is None:
-            self._node.spawn(self._invoke_unknown(exchange, route, authorization))
+            self._node.spawn(self._invoke_unknown(exchange, route))
             return
-        self._admit(exchange, route, target, authorization)
+        self._admit(exchange, route, target)
 
-    async def _invoke_unknown(self, exchange: Exchange, route: Route, authorization: bytes | None) -> None:
+    async def _invoke_unknown(self, exchange: Exchange, route: Route) -> None:
         """A name that is not in memory is looked up in the store once, for those who may know."""
         try:
-            principal = self._admission.authenticated(authorization, exchange.connection.peer)
+            principal = self._admission.authenticated(exchange.authorization, exchange.connection.peer)
             name = self._routing.function_name(route.name)
             if name is not None:
                 principal.may_touch(name)
@@ -109,18 +101,18 @@ class Gateway:
             if target is None:
                 wanted = route.name.decode("utf-8", "replace")
                 raise FunctionNotFound(f"there is no function, revision or alias {wanted[:200]!r}")
-            self._admit(exchange, route, target, authorization)
+            self._admit(exchange, route, target)
         except MartletError as error:
             if not exchange.gone:
                 exchange.problem(error)
 
-    def _admit(self, exchange: Exchange, route: Route, target: Target, authorization: bytes | None) -> None:
+    def _admit(self, exchange: Exchange, route: Route, target: Target) -> None:
         admission = self._admission
         client = exchange.connection.peer
         if target.public:
-            principal = admission.principal(authorization)
+            principal = admission.principal(exchange.authorization)
         else:
-            principal = admission.authenticated(authorization, client)
+            principal = admission.authenticated(exchange.authorization, client)
             if not principal.invoke:
                 raise Forbidden("this key may not invoke functions (scope invoke)")
             principal.may_touch(target.function)
@@ -134,7 +126,7 @@ class Gateway:
 
     # -- the platform itself
 
-    def _platform(self, exchange: Exchange, authorization: bytes | None) -> None:
+    def _platform(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
         if path == b"/health":
             exchange.answer_json(200, {"status": "ok"})
@@ -150,7 +142,7 @@ class Gateway:
             raise BadRequest("paths of the management API have no escapes, empty segments or dots")
         head = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
         if path not in OPEN_PATHS:
-            principal = self._admission.authenticated(authorization, exchange.connection.peer)
+            principal = self._admission.authenticated(exchange.authorization, exchange.connection.peer)
             self._authorise(principal, segments)
             if not principal.trusted:
                 self._admission.limit_client(exchange.connection.peer)

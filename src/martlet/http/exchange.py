@@ -61,6 +61,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "authorization",
         "began",
         "chunks",
         "complete",
@@ -70,6 +71,7 @@ class Exchange:
         "expects_continue",
         "gone",
         "headers",
+        "host",
         "http10",
         "keep_alive",
         "method",
@@ -87,6 +89,8 @@ class Exchange:
         self.method = b""
         self.target = b""
         self.headers: list[Header] = []
+        self.host: bytes | None = None
+        self.authorization: bytes | None = None
         self.content_length: int | None = 0
         self.chunks: list[bytes] = []
         self.received = 0

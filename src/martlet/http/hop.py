@@ -9,7 +9,7 @@ from pathlib import Path
 
 from martlet.errors import MartletError, Overloaded, Unavailable
 from martlet.http.exchange import Exchange, Header, status_line
-from martlet.http.upstream import HOP_BY_HOP, Upstream
+from martlet.http.upstream import Upstream
 
 MAX_CONNECTIONS = 512
 MAX_WAITING = 4096
@@ -104,7 +104,7 @@ class HopConnection(Upstream):
         lines = [status_line(status)]
         named = False
         for name, value in headers:
-            if name in HOP_BY_HOP or name.startswith(NEVER_SENT):
+            if name.startswith(NEVER_SENT):
                 continue
             named = named or name == b"x-request-id"
             lines.append(b"%b: %b\r\n" % (name, value))

@@ -26,6 +26,7 @@ BUFFERED_BODY = 256 * 1024
 WRITE_BUFFER = 1024 * 1024
 """Bytes of a response that may wait for the client; then the upstream is not read any more. Large enough that a
 slow client does not hold an instance for an ordinary response."""
+SPECIAL = frozenset({b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"upgrade"})
 
 LINGER = 2.0
 """Seconds that a client's remaining input is read and thrown away after an early answer."""
@@ -211,7 +212,10 @@ class ServerConnection(asyncio.Protocol):
         headers = self.reading.headers
         if len(headers) >= MAX_HEADERS:
             raise HeadTooLarge(f"the request has more than {MAX_HEADERS} headers")
-        headers.append((name.lower(), value))
+        name = name.lower()
+        headers.append((name, value))
+        if name in SPECIAL:
+            self._special(self.reading, name, value)
 
     def on_headers_complete(self) -> None:
         """The head is complete: what it says about the body and the connection is checked here."""
@@ -224,19 +228,9 @@ class ServerConnection(asyncio.Protocol):
         exchange.http10 = parser.get_http_version() == "1.0"
         if self.head_bytes > self.limits.max_header:
             self._check_head(exchange)
-        length: int | None = 0
-        for name, value in exchange.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise BadRequest("the only transfer-encoding understood is chunked")
-                length = None
-            elif name == b"expect" and value.lower() == b"100-continue":
-                exchange.expects_continue = not exchange.http10
-            elif name == b"upgrade" and value.lower() == b"websocket":
-                exchange.upgrade = parser.should_upgrade()
-        exchange.content_length = length
+        if exchange.upgrade:
+            exchange.upgrade = parser.should_upgrade()
+        length = exchange.content_length
         if exchange.target[:1] != b"/":
             exchange.target = _origin_form(exchange.target)
         if length is not None and length > self.limits.max_body:
@@ -277,7 +271,7 @@ class ServerConnection(asyncio.Protocol):
     def body_wanted(self, exchange: Exchange) -> None:
         """Somebody reads the body of ``exchange`` now."""
         self.waits_since = monotonic()
-        if exchange.expects_continue and not exchange.received:
+        if exchange.expects_continue and not exchange.http10 and not exchange.received:
             exchange.expects_continue = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.resume_reading()
@@ -380,6 +374,23 @@ class ServerConnection(asyncio.Protocol):
         if self.read_paused and exchange.received <= BUFFERED_BODY:
             self.resume_reading()
         self.server.application.handle(exchange)
+
+    def _special(self, exchange: Exchange, name: bytes, value: bytes) -> None:
+        """Notes a header that says how the request itself is to be read, or who sends it."""
+        if name == b"host":
+            exchange.host = value
+        elif name == b"content-length":
+            exchange.content_length = int(value)
+        elif name == b"authorization":
+            exchange.authorization = value
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise BadRequest("the only transfer-encoding understood is chunked")
+            exchange.content_length = None
+        elif name == b"expect":
+            exchange.expects_continue = value.lower() == b"100-continue"
+        elif name == b"upgrade":
+            exchange.upgrade = value.lower() == b"websocket"
 
     def _check_head(self, exchange: Exchange) -> None:
         """Much was read since the head began; some of it may be the body."""

@@ -83,7 +83,7 @@ class Upstream(asyncio.Protocol):
     # -- for subclasses
 
     def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:
-        """The head of the response is there.
+        """The head of the response is there; ``headers`` are those for the client, the `HOP_BY_HOP` left out.
 
         Returns:
             The head to send to the client, without framing; None to keep the whole response from it (`on_end` gets
@@ -214,7 +214,13 @@ class Upstream(asyncio.Protocol):
         """A header."""
         if len(self._headers) >= MAX_RESPONSE_HEADERS:
             raise BadResponse("too many headers")
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name not in HOP_BY_HOP:
+            self._headers.append((name, value))
+        elif name == b"content-length":
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = True
 
     def on_headers_complete(self) -> None:
         """The head of the response is complete."""
@@ -223,6 +229,7 @@ class Upstream(asyncio.Protocol):
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             self._headers = []
+            self._length = None
             self._interim = True
             return
         if status == 101 and not exchange.upgrade:
@@ -233,14 +240,8 @@ class Upstream(asyncio.Protocol):
             raise BadResponse(f"{status} is not a status")
         self._head_done = True
         self._status = status
-        chunked = False
-        for name, value in self._headers:
-            if name == b"content-length":
-                self._length = int(value)
-            elif name == b"transfer-encoding":
-                chunked = True
         bodiless = status in (101, 204, 304) or exchange.method == b"HEAD"
-        self._until_close = not bodiless and not chunked and self._length is None
+        self._until_close = not bodiless and not self._chunked and self._length is None
         self._head = self.on_head(exchange, status, self._headers)
         if exchange.method == b"HEAD":
             # The parser would wait for the body that content-length announces and that never comes.
@@ -271,6 +272,7 @@ class Upstream(asyncio.Protocol):
         self._headers: list[Header] = []
         self._status = 0
         self._length: int | None = None
+        self._chunked = False
         self._until_close = False
         self._head: bytes | None = None
         self._pieces: list[bytes] = []
@@ -324,6 +326,7 @@ class Upstream(asyncio.Protocol):
             self._head_bytes = 0
             self._headers = []
             self._length = None
+            self._chunked = False
             self._head = None
             self._pieces = []
             self._done = False

@@ -9,6 +9,7 @@ from martlet.http.exchange import Exchange
 from martlet.http.upstream import HOP_BY_HOP
 from martlet.node.target import Target
 
+NOT_FOR_FUNCTIONS = HOP_BY_HOP | {b"expect", b"x-request-id", b"x-forwarded-host", b"x-forwarded-proto"}
 CLIENT_CLOSED = 499
 """The status recorded (never sent) for a request whose client left."""
 
@@ -52,26 +53,22 @@ class Call:
         exchange = self.exchange
         lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, self.path), self.target.head]
         forwarded = exchange.connection.peer.encode()
-        host = b""
-        for name, value in exchange.headers:
-            if name in HOP_BY_HOP or name == b"expect" or name == b"x-request-id":
+        for header in exchange.headers:
+            name = header[0]
+            if name in NOT_FOR_FUNCTIONS:
                 continue
             if name[:2] == b"x-":
                 if name.startswith((b"x-martlet-", b"x-faas-")):
                     continue
                 if name == b"x-forwarded-for":
-                    forwarded = b"%b, %b" % (value, forwarded) if forwarded else value
-                    continue
-                if name in (b"x-forwarded-host", b"x-forwarded-proto"):
+                    forwarded = b"%b, %b" % (header[1], forwarded) if forwarded else header[1]
                     continue
             elif name == b"authorization" and self.strip_key:
                 continue
-            elif name == b"host":
-                host = value
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(b"%b: %b\r\n" % header)
         lines.append(
             b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-proto: http\r\n"
-            % (exchange.request_id.encode(), forwarded, host)
+            % (exchange.request_id.encode(), forwarded, exchange.host or b"")
         )
         return lines
 

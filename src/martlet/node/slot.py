@@ -9,7 +9,7 @@ import orjson
 
 from martlet.errors import FunctionError
 from martlet.http.exchange import Exchange, Header, status_line
-from martlet.http.upstream import HOP_BY_HOP, Upstream
+from martlet.http.upstream import Upstream
 from martlet.node.call import CLIENT_CLOSED, Call
 
 if TYPE_CHECKING:
@@ -47,15 +47,14 @@ class Slot(Upstream):
         self.answered_at = now = monotonic()
         self.status = status
         lines = [status_line(status)]
-        for name, value in headers:
-            if name in HOP_BY_HOP:
-                continue
+        for header in headers:
+            name = header[0]
             if name[:2] == b"x-":
                 if name == RAISED and status == 500:
                     return None
                 if name == b"x-request-id" or name.startswith((b"x-martlet-", b"x-faas-")):
                     continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(b"%b: %b\r\n" % header)
         lines.append(call.target.stamp)
         lines.append(
             b"x-request-id: %b\r\nserver-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n"

@@ -36,15 +36,16 @@ def instances_to_start(load: Load) -> int:
 
     A function that answers in microseconds is served best by few instances even under hundreds of connections; one
     that runs for a second needs an instance per request at once. How long a request runs is taken from the past, and
-    from the request that runs now where that has run longer already: so a slow function shows itself within one
-    ``start_time``.
+    from the request that runs now where that has run longer than a start takes: so a slow function shows itself
+    within one ``start_time``, and a short stall of a quick one is no reason to start anything.
     """
     if not load.waiting or load.room <= 0:
         return 0
     if load.instances == 0:
         return 0 if load.starting else 1
     slots = load.instances * load.concurrency
-    work = max(load.run_time, load.oldest_run) * load.waiting
+    run_time = max(load.run_time, load.oldest_run) if load.oldest_run > load.start_time else load.run_time
+    work = run_time * load.waiting
     if work <= load.start_time * slots:
         return 0
     slots_wanted = min(load.waiting + slots, ceil(work / load.start_time))
