@@ -1,0 +1,162 @@
+"""A real platform: ``martlet serve`` on a free port, with data of its own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from martlet.config import load_settings
+from tests.conftest import require
+
+START_TIMEOUT = 40
+
+
+def until(condition: Callable[[], Any], *, within: float = 20, why: str = "the condition did not come true") -> Any:
+    """Waits for ``condition`` to return something true, and returns it."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            if found := condition():
+                return found
+        except httpx2.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            pytest.fail(f"{why} within {within} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Returns a port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Platform:
+    """A running platform and clients for it."""
+
+    key = "demo-key"
+    admin_key = "admin-key"
+
+    def __init__(self, data: Path, **system: Any) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = data.parent / f"{data.name}.yaml"
+        document = {
+            "system": {
+                "development": True,
+                "api_gateway_port": self.port,
+                "function_storage_path": str(data),
+                "lanes": 2,
+                **system,
+            }
+        }
+        self.config.write_text(yaml.safe_dump(document))
+        self.settings = load_settings(self.config, {})
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = self.client_for(self.key)
+        self.admin = self.client_for(self.admin_key)
+
+    def client_for(self, key: str | None) -> httpx2.Client:
+        """Returns an HTTP client that sends ``key``."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+
+    def start(self) -> None:
+        """Starts the platform and waits until it is ready."""
+        with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "martlet.cli", "serve", "-c", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Waits for every process to answer."""
+
+        def ready() -> bool:
+            if self.process is not None and self.process.poll() is not None:
+                pytest.fail(f"martlet serve ended with {self.process.returncode}:\n{self.log()[-4000:]}")
+            return self.client.get("/ready").status_code == 200
+
+        until(ready, within=START_TIMEOUT, why="the platform was not ready")
+
+    def log(self) -> str:
+        """Returns what the platform has printed."""
+        return (self.data.parent / f"{self.data.name}.log").read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Stops the platform as Ctrl-C does; returns its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(30)
+        self.process = None
+        return code
+
+    def children(self) -> dict[str, int]:
+        """Returns the pids of control and the lanes by name."""
+        assert self.process is not None
+        found = {}
+        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"martlet.serve" in arguments:
+                role, number = arguments[arguments.index(b"martlet.serve") + 1 :][:2]
+                found["control" if role == b"control" else f"lane-{int(number)}"] = int(pid)
+        return found
+
+    def deploy(self, name: str, code: str, **config: Any) -> dict[str, Any]:
+        """Creates or updates a function from inline code; fails the test if the platform refuses."""
+        body = {"name": name, "code": code, "config": config}
+        answer = self.client.post("/functions", json=body)
+        if answer.status_code == 409:
+            answer = self.client.put(f"/functions/{name}", json=body)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def invoke(self, name: str, **request: Any) -> httpx2.Response:
+        """Sends a POST to a function."""
+        return self.client.request(request.pop("method", "POST"), f"/invoke/{name}", **request)
+
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        """Returns the living instances of a function."""
+        return [i for i in self.client.get("/instances").json() if i["function"] == name]
+
+
+@pytest.fixture(scope="session")
+def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
+    """Makes platforms that are stopped at the end of the tests: ``make_platform(lanes=1)``."""
+    require(os.geteuid() == 0, "the process rung needs root for its namespaces and cgroups")
+    made: list[Platform] = []
+
+    def make(**system: Any) -> Platform:
+        made.append(Platform(tmp_path_factory.mktemp("platform") / "data", **system))
+        return made[-1]
+
+    yield make
+    for platform in made:
+        if platform.process is not None:
+            platform.stop()
+        shutil.rmtree(platform.data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def platform(make_platform: Callable[..., Platform]) -> Platform:
+    """One platform that the tests share; each uses function names of its own."""
+    platform = make_platform()
+    platform.start()
+    return platform
