@@ -1,0 +1,150 @@
+"""Every example is deployed as its README says and answers as it promises."""
+
+import hashlib
+import hmac
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import httpx2
+import pytest
+from websockets.sync.client import connect
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MARTLET = Path(sys.executable).with_name("martlet")
+
+
+@pytest.fixture(scope="module")
+def deploy(platform):
+    """Deploys an example with the command of its README; returns a client whose root is the function's."""
+    clients = []
+
+    def deploy_example(name: str) -> httpx2.Client:
+        environment = os.environ | {"MARTLET_URL": platform.url, "MARTLET_KEY": platform.key}
+        command = [MARTLET, "deploy", EXAMPLES / name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+        assert done.returncode == 0, done.stdout + done.stderr
+        authorization = {"authorization": f"Bearer {platform.key}"}
+        client = httpx2.Client(base_url=f"{platform.url}/invoke/{name}", headers=authorization, timeout=30)
+        clients.append(client)
+        return client
+
+    yield deploy_example
+    for client in clients:
+        client.close()
+
+
+def test_every_example_is_tested_here():
+    tested = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
+    examples = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    assert examples <= tested
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.iterdir()))
+def test_an_example_says_in_its_readme_how_to_deploy_it(example):
+    assert f"martlet deploy examples/{example}\n" in (EXAMPLES / example / "README.md").read_text()
+
+
+def test_hello(deploy):
+    hello = deploy("hello")
+    assert hello.post("", json={"name": "Ada"}).json() == {"message": "Hello, Ada!"}
+    assert hello.get("").json() == {"message": "Hello, World!"}
+
+
+def test_echo(deploy):
+    answer = deploy("echo").put("/a/b?c=d", json=[1, "ü"], headers={"X-Colour": "blue"}).json()
+    assert answer["echo"] == [1, "ü"]
+    assert (answer["method"], answer["path"], answer["query"]) == ("PUT", "/a/b", {"c": "d"})
+    assert answer["headers"]["x-colour"] == "blue"
+    assert "authorization" not in answer["headers"]
+
+
+def test_json_maths(deploy):
+    maths = deploy("json-maths")
+    product = maths.post("", json={"a": 6, "b": 7, "operation": "multiply"})
+    assert product.json() == {"result": 42, "operation": "multiply", "inputs": {"a": 6, "b": 7}}
+    assert maths.post("", json={"a": 6, "b": 7}).json()["result"] == 13
+    for mistake in ({"operation": "root"}, {"a": "six"}, {"a": 1, "operation": "divide"}):
+        refused = maths.post("", json=mistake)
+        assert refused.status_code == 400
+        assert refused.json()["error"]
+
+
+def test_streaming(deploy):
+    # The pause is long: were the events held back until the end, the first would come after the deadline.
+    with deploy("streaming").stream("GET", "?from=2&pause=10", timeout=9) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        first = next(response.iter_lines())
+    assert json.loads(first.removeprefix("data: ")) == {"left": 2}
+
+
+def test_streaming_ends(deploy):
+    response = deploy("streaming").get("?from=2&pause=0.01")
+    events = [json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line]
+    assert [event["left"] for event in events] == [2, 1, 0]
+
+
+def test_asgi_app(deploy, platform):
+    app = deploy("asgi-app")
+    assert app.get("/").headers["content-type"] == "text/html; charset=utf-8"
+    assert app.post("/shout", content="hello").json() == {"shout": "HELLO"}
+    assert app.get("/elsewhere").status_code == 404
+
+    address = platform.url.replace("http", "ws", 1) + "/invoke/asgi-app/talk"
+    with connect(address, additional_headers={"Authorization": f"Bearer {platform.key}"}) as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=10) == "HELLO"
+        socket.send(b"\x00\x01")
+        assert socket.recv(timeout=10) == b"\x00\x01"
+
+
+def test_dependencies(deploy):
+    page = deploy("dependencies").post("", content="*Hello* <b>")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text == "<p><em>Hello</em> &lt;b&gt;</p>\n"
+
+
+def test_webhook(deploy):
+    webhook = deploy("webhook")
+    body = b'{"action": "opened"}'
+    signature = "sha256=" + hmac.new(b"change-me", body, hashlib.sha256).hexdigest()
+    del webhook.headers["authorization"]
+    received = webhook.post("", content=body, headers={"X-Hub-Signature-256": signature})
+    assert (received.status_code, received.json()) == (202, {"received": "opened"})
+    assert (
+        webhook.post("", content=body + b" ", headers={"X-Hub-Signature-256": signature}).status_code == 401
+    )
+    assert webhook.post("", content=body).status_code == 401
+
+
+def test_thumbnailer(deploy):
+    thumbnailer = deploy("thumbnailer")
+    thumbnail = thumbnailer.post("?size=64", content=png(320, 160))
+    assert thumbnail.headers["content-type"] == "image/png"
+    assert size_of(thumbnail.content) == (64, 32)
+    assert thumbnailer.post("", content=b"no image").status_code == 415
+    assert thumbnailer.post("?size=0", content=png(1, 1)).status_code == 400
+    assert thumbnailer.post("", content=png(10_000, 10_000)).status_code == 413
+
+
+def png(width: int, height: int) -> bytes:
+    """Returns a black image, one bit a pixel."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + bytes((width + 7) // 8)) * height)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    file = io.BytesIO()
+    file.write(b"\x89PNG\r\n\x1a\n")
+    for kind, data in chunks:
+        file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    return file.getvalue()
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    """Returns the width and height that a PNG claims."""
+    width, height = struct.unpack(">II", image[16:24])
+    return width, height
