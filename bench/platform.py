@@ -1,0 +1,92 @@
+"""A platform for measuring: ``martlet serve`` with everything on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from bench.load import free_port
+from martlet.client import Client
+
+HELLO = "def handle(request):\n    return 'hello'\n"
+UNLIMITED = "100000000/min"
+"""So high that nothing is refused: the buckets are taken from all the same."""
+
+
+class Platform:
+    """A running platform: its port, a client, and a key whose requests are counted and limited."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = process
+        self.client = Client(self.url, "admin-key")
+        self.key = ""
+
+    def make_key(self) -> None:
+        """Makes the key that load is sent with."""
+        made = self.client.create_key("bench", scopes=["invoke"], rate_limit=UNLIMITED)
+        self.key = made["secret"]
+
+    def deploy(self, name: str, code: str = HELLO, **config: object) -> None:
+        """Creates a function with a rate limit of its own."""
+        self.client.create_function(name, code=code, config={"rate_limit": UNLIMITED, **config})
+
+    def pids(self) -> list[int]:
+        """Returns every process of the platform."""
+        found, new = [], [self.process.pid]
+        while new:
+            pid = new.pop()
+            found.append(pid)
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                new += map(int, (task / "children").read_text().split())
+        return found
+
+
+@contextmanager
+def platform(**system: object) -> Iterator[Platform]:
+    """Runs a platform with temporary data; yields it when it is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        config = Path(folder) / "config.yaml"
+        settings = {
+            "development": True,
+            "api_gateway_port": port,
+            "function_storage_path": f"{folder}/data",
+            "rate_limit_per_client": UNLIMITED,
+            "max_concurrent_functions": 5000,
+            **system,
+        }
+        config.write_text(yaml.safe_dump({"system": settings}))
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "martlet.cli", "serve", "-c", str(config)], stdout=log, stderr=log
+            )
+        running = Platform(port, process)
+        try:
+            _wait_ready(running, Path(folder) / "log")
+            running.make_key()
+            yield running
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_ready(running: Platform, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            running.client.ready()
+        except Exception:
+            if running.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the platform did not start:\n{log.read_text()[-3000:]}") from None
+            time.sleep(0.02)
+        else:
+            return
