@@ -1,0 +1,121 @@
+"""What the host holds for a cell: a directory with socket and log, a cgroup, a user id, a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from martlet.drivers.driver import DriverError, Handle
+from martlet.drivers.zygote import Zygote
+from martlet.sandbox.cgroups import Group
+
+SOCKET = "sock"
+LOG = "log"
+_BACKLOG = 128
+_END_SECONDS = 5.0
+_RETRY_SECONDS = 0.002
+
+
+class Cell:
+    """A cell, or the instance it became.
+
+    Attributes:
+        identity: its user and group id.
+        group: its cgroup; None on a host without (relaxed).
+        pid: its process, once it is forked.
+        leaving: whether it is being destroyed, so that its end is no news.
+        ended: done with the exit code once the process is gone.
+        failure: why its sandbox could not be made.
+    """
+
+    def __init__(self, id: str, runtime: str, directory: Path, group: Group | None, identity: int) -> None:  # noqa: A002
+        self.id, self.runtime, self.directory = id, runtime, directory
+        self.group, self.identity = group, identity
+        self.zygote: Zygote | None = None
+        self.pid: int | None = None
+        self.leaving = False
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.failure: str | None = None
+        self.removal: asyncio.Task[None] | None = None
+
+    @property
+    def handle(self) -> Handle:
+        """The cell as the node knows it."""
+        return Handle(
+            id=self.id,
+            driver="process",
+            runtime=self.runtime,
+            socket=str(self.directory / SOCKET),
+            log=str(self.directory / LOG),
+            pid=self.pid,
+            state={"identity": self.identity},
+        )
+
+    async def remove(self) -> None:
+        """Kills the cell, waits until it is gone and removes all of it.
+
+        Raises:
+            DriverError: its processes did not end; the message says where they are.
+        """
+        if self.zygote is not None and not self.ended.done():
+            await self.zygote.signal(self.id, signal.SIGKILL)
+            await asyncio.wait([self.ended], timeout=_END_SECONDS)
+        await remove_remains(self.directory, self.group)
+
+    @contextlib.contextmanager
+    def belongings(self) -> Iterator[list[int]]:
+        """Makes the socket, the log and the cgroup; lends their descriptors, which the zygote passes on."""
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(self.directory / SOCKET))
+            listener.listen(_BACKLOG)
+            descriptors = [listener.fileno(), _make_log(self.directory / LOG, self.identity)]
+            stack.callback(os.close, descriptors[1])
+            if self.group is not None:
+                self.group.create()
+                doors = self.group.open_doors()
+                for door in doors:
+                    stack.callback(os.close, door)
+                descriptors += doors
+            yield descriptors
+
+
+async def remove_remains(directory: Path, group: Group | None) -> None:
+    """Removes what there may be of a cell whose zygote is gone.
+
+    Raises:
+        DriverError: its processes did not end; the message says where they are.
+    """
+    if group is not None:
+        await empty(group)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+async def empty(group: Group) -> None:
+    """Kills what is in a cgroup and below, and removes it.
+
+    Raises:
+        DriverError: its processes did not end.
+    """
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            while not group.remove():
+                group.kill()
+                await asyncio.sleep(_RETRY_SECONDS)
+    except TimeoutError:
+        raise DriverError(f"processes in the cgroup {group} do not end") from None
+
+
+def _make_log(path: Path, identity: int) -> int:
+    os.mkfifo(path, 0o600)
+    # For writing alone it would not open before there is a reader, and end the writer whenever there is none.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    if os.geteuid() == 0:
+        os.fchown(descriptor, identity, identity)
+    return descriptor

@@ -1,0 +1,69 @@
+"""The lane's side of the instance contract: is a cell healthy, and make it an instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from martlet.drivers.driver import DriverError, Loaded, LoadFailed
+from martlet.http.fetch import fetch
+from martlet.model import Revision
+
+HEALTH = "/_martlet/health"
+SPECIALISE = "/_martlet/specialise"
+
+
+async def check_health(socket: str, patience: float) -> None:
+    """Returns once the sandbox at ``socket`` says that it is able to run.
+
+    Raises:
+        DriverError: it answered something else.
+        FetchError: it did not answer within ``patience`` seconds, or with something that is not HTTP.
+    """
+    status, _ = await fetch(socket, "GET", HEALTH, timeout=patience)
+    if status != 200:
+        raise DriverError(f"the sandbox answered {status} when asked for its health")
+
+
+def specialisation(
+    revision: Revision, code: str, dependencies: str | None, max_body: int, **of_the_driver: Any
+) -> dict[str, Any]:
+    """Returns the document that makes a cell an instance.
+
+    Args:
+        revision: what it becomes.
+        code: where the sandbox sees the code.
+        dependencies: where it sees the dependencies, or None.
+        max_body: bytes of the largest request body.
+        **of_the_driver: further members, for the part of the cell that belongs to the driver.
+    """
+    return {
+        "function": revision.function,
+        "revision": revision.number,
+        "code": code,
+        "dependencies": dependencies,
+        "handler": revision.config.handler,
+        "environment": revision.config.environment,
+        "concurrency": revision.config.concurrency,
+        "max_body": max_body,
+    } | of_the_driver
+
+
+async def specialise(socket: str, document: dict[str, Any], patience: float) -> Loaded:
+    """Sends what `specialisation` returned to the cell at ``socket`` and says what became of it.
+
+    Raises:
+        LoadFailed: the user's code did not load, or answered in place of the runtime.
+        FetchError: there was no answer within ``patience`` seconds.
+    """
+    status, body = await fetch(socket, "POST", SPECIALISE, document, timeout=patience)
+    try:
+        said = orjson.loads(body)
+        if status == 200:
+            return Loaded(mode=str(said["mode"]), load_ms=float(said["load_ms"]))
+        error = said["error"]
+        failure = LoadFailed(str(error["type"]), str(error["message"]), str(error.get("traceback", "")))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise LoadFailed("BadAnswer", f"the sandbox answered {status} and no result") from None
+    raise failure

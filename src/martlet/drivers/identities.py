@@ -1,0 +1,37 @@
+"""User ids for sandboxes: one each, and none given again while its holder may live."""
+
+from __future__ import annotations
+
+from martlet.drivers.driver import DriverError
+
+FIRST = 2_000_000_000
+PER_LANE = 65_536
+"""Lane 0 starts at `FIRST`, the next one `PER_LANE` further. With 256 lanes the last id is 2,016,777,215: it
+fits in 31 bits, and is above what distributions, directories and container engines give away."""
+
+
+class Identities:
+    """The ids of one lane. An id that came back is given again last."""
+
+    def __init__(self, lane: int) -> None:
+        self._first = FIRST + lane * PER_LANE
+        self._next = 0
+        self._held: set[int] = set()
+
+    def take(self) -> int:
+        """Returns an id that nobody holds.
+
+        Raises:
+            DriverError: all are held.
+        """
+        for _ in range(PER_LANE):
+            identity = self._first + self._next
+            self._next = (self._next + 1) % PER_LANE
+            if identity not in self._held:
+                self._held.add(identity)
+                return identity
+        raise DriverError(f"all {PER_LANE} user ids of this lane are in use")
+
+    def give_back(self, identity: int) -> None:
+        """Lets the id be given again; its holder must be gone."""
+        self._held.discard(identity)

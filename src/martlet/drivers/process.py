@@ -1,0 +1,267 @@
+"""The driver of the `process` rung: a zygote forks cells into sandboxes of Linux namespaces.
+
+    lane (this driver) ── zygote, one a runtime ──┬── cell        socket, log, cgroup and user id of its own
+                                                  └── instance
+
+What confines a cell is in `martlet.sandbox`; here is what the lane does about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+from martlet.drivers import contract
+from martlet.drivers.cell import Cell, empty, remove_remains
+from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFailed, Missing, OnExit, Stats
+from martlet.drivers.host import inspect
+from martlet.drivers.identities import Identities
+from martlet.drivers.zygote import Zygote
+from martlet.errors import Invalid
+from martlet.http.fetch import FetchError
+from martlet.model import MiB, Revision
+from martlet.runtimes import Catalogue, Runtime
+from martlet.sandbox import root
+from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.launcher import Confinement
+from martlet.sandbox.zygote import CONFINEMENT, Plan
+from martlet.units import format_bytes
+
+_START_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 1.0
+_PROCESSES = 128
+_OPEN_FILES = 1024
+_WHOLE_CORE = 1000
+
+
+class ProcessDriver:
+    """See the module. It belongs to one event loop; all that it starts dies with its process."""
+
+    name = "process"
+
+    def __init__(
+        self,
+        lane: int,
+        packages: Path,
+        run: Path,
+        *,
+        isolation: Literal["strict", "relaxed"] = "strict",
+        max_body: int = 20 * MiB,
+        runtimes: Catalogue | None = None,
+    ) -> None:
+        """Makes a driver; `open` makes it work.
+
+        Args:
+            lane: number of the lane, from 0; decides the user ids.
+            packages: the folder with all unpacked packages; code and dependencies lie in it.
+            run: the platform's run directory, its alone on this machine; names the cgroup.
+            isolation: whether to refuse or to accept a host on which a guarantee cannot be had.
+            max_body: bytes of the largest request body, for the runtime.
+            runtimes: those it may start; all of this machine by default.
+        """
+        self._packages = packages.absolute()
+        self._root = run.absolute() / f"lane-{lane}" / "root"
+        self._group_name = f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
+        self._isolation = isolation
+        self._max_body = max_body
+        self._runtimes = runtimes or Catalogue.load()
+        self._identities = Identities(lane)
+        self._confined = True
+        self._group: Group | None = None
+        self._zygotes: dict[str, asyncio.Task[Zygote]] = {}
+        self._cells: dict[str, Cell] = {}
+        self._on_exit: OnExit = lambda *_: None
+
+    def probe(self) -> list[Missing]:
+        """Returns what this host lacks: what `strict` refuses to do without, and `relaxed` does without."""
+        return inspect(self._interpreter).missing
+
+    async def open(self, on_exit: OnExit) -> None:
+        """Ends what an earlier life of the lane left in its cgroup. Zygotes start when they are needed."""
+        host = await asyncio.to_thread(inspect, self._interpreter)
+        if self._isolation == "strict" and host.missing:
+            lacking = "; ".join(f"{each.feature}: {each.consequence}. {each.remedy}" for each in host.missing)
+            raise DriverError(f"this host lacks what the process sandbox needs. {lacking}")
+        self._on_exit = on_exit
+        self._confined = host.confined
+        if host.top is not None:
+            self._group = host.top.below(self._group_name)
+            await empty(self._group)
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    async def close(self) -> None:
+        """Destroys every cell and instance, then the zygotes and the lane's cgroup."""
+        await asyncio.gather(*(self._remove(cell) for cell in list(self._cells.values())))
+        for starting in list(self._zygotes.values()):
+            await (await starting).close()
+        if self._group is not None:
+            await empty(self._group)
+        self._root.rmdir()
+
+    async def start(self, spec: CellSpec) -> Handle:
+        """Forks a cell; returns once it answers for its health."""
+        zygote = await self._zygote(spec.runtime)
+        group = None if self._group is None else self._group.below(spec.id)
+        cell = Cell(spec.id, spec.runtime, spec.directory, group, self._identities.take())
+        cell.zygote = zygote
+        self._cells[spec.id] = cell
+        try:
+            with cell.belongings() as descriptors:
+                cell.pid = await zygote.fork(spec.id, descriptors)
+            await contract.check_health(cell.handle.socket, _START_SECONDS)
+        except (OSError, FetchError, DriverError) as error:
+            cell.leaving = True
+            await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS if cell.pid else 0)
+            await self._remove(cell)
+            raise DriverError(f"no cell could be started: {cell.failure or error}") from error
+        except BaseException:
+            await self._remove(cell)
+            raise
+        return cell.handle
+
+    async def specialise(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Sets the limits of the revision, confines the cell and loads the code."""
+        cell = self._cells.get(handle.id)
+        if cell is None or cell.ended.done():
+            raise DriverError(f"the cell {handle.id} is gone")
+        config = revision.config
+        processes = _PROCESSES + 4 * config.concurrency
+        if cell.group is not None:
+            cell.group.limit(Limits(config.memory, config.cpu_limit, processes))
+        confinement = Confinement(
+            code=self._inside(code),
+            dependencies=None if dependencies is None else self._inside(dependencies),
+            identity=cell.identity,
+            hostname=revision.function,
+            # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
+            scratch=config.memory // 2,
+            open_files=_OPEN_FILES + 2 * config.concurrency,
+            processes=processes,
+            every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
+        )
+        visible_dependencies = root.DEPENDENCIES if self._confined else str(dependencies)
+        document = contract.specialisation(
+            revision,
+            code=root.FUNCTION if self._confined else str(code),
+            dependencies=None if dependencies is None else visible_dependencies,
+            max_body=self._max_body,
+        )
+        document[CONFINEMENT] = asdict(confinement)
+        try:
+            return await contract.specialise(handle.socket, document, deadline)
+        except FetchError as error:
+            failure = await self._why_no_answer(cell, revision, deadline, error)
+            raise failure from None
+
+    async def recover(self, handle: Handle) -> bool:
+        """Whether this driver knows the sandbox and it lives; those of an earlier life ended with it."""
+        cell = self._cells.get(handle.id)
+        return cell is not None and not cell.ended.done()
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
+        cell = self._cells.get(handle.id)
+        if cell is not None and cell.zygote is not None:
+            cell.leaving = True
+            await cell.zygote.signal(cell.id, signal.SIGTERM)
+            await asyncio.wait([cell.ended], timeout=grace)
+        await self.destroy(handle)
+
+    async def destroy(self, handle: Handle) -> None:
+        """Kills the sandbox and removes its cgroup, socket, log and directory."""
+        cell = self._cells.get(handle.id)
+        if cell is not None:
+            await self._remove(cell)
+        else:
+            group = None if self._group is None else self._group.below(handle.id)
+            await remove_remains(Path(handle.socket).parent, group)
+
+    async def stats(self, handle: Handle) -> Stats | None:
+        """Returns what the cgroup counted, until the sandbox is destroyed; None on a host without cgroups."""
+        cell = self._cells.get(handle.id)
+        usage = None if cell is None or cell.group is None else cell.group.usage()
+        return None if usage is None else Stats(**asdict(usage))
+
+    @property
+    def _interpreter(self) -> Path:
+        return self._runtimes.available()[0].interpreter
+
+    async def _zygote(self, name: str) -> Zygote:
+        """Returns the living zygote of a runtime, started where there is none."""
+        try:
+            runtime = self._runtimes.resolve(name)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
+        starting = self._zygotes.get(runtime.name)
+        if starting is None or (starting.done() and not _lives(starting)):
+            starting = self._zygotes[runtime.name] = asyncio.create_task(self._start_zygote(runtime))
+        return await asyncio.shield(starting)
+
+    async def _start_zygote(self, runtime: Runtime) -> Zygote:
+        plan = Plan(
+            shim=runtime.description.shim,
+            shim_folder=str(runtime.folder),
+            packages=str(self._packages),
+            root=str(self._root),
+            confined=self._confined,
+        )
+        return await Zygote.start(runtime.interpreter, plan, self._ended)
+
+    def _ended(self, id: str, code: int, failure: str | None) -> None:  # noqa: A002
+        cell = self._cells.get(id)
+        if cell is None or cell.ended.done():
+            return
+        cell.failure = failure
+        cell.ended.set_result(code)
+        if not cell.leaving:
+            self._on_exit(id, code)
+
+    async def _remove(self, cell: Cell) -> None:
+        cell.leaving = True
+        if cell.removal is None:
+            cell.removal = asyncio.create_task(self._forget(cell))
+        await asyncio.shield(cell.removal)
+
+    async def _forget(self, cell: Cell) -> None:
+        await cell.remove()
+        del self._cells[cell.id]
+        self._identities.give_back(cell.identity)
+
+    async def _why_no_answer(
+        self, cell: Cell, revision: Revision, deadline: float, error: FetchError
+    ) -> LoadFailed:
+        """Returns why a cell did not answer when it was given code; it is dead afterwards."""
+        if isinstance(error.__cause__, TimeoutError):
+            await self._remove(cell)
+            return LoadFailed("Timeout", f"the code did not load within {deadline:g} s")
+        await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS)
+        usage = None if cell.group is None else cell.group.usage()
+        if usage is not None and usage.oom_kills:
+            memory = format_bytes(revision.config.memory)
+            return LoadFailed("OutOfMemory", f"loading the code took more than its memory limit of {memory}")
+        if not cell.ended.done():
+            return LoadFailed("BadAnswer", f"the code answered in place of the runtime: {error}")
+        return LoadFailed("Crashed", f"the process {_how(cell.ended.result())} while it loaded the code")
+
+    def _inside(self, package: Path) -> str:
+        """Returns the name of a package as the sandbox knows it."""
+        if not self._confined:
+            return str(package)
+        try:
+            return str(package.absolute().relative_to(self._packages))
+        except ValueError:
+            raise DriverError(f"{package} is not in the folder of packages, {self._packages}") from None
+
+
+def _lives(starting: asyncio.Task[Zygote]) -> bool:
+    return not starting.cancelled() and starting.exception() is None and starting.result().alive
+
+
+def _how(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

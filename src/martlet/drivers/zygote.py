@@ -1,0 +1,189 @@
+"""The lane's end of a zygote: starts it, has it fork cells, hears of those that end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import martlet
+from martlet.drivers.driver import DriverError
+from martlet.sandbox import channel
+from martlet.sandbox.zygote import Plan
+
+OnEnd = Callable[[str, int, str | None], None]
+"""Called with the id and the exit code of a cell that ended, and why its sandbox could not be made, if so."""
+
+_BOOTSTRAP = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from martlet.sandbox import zygote
+sys.path.remove(sys.argv[1])
+zygote.main(int(sys.argv[2]), json.loads(sys.argv[3]))
+"""
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+_READY_SECONDS = 20.0
+_END_SECONDS = 5.0
+_FORKS_IN_FLIGHT = 32
+
+
+class Zygote:
+    """One zygote and the cells it forked. Make one with `start`."""
+
+    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes], on_end: OnEnd) -> None:
+        self._control = control
+        self._process = process
+        self._on_end = on_end
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._forks: dict[str, asyncio.Future[int]] = {}
+        self._failures: dict[str, str] = {}
+        self._cells: set[str] = set()
+        # More would overrun the channel's buffer and the kernel's bound on descriptors in flight.
+        self._room = asyncio.Semaphore(_FORKS_IN_FLIGHT)
+        self._turn = asyncio.Lock()
+        self.alive = True
+
+    @classmethod
+    async def start(cls, interpreter: Path, plan: Plan, on_end: OnEnd) -> Zygote:
+        """Starts a zygote and returns it once it is able to fork.
+
+        Args:
+            interpreter: the Python that runs it, without site folder and environment.
+            plan: what it becomes.
+            on_end: see `OnEnd`; called for every cell, also when all of them end with the zygote.
+
+        Raises:
+            DriverError: it could not be made; the message says why.
+        """
+        ours, theirs = channel.pair()
+        with theirs:
+            process = _execute(interpreter, theirs.fileno(), plan)
+        ours.setblocking(False)
+        zygote = cls(ours, process, on_end)
+        asyncio.get_running_loop().add_reader(ours, zygote._receive)
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await zygote._ready
+        except BaseException as error:
+            await zygote.close()
+            if isinstance(error, TimeoutError):
+                raise DriverError(f"a zygote was not ready within {_READY_SECONDS:g} s") from None
+            raise
+        return zygote
+
+    async def fork(self, cell: str, descriptors: Sequence[int]) -> int:
+        """Forks a cell that gets ``descriptors`` (listener, log, cgroup doors). Returns its process id.
+
+        Raises:
+            DriverError: the kernel refused, or the zygote is gone.
+        """
+        async with self._room:
+            forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._forks[cell] = forked
+            self._cells.add(cell)
+            try:
+                await self._send({"op": "fork", "id": cell}, descriptors)
+                return await forked
+            finally:
+                del self._forks[cell]
+
+    async def signal(self, cell: str, number: signal.Signals) -> None:
+        """Sends a signal to a cell; one that is gone is left alone."""
+        if self.alive and cell in self._cells:
+            with contextlib.suppress(DriverError):
+                await self._send({"op": "signal", "id": cell, "signal": number})
+
+    async def close(self) -> None:
+        """Ends the zygote and all of its cells."""
+        self._lose()
+        try:
+            await asyncio.to_thread(self._process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        async with self._turn:
+            while self.alive:
+                try:
+                    channel.send(self._control, message, descriptors)
+                    return
+                except BlockingIOError:
+                    await self._writable()
+                except OSError:
+                    break
+        raise DriverError("the zygote is gone")
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable = asyncio.Event()
+        loop.add_writer(self._control, writable.set)
+        try:
+            await writable.wait()
+        finally:
+            loop.remove_writer(self._control)
+
+    def _receive(self) -> None:
+        while self.alive:
+            try:
+                received = channel.receive(self._control)
+            except BlockingIOError:
+                return
+            if received is None:
+                self._lose()
+            else:
+                self._hear(received[0])
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"event": "ready"}:
+                self._ready.set_result(None)
+            case {"event": "broken", "error": error}:
+                self._ready.set_exception(DriverError(f"a zygote could not be made: {error}"))
+            case {"event": "forked", "id": cell, "pid": pid}:
+                self._settle(cell, lambda forked: forked.set_result(pid))
+            case {"event": "refused", "id": cell, "error": error}:
+                self._cells.discard(cell)
+                self._settle(cell, lambda forked: forked.set_exception(DriverError(f"fork: {error}")))
+            case {"event": "failed", "id": cell, "error": error}:
+                self._failures[cell] = error
+            case {"event": "exited", "id": cell, "code": code}:
+                self._cells.discard(cell)
+                self._on_end(cell, code, self._failures.pop(cell, None))
+
+    def _settle(self, cell: str, how: Callable[[asyncio.Future[int]], None]) -> None:
+        forked = self._forks.get(cell)
+        if forked is not None and not forked.done():
+            how(forked)
+
+    def _lose(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        if not self._ready.done():
+            self._ready.set_exception(DriverError("a zygote ended before it was ready; the log says why"))
+        for cell in list(self._forks):
+            self._settle(cell, lambda forked: forked.set_exception(DriverError("the zygote is gone")))
+        while self._cells:
+            self._on_end(self._cells.pop(), -signal.SIGKILL, None)
+
+
+def _execute(interpreter: Path, control: int, plan: Plan) -> subprocess.Popen[bytes]:
+    folder = Path(martlet.__file__).parent.parent
+    arguments = [str(folder), str(control), json.dumps(asdict(plan))]
+    return subprocess.Popen(
+        [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, *arguments],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[control],
+        env=_ENVIRONMENT,
+        start_new_session=True,
+    )

@@ -1,0 +1,212 @@
+"""Limits that hold for a sandbox as a whole: memory, CPU, processes.
+
+The kernel has one tree of groups (v2) or one tree for each controller (v1); here a group is a name in either.
+It is made ahead of time and joined by writing ``0`` to each of its *doors*: descriptors, opened by whoever made
+it, so that the joining process needs no path. Joining costs milliseconds when it happens alone (the kernel waits
+until every core has passed a quiet point) and next to nothing in a burst.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTROLLERS = ("memory", "pids", "cpu")
+_PERIOD_US = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``memory`` in bytes, ``cpu`` in thousandths of a core (None: all), ``processes`` counts threads too."""
+
+    memory: int
+    cpu: int | None
+    processes: int
+
+    @property
+    def quota_us(self) -> int:
+        """Microseconds of CPU in each period; -1 means no limit."""
+        return -1 if self.cpu is None else self.cpu * _PERIOD_US // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a group uses now; ``oom_kills`` counts the processes that the kernel ended in it for memory."""
+
+    memory_bytes: int
+    cpu_ms: float
+    processes: int
+    oom_kills: int
+
+
+class Group(ABC):
+    """A named group and the groups below it. Nothing exists on the host before `create`."""
+
+    def __init__(self, directories: dict[str, Path]) -> None:
+        self._directories = directories
+        # Controllers that are mounted together share a directory.
+        self._distinct = tuple(dict.fromkeys(directories.values()))
+
+    def __str__(self) -> str:
+        return str(self._distinct[0])
+
+    def below(self, name: str) -> Group:
+        """Returns the group ``name`` inside of this one."""
+        return type(self)({controller: path / name for controller, path in self._directories.items()})
+
+    def writable(self) -> bool:
+        """Whether this process may make groups below."""
+        return all(os.access(directory, os.W_OK) for directory in self._distinct)
+
+    def create(self) -> None:
+        """Makes the group and those above it."""
+        for directory in self._distinct:
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def open_doors(self) -> list[int]:
+        """Returns descriptors; a process joins the group by writing ``0`` to each. The caller closes them."""
+        return [
+            os.open(directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for directory in self._distinct
+        ]
+
+    @abstractmethod
+    def limit(self, limits: Limits) -> None:
+        """Sets the limits."""
+
+    @abstractmethod
+    def usage(self) -> Usage | None:
+        """Returns what the group uses, or None when it is gone."""
+
+    def kill(self) -> None:
+        """Kills what is in the group and below. Processes end a little later than this returns."""
+        for pid in {pid for directory in self._tree() for pid in _processes(directory)}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def remove(self) -> bool:
+        """Removes the group and those below; returns False while processes still end in it."""
+        for directory in self._tree():
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def _tree(self) -> Iterator[Path]:
+        """Yields the directories of the group and those below, the deepest first."""
+        for top in self._distinct:
+            for directory, _, _ in os.walk(top, topdown=False):
+                yield Path(directory)
+
+    def _write(self, controller: str, name: str, value: object) -> None:
+        (self._directories[controller] / name).write_text(f"{value}\n")
+
+    def _read(self, controller: str, name: str) -> str:
+        return (self._directories[controller] / name).read_text()
+
+
+class GroupV1(Group):
+    """A directory in the tree of each controller; ``cpuacct`` is needed for `usage` beside `CONTROLLERS`."""
+
+    def limit(self, limits: Limits) -> None:
+        """Sets the limits; memory and swap together get what memory gets, where swap is counted."""
+        self._write("memory", "memory.limit_in_bytes", limits.memory)
+        if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
+            self._write("memory", "memory.memsw.limit_in_bytes", limits.memory)
+        self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
+        self._write("cpu", "cpu.cfs_quota_us", limits.quota_us)
+        self._write("pids", "pids.max", limits.processes)
+
+    def usage(self) -> Usage | None:
+        """Returns what the group uses, or None when it is gone."""
+        try:
+            return Usage(
+                memory_bytes=int(self._read("memory", "memory.usage_in_bytes")),
+                cpu_ms=int(self._read("cpuacct", "cpuacct.usage")) / 1e6,
+                processes=int(self._read("pids", "pids.current")),
+                oom_kills=_counters(self._read("memory", "memory.oom_control")).get("oom_kill", 0),
+            )
+        except FileNotFoundError:
+            return None
+
+
+class GroupV2(Group):
+    """A directory in the one tree."""
+
+    def create(self) -> None:
+        """Makes the group and those above it, and hands each the controllers that the tree has."""
+        (directory,) = self._distinct
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        for path in reversed(missing):
+            available = (path.parent / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{controller}" for controller in CONTROLLERS if controller in available)
+            (path.parent / "cgroup.subtree_control").write_text(wanted)
+            path.mkdir()
+
+    def limit(self, limits: Limits) -> None:
+        """Sets the limits; a group out of memory ends as a whole."""
+        self._write("memory", "memory.max", limits.memory)
+        if (self._directories["memory"] / "memory.swap.max").exists():
+            self._write("memory", "memory.swap.max", 0)
+        self._write("memory", "memory.oom.group", 1)
+        self._write("cpu", "cpu.max", f"{'max' if limits.cpu is None else limits.quota_us} {_PERIOD_US}")
+        self._write("pids", "pids.max", limits.processes)
+
+    def usage(self) -> Usage | None:
+        """Returns what the group uses, or None when it is gone."""
+        try:
+            return Usage(
+                memory_bytes=int(self._read("memory", "memory.current")),
+                cpu_ms=_counters(self._read("cpu", "cpu.stat"))["usage_usec"] / 1000,
+                processes=int(self._read("pids", "pids.current")),
+                oom_kills=_counters(self._read("memory", "memory.events")).get("oom_kill", 0),
+            )
+        except FileNotFoundError:
+            return None
+
+    def kill(self) -> None:
+        """Kills what is in the group and below, at once where the kernel can (5.14)."""
+        (directory,) = self._distinct
+        if (directory / "cgroup.kill").exists():
+            (directory / "cgroup.kill").write_text("1")
+        else:
+            super().kill()
+
+
+def find_top(mounts: str) -> Group | None:
+    """Returns the group at the top of this host's hierarchy, or None where controllers are missing.
+
+    Args:
+        mounts: the text of ``/proc/self/mountinfo``.
+    """
+    tops: dict[str, Path] = {}
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        place, (kind, _, options) = Path(before.split()[4]), after.split(maxsplit=2)
+        if kind == "cgroup":
+            tops |= dict.fromkeys(options.split(","), place)
+        elif kind == "cgroup2":
+            available = (place / "cgroup.controllers").read_text().split()
+            if set(CONTROLLERS) <= set(available):
+                return GroupV2(dict.fromkeys(CONTROLLERS, place))
+    wanted = (*CONTROLLERS, "cpuacct")
+    return GroupV1({name: tops[name] for name in wanted}) if set(wanted) <= set(tops) else None
+
+
+def _processes(directory: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _counters(text: str) -> dict[str, int]:
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in text.splitlines())}

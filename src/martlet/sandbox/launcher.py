@@ -1,0 +1,117 @@
+"""The sandbox of a cell, step by step. What is dropped here never comes back.
+
+`enter` runs before the cell has code, off the request path, and leaves it the power that `confine` needs.
+`confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from martlet.sandbox import namespaces, privileges, rlimits, root
+from martlet.sandbox.lifeline import Lifeline
+
+_CELL_SCRATCH = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What a cell is given by descriptor: its ``listener``, its ``log``, and the doors of its cgroups."""
+
+    listener: int
+    log: int
+    cgroups: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a cell learns when it gets code; it travels inside the request to specialise.
+
+    Attributes:
+        code: name of the package under `root.PACKAGES`.
+        dependencies: name of the package with the dependencies, or None.
+        identity: user and group id, this sandbox's alone.
+        hostname: what the machine is called inside.
+        scratch: bytes that ``/tmp`` may hold.
+        open_files: descriptors a process may have.
+        processes: processes and threads there may be.
+        every_cpu: whether the instance may leave its lane's core.
+    """
+
+    code: str
+    dependencies: str | None
+    identity: int
+    hostname: str
+    scratch: int
+    open_files: int
+    processes: int
+    every_cpu: bool
+
+
+def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> None:
+    """Moves a freshly forked process into its sandbox."""
+    lifeline.hold()
+    _join(belongings.cgroups)
+    os.setsid()
+    namespaces.separate()
+    root.mount_proc()
+    root.mount_scratch(_CELL_SCRATCH)
+    privileges.forbid_new_privileges()
+    privileges.empty_bounding_set(last_capability)
+    _keep_only(belongings, lifeline)
+
+
+def confine(confinement: Confinement, lifeline: Lifeline) -> None:
+    """Drops the last power of a cell; its code and limits are in place when this returns."""
+    root.mount_code(confinement.code, confinement.dependencies)
+    root.resize_scratch(confinement.scratch)
+    socket.sethostname(confinement.hostname)
+    _spread(confinement.every_cpu)
+    rlimits.apply(confinement.open_files, confinement.scratch, confinement.processes)
+    privileges.become(confinement.identity)
+    lifeline.hold()
+    lifeline.release()
+    os.chdir(root.FUNCTION)
+
+
+def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> None:
+    """What of `enter` needs no power: for hosts that give none."""
+    lifeline.hold()
+    _join(belongings.cgroups)
+    os.setsid()
+    privileges.forbid_new_privileges()
+    _keep_only(belongings, lifeline)
+
+
+def confine_relaxed(confinement: Confinement, lifeline: Lifeline) -> None:
+    """What of `confine` needs no power. The code stays where it is, and the user is the platform's."""
+    _spread(confinement.every_cpu)
+    rlimits.apply(confinement.open_files, confinement.scratch, processes=None)
+    lifeline.hold()
+    lifeline.release()
+    os.chdir(confinement.code)
+
+
+def _join(cgroups: Sequence[int]) -> None:
+    for door in cgroups:
+        os.write(door, b"0")
+
+
+def _spread(every_cpu: bool) -> None:
+    if every_cpu:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def _keep_only(belongings: Belongings, lifeline: Lifeline) -> None:
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(belongings.log, 1)
+    os.dup2(belongings.log, 2)
+    lowest = 3
+    for kept in sorted((belongings.listener, lifeline.reader)):
+        os.closerange(lowest, kept)
+        lowest = kept + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,37 @@
+"""A process that dies with the one that forked it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from martlet.sandbox import syscalls
+from martlet.sandbox.syscalls import Process
+
+
+class Lifeline:
+    """Ties a process to the one that forked it: the kernel kills it when the parent is gone.
+
+    The kernel forgets the wish whenever the user id changes, and overlooks a parent that died before the wish
+    was made. A pipe whose write end only the parent holds closes both gaps.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe2(os.O_CLOEXEC)
+
+    def keep_reader(self) -> None:
+        """In the child, first of all: lets go of the end that belongs to the parent."""
+        os.close(self._writer)
+
+    def hold(self) -> None:
+        """In the child: asks to be killed with the parent; ends at once if that is gone already."""
+        syscalls.prctl(Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        parent = select.poll()
+        parent.register(self.reader, 0)
+        if parent.poll(0):
+            os._exit(1)
+
+    def release(self) -> None:
+        """In the child: closes the pipe; `hold` has been called for the last time."""
+        os.close(self.reader)

@@ -1,0 +1,34 @@
+"""Giving up power: user, group, capabilities, and the power to get any back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from martlet.sandbox import syscalls
+from martlet.sandbox.syscalls import Process
+
+
+def last_capability() -> int:
+    """Returns the highest capability the kernel knows. Needs ``/proc``."""
+    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
+def forbid_new_privileges() -> None:
+    """Makes setuid files and file capabilities powerless for this process and what it starts, for good."""
+    syscalls.prctl(Process.SET_NO_NEW_PRIVILEGES, 1)
+
+
+def empty_bounding_set(last: int) -> None:
+    """Gives up every capability from 0 to ``last`` for whatever is executed later."""
+    for capability in range(last + 1):
+        syscalls.prctl(Process.DROP_BOUNDING_CAPABILITY, capability)
+
+
+def become(identity: int) -> None:
+    """Becomes the user and group ``identity``, in no other group and without any capability."""
+    os.setgroups([])
+    os.setresgid(identity, identity, identity)
+    os.setresuid(identity, identity, identity)
+    syscalls.clear_ambient_capabilities()
+    syscalls.clear_capabilities()

@@ -1,0 +1,29 @@
+"""Limits that a process carries with it, under those that its cgroup sets for all of the sandbox."""
+
+from __future__ import annotations
+
+import resource
+
+
+def apply(open_files: int, file_bytes: int, processes: int | None) -> None:
+    """Limits this process and what it starts, for good.
+
+    Args:
+        open_files: descriptors a process may have.
+        file_bytes: how large a file may grow.
+        processes: processes and threads the user may have; None where the user is not the sandbox's alone.
+    """
+    # A core pattern that pipes to a program ignores a limit of 0, and takes 1 as the order to dump nothing.
+    _limit(resource.RLIMIT_CORE, 1)
+    _limit(resource.RLIMIT_NOFILE, open_files)
+    _limit(resource.RLIMIT_FSIZE, file_bytes)
+    _limit(resource.RLIMIT_MEMLOCK, 64 * 1024)
+    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    if processes is not None:
+        _limit(resource.RLIMIT_NPROC, processes)
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (allowed, allowed))

@@ -1,0 +1,158 @@
+"""The private root of a zygote and its cells: system, code and scratch space, and nothing else of the host.
+
+- ``/usr /bin /sbin /lib…``: the host's, read-only, as is the interpreter's folder at its own path.
+- ``/etc``: made here, of names, resolver, certificates and time zone.
+- ``/dev``: null, zero, full, random, urandom, and the links fd and std*.
+- ``/.packages``: all unpacked packages, read-only; a cell loses it before it gets code.
+- ``/function /dependencies``: the cell's code, read-only.
+- ``/proc /tmp /dev/shm``: the cell's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from martlet.sandbox import syscalls
+from martlet.sandbox.syscalls import Mount, MountAttribute
+
+PACKAGES = "/.packages"
+FUNCTION = "/function"
+DEPENDENCIES = "/dependencies"
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  (these are the cell's own, inside its root)
+
+_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+_ETC = {
+    "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+_ETC_COPIED = (
+    "gai.conf",
+    "host.conf",
+    "ld.so.cache",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "ssl/openssl.cnf",
+    "timezone",
+)
+_ETC_BOUND = ("alternatives", "ssl/certs", "pki/ca-trust", "pki/tls/certs")
+_BYTES_PER_INODE = 4096
+
+
+def build(at: Path, prefix: Path, packages: Path) -> None:
+    """Makes the root at ``at`` and moves into it. The process must have a mount namespace of its own.
+
+    Args:
+        at: an empty directory to build it on; nothing is left there.
+        prefix: the folder of the interpreter, with its standard library.
+        packages: the folder of all unpacked packages.
+    """
+    syscalls.make_private()
+    syscalls.mount("tmpfs", str(at), Mount.NO_SUID | Mount.NO_DEV, "size=8m,mode=755")
+    _bind_system(at)
+    if not (at / prefix.relative_to("/")).exists():
+        _bind(prefix, at / prefix.relative_to("/"))
+    _bind(packages, at / PACKAGES.lstrip("/"))
+    _make_etc(at / "etc")
+    _make_dev(at / "dev")
+    for empty in (FUNCTION, DEPENDENCIES, "/proc", *SCRATCH):
+        (at / empty.lstrip("/")).mkdir(exist_ok=True)
+    syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
+    _move_into(at)
+
+
+def mount_proc() -> None:
+    """Mounts ``/proc`` of the process's own PID namespace."""
+    syscalls.mount("proc", "/proc", Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC)
+
+
+def mount_scratch(size: int) -> None:
+    """Mounts an empty space of at most ``size`` bytes on each scratch directory."""
+    for directory in SCRATCH:
+        options = f"mode=1777,{_bounds(size)}"
+        syscalls.mount("tmpfs", directory, Mount.NO_SUID | Mount.NO_DEV, options)
+
+
+def resize_scratch(size: int) -> None:
+    """Changes what the scratch directories may hold to ``size`` bytes each."""
+    for directory in SCRATCH:
+        flags = Mount.REMOUNT | Mount.NO_SUID | Mount.NO_DEV
+        syscalls.mount("tmpfs", directory, flags, _bounds(size))
+
+
+def mount_code(code: str, dependencies: str | None) -> None:
+    """Shows the packages of these names at `FUNCTION` and `DEPENDENCIES`, then takes away all others.
+
+    A bind mount has the attributes of what it shows: read-only, without devices and setuid files.
+    """
+    syscalls.bind(f"{PACKAGES}/{code}", FUNCTION)
+    if dependencies is not None:
+        syscalls.bind(f"{PACKAGES}/{dependencies}", DEPENDENCIES)
+    syscalls.unmount(PACKAGES)
+
+
+def _bounds(size: int) -> str:
+    return f"size={size},nr_inodes={size // _BYTES_PER_INODE}"
+
+
+def _bind(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    syscalls.bind(str(source), str(target))
+    attributes = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
+    syscalls.mount_setattr(str(target), attributes)
+
+
+def _bind_system(at: Path) -> None:
+    for name in _SYSTEM:
+        source = Path("/", name)
+        if source.is_symlink():
+            (at / name).symlink_to(source.readlink())
+        elif source.is_dir():
+            _bind(source, at / name)
+
+
+def _make_etc(etc: Path) -> None:
+    for name, text in _ETC.items():
+        _parent(etc / name).write_text(text)
+    for name in _ETC_COPIED:
+        if Path("/etc", name).is_file():
+            shutil.copyfile(Path("/etc", name), _parent(etc / name))
+    for name in _ETC_BOUND:
+        if Path("/etc", name).is_dir():
+            _bind(Path("/etc", name), etc / name)
+
+
+def _make_dev(dev: Path) -> None:
+    dev.mkdir()
+    for name in _DEVICES:
+        (dev / name).touch()
+        syscalls.bind(f"/dev/{name}", str(dev / name))
+        syscalls.mount_setattr(str(dev / name), MountAttribute.NO_SUID | MountAttribute.NO_EXEC)
+    for name, target in _DEVICE_LINKS.items():
+        (dev / name).symlink_to(target)
+
+
+def _parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _move_into(at: Path) -> None:
+    os.chdir(at)
+    # The old root lands on top of the new one and is taken away from there: it needs no directory.
+    syscalls.pivot_root(".", ".")
+    syscalls.unmount(".")
+    os.chdir("/")

@@ -1,0 +1,166 @@
+"""The system calls that Python's standard library does not have, as functions that raise `OSError`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from enum import IntEnum, IntFlag
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_libc.syscall.restype = ctypes.c_long
+
+# One number on every architecture that Linux runs Python on but alpha: it is newer than the common table.
+_SYS_MOUNT_SETATTR = 442
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+
+
+class Clone(IntFlag):
+    """Namespaces, as ``unshare`` and ``setns`` name them."""
+
+    MOUNT = 0x00020000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NETWORK = 0x40000000
+
+
+class Mount(IntFlag):
+    """Flags of ``mount``."""
+
+    READ_ONLY = 0x1
+    NO_SUID = 0x2
+    NO_DEV = 0x4
+    NO_EXEC = 0x8
+    REMOUNT = 0x20
+    BIND = 0x1000
+    RECURSIVE = 0x4000
+    PRIVATE = 0x40000
+
+
+class MountAttribute(IntFlag):
+    """Attributes that ``mount_setattr`` gives a tree of mounts."""
+
+    READ_ONLY = 0x1
+    NO_SUID = 0x2
+    NO_DEV = 0x4
+    NO_EXEC = 0x8
+
+
+class Process(IntEnum):
+    """Operations of ``prctl``."""
+
+    SET_PARENT_DEATH_SIGNAL = 1
+    DROP_BOUNDING_CAPABILITY = 24
+    SET_NO_NEW_PRIVILEGES = 38
+    AMBIENT_CAPABILITIES = 47
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilityData(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def _check(result: int, call: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}")
+
+
+def unshare(namespaces: Clone) -> None:
+    """Moves the process into new namespaces; a new PID namespace is for the next child only."""
+    _check(_libc.unshare(int(namespaces)), f"unshare({namespaces!r})")
+
+
+def setns(descriptor: int, namespace: Clone) -> None:
+    """Moves the process into the namespace of ``descriptor``; a PID namespace is for its next children."""
+    _check(_libc.setns(descriptor, int(namespace)), f"setns({namespace!r})")
+
+
+def mount(kind: str, target: str, flags: Mount, options: str = "") -> None:
+    """Mounts a file system of the kernel's own (``tmpfs``, ``proc``), or changes one with REMOUNT."""
+    name = kind.encode()
+    result = _libc.mount(name, os.fsencode(target), name, int(flags), options.encode())
+    _check(result, f"mount {kind} at {target}")
+
+
+def bind(source: str, target: str) -> None:
+    """Shows the tree at ``source`` at ``target`` too, with what is mounted in it."""
+    flags = Mount.BIND | Mount.RECURSIVE
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), None, int(flags), None)
+    _check(result, f"bind {source} at {target}")
+
+
+def make_private() -> None:
+    """Lets no later mount of this namespace reach the one it was copied from, nor the other way."""
+    flags = Mount.PRIVATE | Mount.RECURSIVE
+    _check(_libc.mount(None, b"/", None, int(flags), None), "make every mount private")
+
+
+def mount_setattr(target: str, attributes: MountAttribute) -> None:
+    """Adds attributes to the mount at ``target`` and to every mount below it, and makes them private."""
+    wanted = _MountAttributes(attr_set=int(attributes), propagation=int(Mount.PRIVATE))
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(_AT_RECURSIVE),
+        ctypes.byref(wanted),
+        ctypes.c_size_t(ctypes.sizeof(wanted)),
+    )
+    _check(result, f"mount_setattr {target}")
+
+
+def unmount(target: str) -> None:
+    """Takes the mount at ``target`` out of the tree now; it goes when nobody uses it any more."""
+    detach = 2
+    _check(_libc.umount2(os.fsencode(target), detach), f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Makes ``new`` the root and puts the former root at ``old``."""
+    _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), f"pivot_root {new}")
+
+
+def prctl(operation: Process, argument: int = 0) -> None:
+    """Runs an operation on the calling process."""
+    _check(_libc.prctl(int(operation), argument, 0, 0, 0), f"prctl({operation!r}, {argument})")
+
+
+def clear_ambient_capabilities() -> None:
+    """Empties the set of capabilities that survive the execution of a program."""
+    clear_all = 4
+    prctl(Process.AMBIENT_CAPABILITIES, clear_all)
+
+
+def clear_capabilities() -> None:
+    """Empties the effective, permitted and inheritable sets."""
+    version_3 = 0x20080522
+    nothing = (_CapabilityData * 2)()
+    header = _CapabilityHeader(version_3, 0)
+    _check(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")

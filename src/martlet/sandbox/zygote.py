@@ -1,0 +1,188 @@
+"""The program of a zygote: a warm runtime in its private root that forks cells when the lane asks.
+
+It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. The lane
+talks to it over a `channel`:
+
+    lane → zygote   {"op": "fork", "id"} + listener, log, cgroup doors
+                    {"op": "signal", "id", "signal"}
+    zygote → lane   {"event": "ready"}
+                    {"event": "broken", "error"}            no zygote can be made
+                    {"event": "forked", "id", "pid"}
+                    {"event": "refused", "id", "error"}     no process can be forked
+                    {"event": "failed", "id", "error"}      no sandbox can be made; the cell exits
+                    {"event": "exited", "id", "code"}
+
+Cells die with the zygote, and the zygote with the lane: nothing is left when either is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from martlet.sandbox import channel, launcher, privileges, root, syscalls
+from martlet.sandbox.launcher import Belongings, Confinement
+from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.namespaces import PidNamespaces, fork
+
+CONFINEMENT = "sandbox"
+"""The member of the request to specialise that carries a `Confinement`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a zygote becomes.
+
+    Attributes:
+        shim: the module with ``warm()`` and ``serve(listener, prepare)``.
+        shim_folder: the folder it is imported from.
+        packages: the folder of all unpacked packages.
+        root: an empty directory to build the private root on.
+        confined: whether to make a sandbox, or to do without namespaces and users of their own (relaxed).
+    """
+
+    shim: str
+    shim_folder: str
+    packages: str
+    root: str
+    confined: bool
+
+
+class Zygote:
+    """Forks cells on request and reports what becomes of them."""
+
+    def __init__(self, control: socket.socket, plan: Plan) -> None:
+        self._control = control
+        self._plan = plan
+        self._shim = _import(plan.shim, plan.shim_folder)
+        self._lifeline = Lifeline()
+        self._pids: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+        self._last_capability = privileges.last_capability()
+        self._forks = PidNamespaces().fork if plan.confined else fork
+
+    def prepare(self) -> None:
+        """Builds the private root, warms the runtime, and says that it is ready."""
+        try:
+            if self._plan.confined:
+                syscalls.unshare(syscalls.Clone.MOUNT)
+                root.build(Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages))
+        except OSError as error:
+            self._tell("broken", error=str(error))
+            raise
+        self._shim.warm()
+        gc.collect()
+        gc.freeze()
+        self._tell("ready")
+
+    def run(self) -> None:
+        """Serves the lane until it is gone."""
+        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        events = select.poll()
+        events.register(wakeup, select.POLLIN)
+        events.register(self._control, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in events.poll()}
+            if wakeup in ready:
+                os.read(wakeup, 4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                received = channel.receive(self._control)
+                if received is None:
+                    return
+                self._serve(*received)
+
+    def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if message["op"] == "fork":
+            self._fork(message["id"], descriptors)
+        else:
+            self._signal(message["id"], message["signal"])
+
+    def _fork(self, cell: str, descriptors: list[int]) -> None:
+        listener, log, *cgroups = descriptors
+        try:
+            pid = self._forks(lambda: self._be_cell(cell, Belongings(listener, log, cgroups)))
+        except OSError as error:
+            self._tell("refused", id=cell, error=str(error))
+        else:
+            self._pids[cell], self._ids[pid] = pid, cell
+            self._tell("forked", id=cell, pid=pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _signal(self, cell: str, number: int) -> None:
+        # A process that this one has not waited for keeps its id: no stranger is hit.
+        if cell in self._pids:
+            os.kill(self._pids[cell], number)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                cell = self._ids.pop(pid)
+                del self._pids[cell]
+                self._tell("exited", id=cell, code=os.waitstatus_to_exitcode(status))
+
+    def _tell(self, event: str, **members: object) -> None:
+        channel.send(self._control, {"event": event, **members})
+
+    def _be_cell(self, cell: str, belongings: Belongings) -> NoReturn:
+        try:
+            self._lifeline.keep_reader()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._enter(cell, belongings)
+            self._shim.serve(socket.socket(fileno=belongings.listener), self._confine)
+            os._exit(0)
+        except SystemExit as end:
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _enter(self, cell: str, belongings: Belongings) -> None:
+        try:
+            if self._plan.confined:
+                launcher.enter(belongings, self._lifeline, self._last_capability)
+            else:
+                launcher.enter_relaxed(belongings, self._lifeline)
+        except OSError as error:
+            self._tell("failed", id=cell, error=str(error))
+            os._exit(1)
+
+    def _confine(self, request: dict[str, Any]) -> None:
+        confinement = Confinement(**request[CONFINEMENT])
+        if self._plan.confined:
+            launcher.confine(confinement, self._lifeline)
+        else:
+            launcher.confine_relaxed(confinement, self._lifeline)
+
+
+def _import(module: str, folder: str) -> Any:
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(folder)
+
+
+def main(control_descriptor: int, plan: dict[str, Any]) -> None:
+    """Runs a zygote on the lane's channel until the lane is gone."""
+    syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    zygote = Zygote(socket.socket(fileno=control_descriptor), Plan(**plan))
+    zygote.prepare()
+    zygote.run()
