@@ -58,7 +58,15 @@ async def run_lane(settings: Settings, number: int) -> None:
         settings=system,
         run=run,
         view=view,
-        drivers={"process": ProcessDriver(settings, number)},
+        drivers={
+            "process": ProcessDriver(
+                number,
+                data / "packages",
+                run,
+                isolation=system.process_isolation_level,
+                max_body=system.max_body,
+            )
+        },
         packages=PackageCache(data / "packages", Blobs.local(data / "blobs")),
         logs=logs,
         recorder=Recorder(history),
