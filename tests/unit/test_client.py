@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from martlet.client import ApiError, AsyncClient, BuildFailed, Client, ClientError, Unreachable
+from martlet.client import ApiError, AsyncClient, Client, ClientError, Unreachable
 from martlet.client.address import find_address
 from martlet.client.api import Api
-from martlet.errors import FunctionError, FunctionNotFound, MartletError, NotFound
+from martlet.errors import BuildFailed, FunctionError, FunctionNotFound, MartletError, NotFound
 
 pytestmark = pytest.mark.anyio
 
@@ -240,8 +240,13 @@ def test_one_file_is_sent_as_code(code: Path) -> None:
 
 
 def test_a_build_that_fails_is_an_error_with_its_reason(code: Path) -> None:
-    with answering(Platform(state="failed")) as client, pytest.raises(BuildFailed, match="no module named x"):
+    with (
+        answering(Platform(state="failed")) as client,
+        pytest.raises(ApiError, match="no module named x") as caught,
+    ):
         client.deploy("hello", code)
+    assert caught.value.kind is BuildFailed
+    assert caught.value.document["build"]["id"] == "b1"
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -305,7 +310,7 @@ async def test_the_async_client_awaits_streams_and_follows(code: Path) -> None:
 
 async def test_the_async_client_raises_the_same_errors(code: Path) -> None:
     async with AsyncClient(URL, "k", transport=httpx2.MockTransport(Platform(state="failed"))) as client:
-        with pytest.raises(BuildFailed):
+        with pytest.raises(ApiError, match="no module named x"):
             await client.deploy("hello", code)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

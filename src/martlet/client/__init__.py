@@ -9,6 +9,6 @@ with Client() as martlet:
 
 from martlet.client.async_client import AsyncClient
 from martlet.client.client import Client
-from martlet.client.errors import ApiError, BuildFailed, ClientError, Unreachable
+from martlet.client.errors import ApiError, ClientError, Unreachable
 
-__all__ = ["ApiError", "AsyncClient", "BuildFailed", "Client", "ClientError", "Unreachable"]
+__all__ = ["ApiError", "AsyncClient", "Client", "ClientError", "Unreachable"]

@@ -67,7 +67,7 @@ class AsyncClient(Api):
             async with self._http.stream(**call.arguments()) as response:
                 if may_be_error(call, response):
                     await response.aread()
-                    error = error_of(call, response)
+                    error = error_of(self.address, call, response)
                     if error is not None:
                         raise error
                 yield response

@@ -73,7 +73,7 @@ class Client(Api):
             with self._http.stream(**call.arguments()) as response:
                 if may_be_error(call, response):
                     response.read()
-                    error = error_of(call, response)
+                    error = error_of(self.address, call, response)
                     if error is not None:
                         raise error
                 yield response

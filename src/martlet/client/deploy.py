@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from martlet.client.call import Call, Document, Plan, one, segment
-from martlet.client.errors import ApiError, BuildFailed, ClientError
+from martlet.client.errors import ApiError, ClientError
 from martlet.client.plans import build, build_log, function
-from martlet.errors import FunctionNotFound
+from martlet.errors import BuildFailed, FunctionNotFound
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 """How the name of a file ends that is sent as an archive; any other file is the code itself."""
@@ -44,7 +44,8 @@ def deploy(
         on_line: told of each line of the build's log.
 
     Raises:
-        BuildFailed: it does not build or load; the revision before it still serves.
+        ApiError: the platform refused it, or it does not build or load: then ``code`` is ``build_failed``, and
+            what served before still does.
         ClientError: ``source`` cannot be read.
         Invalid: the folder holds something that no package may.
     """
@@ -53,8 +54,18 @@ def deploy(
     yield from build_log(started["id"], on_line or _ignore)
     ended = yield from build(started["id"])
     if ended["state"] != "ready":
-        raise BuildFailed(ended)
+        raise _failed(ended)
     return (yield from function(name))
+
+
+def _failed(build: Document) -> ApiError:
+    problem = {
+        "code": BuildFailed.code,
+        "title": BuildFailed.title,
+        "detail": build.get("error"),
+        "build": build,
+    }
+    return ApiError(BuildFailed.status, problem, request_id=None, retry_after=None)
 
 
 def _exists(name: str) -> Plan[bool]:

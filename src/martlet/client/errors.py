@@ -52,11 +52,3 @@ class ApiError(ClientError):
     def kind(self) -> type[MartletError]:
         """The class of `martlet.errors` that ``code`` names; `MartletError` where none does."""
         return next((error for error in every_error() if error.code == self.code), MartletError)
-
-
-class BuildFailed(ClientError):
-    """A deploy failed. ``build`` is the build as the platform describes it."""
-
-    def __init__(self, build: dict[str, Any]) -> None:
-        self.build = build
-        super().__init__(str(build.get("error") or "the build failed without saying why"))

@@ -11,7 +11,7 @@ import httpx2
 from martlet.client.address import URL_VARIABLE, Address
 from martlet.client.call import Call, Document
 from martlet.client.errors import ApiError, Unreachable
-from martlet.errors import PROBLEM_CONTENT_TYPE
+from martlet.errors import PROBLEM_CONTENT_TYPE, Unauthenticated
 
 CONNECT_TIMEOUT = 5.0
 """Seconds a connection may take to open. Answers take what they need: functions and builds have limits."""
@@ -38,12 +38,12 @@ def may_be_error(call: Call, response: httpx2.Response) -> bool:
     return response.is_error and response.headers.get("content-type", "").startswith(PROBLEM_CONTENT_TYPE)
 
 
-def error_of(call: Call, response: httpx2.Response) -> ApiError | None:
+def error_of(address: Address, call: Call, response: httpx2.Response) -> ApiError | None:
     """Returns the error that an answer, whose body has been read, means.
 
     None where a function wrote it: the platform's own problem documents repeat the request's id.
     """
-    error = _error(response)
+    error = _error(address, response)
     if call.of_function and error.document.get("request_id") != response.headers.get("x-request-id"):
         return None
     return error
@@ -65,13 +65,17 @@ def unreachable(address: Address, error: httpx2.TransportError) -> Unreachable:
     return Unreachable(f"the connection to {address.url} broke ({error or type(error).__name__}): try again")
 
 
-def _error(response: httpx2.Response) -> ApiError:
+def _error(address: Address, response: httpx2.Response) -> ApiError:
     try:
         document = response.json()
     except ValueError:
         document = None
     if not isinstance(document, dict):
         document = {"detail": f"the platform answered {response.status_code} {response.reason_phrase}"}
+    if response.status_code == Unauthenticated.status:
+        document["detail"] = (
+            f"{document.get('detail') or Unauthenticated.title} (shown was {address.key_source})"
+        )
     retry_after = response.headers.get("retry-after", "")
     return ApiError(
         response.status_code,

@@ -1,0 +1,121 @@
+"""``martlet deploy``: from code on this disk to a function that serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from martlet.cli.connection import connect
+from martlet.cli.output import Json, note, show_json
+from martlet.cli.progress import DeployProgress
+
+if TYPE_CHECKING:
+    from martlet.client import Client
+
+
+def setting(text: str, **more: Any) -> Any:
+    """Returns the option of a key of the function's configuration."""
+    return typer.Option(help=text, rich_help_panel="Configuration", **more)
+
+
+def deploy(
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A folder, an archive (zip, tar.gz, tar) or one file of code."),
+    ] = Path("."),
+    name: Annotated[
+        str | None, typer.Option(help="The function's name; that of the folder or file by default.")
+    ] = None,
+    execution_mode: Annotated[str | None, setting("The rung of the isolation ladder.")] = None,
+    runtime: Annotated[str | None, setting("The language and version (`martlet runtimes`).")] = None,
+    handler: Annotated[str | None, setting("The callable to run: NAME, or MODULE.NAME.")] = None,
+    timeout: Annotated[float | None, setting("Seconds a request may run.")] = None,
+    memory: Annotated[str | None, setting("Memory limit of an instance (128Mi).")] = None,
+    cpu_limit: Annotated[str | None, setting("CPU limit of an instance (500m).")] = None,
+    dependency: Annotated[
+        list[str] | None, setting("A package to install, as pip writes it; may be repeated.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, setting("An environment variable; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    min_instances: Annotated[int | None, setting("Instances kept ready even when idle.")] = None,
+    max_instances: Annotated[int | None, setting("Instances there may be at once.")] = None,
+    concurrency: Annotated[int | None, setting("Requests one instance serves at once.")] = None,
+    max_queue: Annotated[int | None, setting("Requests that may wait for an instance.")] = None,
+    idle_ttl: Annotated[float | None, setting("Seconds an idle instance is kept.")] = None,
+    rate_limit: Annotated[str | None, setting("Requests the function accepts (100/s).")] = None,
+    public: Annotated[
+        bool | None, setting("Whether anybody may invoke it, without a key.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Deploy a function: create it, or make a new revision of it, and wait until that serves.
+
+    Its configuration is read from martlet.yaml in the folder, or beside the file; options win over it. Files
+    that .martletignore names, written like a .gitignore, are left out.
+    """
+    options = {
+        "name": name,
+        "execution_mode": execution_mode,
+        "runtime": runtime,
+        "handler": handler,
+        "timeout": timeout,
+        "memory": memory,
+        "cpu_limit": cpu_limit,
+        "dependencies": dependency or None,
+        "environment": _variables(env or []) or None,
+        "min_instances": min_instances,
+        "max_instances": max_instances,
+        "concurrency": concurrency,
+        "max_queue": max_queue,
+        "idle_ttl": idle_ttl,
+        "rate_limit": rate_limit,
+        "public": public,
+    }
+    name, config = configuration(source, {key: value for key, value in options.items() if value is not None})
+    with connect(context) as client:
+        function = deploy_with_progress(client, name, source, config)
+        if as_json:
+            show_json(function)
+            return
+        note(f"{name}@{function['latest']} serves at")
+        typer.echo(f"{client.address.url}/invoke/{name}")
+        note(f"Try: martlet invoke {name} '{{}}'")
+
+
+def deploy_with_progress(client: Client, name: str, source: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Deploys, showing how far it is."""
+    with DeployProgress(name) as progress:
+        return client.deploy(name, source, config, on_upload=progress.uploaded, on_line=progress.line)
+
+
+def configuration(source: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the configuration of a deploy: the manifest's, overlaid by the options.
+
+    Raises:
+        Invalid: a value is not allowed, or there is nothing to deploy.
+    """
+    from martlet.cli.manifest import manifest_of, name_of, read_manifest
+    from martlet.errors import Invalid
+
+    if not source.exists():
+        raise Invalid(
+            f"there is no {source} to deploy: name a folder, an archive or a file of code", field="source"
+        )
+    manifest = read_manifest(source)
+    given = manifest_of(options, "the options")
+    name = given.name or (manifest and manifest.name) or name_of(source)
+    return name, (manifest.config if manifest else {}) | given.config
+
+
+def _variables(assignments: list[str]) -> dict[str, str]:
+    variables = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--env")
+        variables[name] = value
+    return variables

@@ -1,0 +1,68 @@
+"""``martlet serve``: the platform itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from martlet.cli.output import note, show_fields
+
+if TYPE_CHECKING:
+    from martlet.config import Settings
+
+
+def serve(
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="The configuration file.", envvar="FAAS_CONFIG_FILE")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port of everything; 0 takes a free one.")] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Processes that take requests; 0 is one per core.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of the database, packages, logs and caches.")
+    ] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Development mode: demo-key and admin-key work; only on loopback.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log everything.")] = False,
+) -> None:
+    """Run the platform in the foreground until Ctrl-C.
+
+    Options win over FAAS_* variables, those over the configuration file (`martlet config create` writes one).
+    """
+    from martlet import serve as platform
+    from martlet.config import load_settings
+
+    flags = {
+        "host": host,
+        "api_gateway_port": port,
+        "lanes": lanes,
+        "function_storage_path": data,
+        "development": dev or None,
+        "logging_level": "DEBUG" if debug else None,
+    }
+    raise typer.Exit(platform.serve(load_settings(config, flags=flags), announce=announce))
+
+
+def announce(settings: Settings) -> None:
+    """Prints what a person needs to know once the platform is ready."""
+    from martlet import __version__
+
+    system = settings.system
+    host = f"[{system.host}]" if ":" in system.host else system.host
+    admin_key = system.function_storage_path / "admin.key"
+    note(f"Martlet {__version__} is ready.")
+    show_fields(
+        {
+            "address": f"http://{host}:{system.api_gateway_port}",
+            "keys": "demo-key, admin-key (development mode)" if system.development else f"in {admin_key}",
+            "rungs": "process",
+            "lanes": settings.lane_count,
+            "data": system.function_storage_path,
+        }
+    )
+    note("Ctrl-C stops it. From another terminal: martlet init hello && martlet deploy hello")
