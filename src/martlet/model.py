@@ -171,7 +171,7 @@ class ApiKey(Frozen):
     name: str
     scopes: frozenset[Scope]
     functions: tuple[FunctionName, ...] | None = None
-    hashes: dict[str, float | None]
+    hashes: dict[Digest, float | None]
     rate_limit: Rate = NO_LIMIT
     trusted: bool = False
     created: float

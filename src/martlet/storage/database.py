@@ -51,7 +51,7 @@ class Database:
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path, migrations)
+            connection = await asyncio.get_running_loop().run_in_executor(thread, _open, path, migrations)
         except BaseException as error:
             thread.shutdown(wait=False)
             if isinstance(error, sqlite3.Error | OSError):
@@ -115,12 +115,17 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         raise
 
 
-def _connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """Connects to a database that `Database.open` has opened before, for the calling thread alone."""
+    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+
+
+def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     # Never opens a file that exists: closing the descriptor would drop the locks that other connections of
     # this process hold on it.
     with suppress(FileExistsError):
         path.touch(mode=0o600, exist_ok=False)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    connection = connect(path)
     try:
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")

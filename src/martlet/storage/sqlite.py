@@ -1,7 +1,8 @@
 """The store of one machine: a SQLite file that several processes have open.
 
 Watchers read the log of changes from where they are. They look again as soon as this object has written, and
-within `POLL_SECONDS` when another process has.
+within `POLL_SECONDS` when another process has: SQLite tells nobody, so a thread asks. It is a thread because
+waking the event loop for nothing, twenty times a second, costs more than the question.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from martlet.storage.database import Database
-from martlet.storage.store import CHANGES_KEPT, Change, Entry, Lease, StoreError
+from martlet.storage.database import Database, connect
+from martlet.storage.store import CHANGES_KEPT, Change, Entry, Lease
 from martlet.storage.tables import MIGRATIONS, Tables
 
 POLL_SECONDS = 0.05
@@ -33,8 +35,7 @@ class SqliteStore:
         self._changes_kept = changes_kept
         self._closed = False
         self._changed = asyncio.Event()
-        self._watchers = 0
-        self._poller: asyncio.Task[None] | None = None
+        self._poller: _Poller | None = None
 
     @classmethod
     async def open(cls, path: Path, changes_kept: int = CHANGES_KEPT) -> SqliteStore:
@@ -66,15 +67,15 @@ class SqliteStore:
 
     async def watch(self, prefix: str, since: int) -> AsyncGenerator[Change, None]:
         """See `Store.watch`."""
-        with self._polling():
-            while not self._closed:
-                changed = self._changed  # taken before reading, so that no change falls between the two
-                changes, reached = await self._run(Tables.changes, prefix, since)
-                for change in changes:
-                    yield change
-                if reached == since:
-                    await changed.wait()
-                since = reached
+        self._poll()
+        while not self._closed:
+            changed = self._changed  # taken before reading, so that no change falls between the two
+            changes, reached = await self._run(Tables.changes, prefix, since)
+            for change in changes:
+                yield change
+            if reached == since:
+                await changed.wait()
+            since = reached
 
     async def lease(self, ttl: float) -> SqliteLease:
         """See `Store.lease`."""
@@ -90,6 +91,9 @@ class SqliteStore:
         """See `Store.close`."""
         self._closed = True
         self._wake()
+        if self._poller is not None:
+            self._poller.end()
+            await asyncio.to_thread(self._poller.join)
         await self._database.close()
 
     async def _run(
@@ -113,31 +117,12 @@ class SqliteStore:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    @contextmanager
-    def _polling(self) -> Iterator[None]:
-        """Looks after other processes' changes as long as somebody watches."""
-        self._watchers += 1
-        if self._poller is None:
-            self._poller = asyncio.create_task(self._poll())
-        try:
-            yield
-        finally:
-            self._watchers -= 1
-            if self._watchers == 0:
-                self._poller.cancel()
-                self._poller = None
-
-    async def _poll(self) -> None:
-        before: tuple[int, int] | None = None
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                now = await self._run(Tables.version)
-            except StoreError:
-                now = None  # the watchers meet the error when they read
-            if now != before:
-                self._wake()
-            before = now
+    def _poll(self) -> None:
+        if self._poller is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            path = self._database.path
+            self._poller = _Poller(path, self._changes_kept, lambda: loop.call_soon_threadsafe(self._wake))
+            self._poller.start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +140,36 @@ class SqliteLease:
     async def revoke(self) -> None:
         """See `Lease.revoke`."""
         await self._store._write(Tables.revoke, self.id)
+
+
+class _Poller(threading.Thread):
+    """Looks whether anybody has written and whether a lease has run out, in a connection of its own."""
+
+    def __init__(self, path: Path, changes_kept: int, tell: Callable[[], object]) -> None:
+        super().__init__(name=f"{path.name}-poller", daemon=True)
+        self._path = path
+        self._changes_kept = changes_kept
+        self._tell = tell
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Makes the thread end soon."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Polls until `end`."""
+        with closing(connect(self._path)) as connection:
+            tables = Tables(connection, self._changes_kept)
+            before: tuple[int, int] | None = None
+            while not self._ended.wait(POLL_SECONDS):
+                try:
+                    tables.sweep()
+                    now = tables.version()
+                except sqlite3.Error:
+                    now = None  # the watchers meet the error when they read
+                if now != before:
+                    try:
+                        self._tell()
+                    except RuntimeError:
+                        return  # the event loop was closed before the store
+                before = now

@@ -1,0 +1,170 @@
+"""The typed view of the store: `Registry` reads and writes it, `RegistryView` is a copy that follows it."""
+
+from __future__ import annotations
+
+from martlet.errors import Conflict, NotFound
+from martlet.model import Alias, ApiKey, Build, Function, Revision
+from martlet.storage.resources import ALIASES, BUILDS, FUNCTIONS, KEYS, REVISIONS, Model, Resource
+from martlet.storage.store import RevisionMismatch, Store
+from martlet.storage.view import OnChange, RegistryView
+
+__all__ = ["OnChange", "Registry", "RegistryView"]
+
+
+class Registry:
+    """What the store holds, as models.
+
+    Each ``get``, ``read`` and ``delete`` raises `NotFound` where there is no such thing. Each ``put`` and
+    ``delete`` returns the store revision it made. `StoreError` passes through.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get_function(self, name: str) -> Function:
+        """Returns a function."""
+        return (await self._get(FUNCTIONS, name))[0]
+
+    async def read_function(self, name: str) -> tuple[Function, int]:
+        """Returns a function and the store revision that wrote it, as ``expect_revision`` wants it."""
+        return await self._get(FUNCTIONS, name)
+
+    async def list_functions(self) -> list[Function]:
+        """Returns all functions, by name."""
+        return await self._list(FUNCTIONS)
+
+    async def put_function(self, function: Function, *, expect_revision: int | None = None) -> int:
+        """Writes a function.
+
+        Args:
+            function: what it is from now on.
+            expect_revision: the store revision it must have been written at last (0: it must be new).
+
+        Raises:
+            Conflict: it was written, deleted or made by somebody else meanwhile.
+        """
+        return await self._put(FUNCTIONS, function, function.name, expect_revision=expect_revision)
+
+    async def delete_function(self, name: str, *, expect_revision: int | None = None) -> int:
+        """Deletes a function; its revisions and aliases are the caller's to delete.
+
+        Raises:
+            Conflict: it was written by somebody else meanwhile.
+        """
+        return await self._delete(FUNCTIONS, name, expect_revision=expect_revision)
+
+    async def get_revision(self, function: str, number: int) -> Revision:
+        """Returns a revision."""
+        return (await self._get(REVISIONS, function, number))[0]
+
+    async def list_revisions(self, function: str) -> list[Revision]:
+        """Returns the revisions of a function, oldest first."""
+        return await self._list(REVISIONS, function)
+
+    async def put_revision(self, revision: Revision) -> int:
+        """Writes a new revision.
+
+        Raises:
+            Conflict: its number is taken, perhaps by a deploy that was cut off: revisions never change.
+        """
+        return await self._put(REVISIONS, revision, revision.function, revision.number, expect_revision=0)
+
+    async def delete_revision(self, function: str, number: int) -> int:
+        """Deletes a revision."""
+        return await self._delete(REVISIONS, function, number)
+
+    async def get_alias(self, function: str, name: str) -> Alias:
+        """Returns an alias of a function."""
+        return (await self._get(ALIASES, function, name))[0]
+
+    async def list_aliases(self, function: str) -> list[Alias]:
+        """Returns the aliases of a function, by name."""
+        return await self._list(ALIASES, function)
+
+    async def put_alias(self, alias: Alias) -> int:
+        """Writes an alias."""
+        return await self._put(ALIASES, alias, alias.function, alias.name)
+
+    async def delete_alias(self, function: str, name: str) -> int:
+        """Deletes an alias of a function."""
+        return await self._delete(ALIASES, function, name)
+
+    async def get_key(self, key_id: str) -> ApiKey:
+        """Returns a key."""
+        return (await self._get(KEYS, key_id))[0]
+
+    async def list_keys(self) -> list[ApiKey]:
+        """Returns all keys, by id."""
+        return await self._list(KEYS)
+
+    async def put_key(self, key: ApiKey) -> int:
+        """Writes a key."""
+        return await self._put(KEYS, key, key.id)
+
+    async def delete_key(self, key_id: str) -> int:
+        """Deletes a key."""
+        return await self._delete(KEYS, key_id)
+
+    async def get_build(self, build_id: str) -> Build:
+        """Returns a build."""
+        return (await self._get(BUILDS, build_id))[0]
+
+    async def list_builds(self) -> list[Build]:
+        """Returns all builds, by id."""
+        return await self._list(BUILDS)
+
+    async def put_build(self, build: Build) -> int:
+        """Writes a build."""
+        return await self._put(BUILDS, build, build.id)
+
+    async def delete_build(self, build_id: str) -> int:
+        """Deletes a build."""
+        return await self._delete(BUILDS, build_id)
+
+    async def _get(self, resource: Resource[Model], *path: str | int) -> tuple[Model, int]:
+        entry = await self._store.get(resource.key(*path))
+        if entry is None:
+            raise _missing(resource, *path)
+        return resource.read(entry.value), entry.revision
+
+    async def _list(self, resource: Resource[Model], *path: str | int) -> list[Model]:
+        entries, _ = await self._store.list(resource.key(*path, ""))
+        return [resource.read(entry.value) for entry in entries]
+
+    async def _put(
+        self, resource: Resource[Model], thing: Model, *path: str | int, expect_revision: int | None = None
+    ) -> int:
+        document = resource.write(thing)
+        try:
+            return await self._store.put(resource.key(*path), document, expect_revision=expect_revision)
+        except RevisionMismatch as mismatch:
+            raise _conflict(mismatch, resource, *path) from None
+
+    async def _delete(
+        self, resource: Resource[Model], *path: str | int, expect_revision: int | None = None
+    ) -> int:
+        try:
+            revision = await self._store.delete(resource.key(*path), expect_revision=expect_revision)
+        except RevisionMismatch as mismatch:
+            raise _conflict(mismatch, resource, *path) from None
+        if revision is None:
+            raise _missing(resource, *path)
+        return revision
+
+
+def _missing(resource: Resource[Model], *path: str | int) -> NotFound:
+    return resource.missing(f"there is no {resource.noun} {_called(path)}")
+
+
+def _conflict(mismatch: RevisionMismatch, resource: Resource[Model], *path: str | int) -> Conflict:
+    if mismatch.expected == 0:
+        return Conflict(f"the {resource.noun} {_called(path)} exists already")
+    done = "deleted" if mismatch.actual == 0 else "changed"
+    return Conflict(
+        f"the {resource.noun} {_called(path)} was {done} meanwhile: read it again, then repeat the change"
+    )
+
+
+def _called(path: tuple[str | int, ...]) -> str:
+    """Returns ``'hello'``, ``'hello@3'`` or ``'hello@live'``: as people name it."""
+    return repr("@".join(map(str, path)))
