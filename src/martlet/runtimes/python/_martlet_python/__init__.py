@@ -1,0 +1,18 @@
+"""The Python shim: what runs people's Python functions, inside their sandbox.
+
+It speaks the instance contract of ``docs/design.md`` over one listening socket and needs the standard library only. A
+process that is to be forked from imports it and calls `warm`; each fork calls `serve`. Everything is imported here, so
+that nothing is read from this folder later, when the sandbox no longer shows it. The name is one that no user's module
+will have.
+
+    cell ─ internal              health, being specialised
+      └── instance               process → loader → contracts
+            ├── blocking ─ handle, wsgi
+            └── evented ─ handle, asgi ─ lifespan, websocket ─ frames
+                  all on http1, request, response, failures, logs
+"""
+
+from .cell import serve
+from .warmth import warm
+
+__all__ = ["serve", "warm"]

@@ -1,0 +1,190 @@
+"""The server for code that blocks: each connection is served by one thread, from accept to close.
+
+With one thread it is the shortest way from a request to its response; the other threads start when they are needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+
+from . import internal, logs
+from .http1 import BadRequest, Disconnected, Head, Parser, problem
+
+_RECEIVE_BYTES = 64 * 1024
+
+Send = Callable[[bytes], None]
+Answer = Callable[[Head, bytes, Send], bool]
+"""Answers one request, given its head, its body, and what sends bytes. Returns whether the connection may go on."""
+
+
+class Connection:
+    """One connection, read and written by one thread at a time."""
+
+    def __init__(self, peer: socket.socket, max_body: int) -> None:
+        self.socket = peer
+        self.parser = Parser(max_body)
+        self._ending = False
+        self._idle = False
+
+    def head(self) -> Head | None:
+        """Waits for a request. Returns None when there is to be no further one.
+
+        Raises:
+            BadRequest: what came is not acceptable; the connection is to be closed.
+            Disconnected: it broke.
+        """
+        while (head := self.parser.head()) is None:
+            self._idle = True
+            if self._ending or not (data := self._receive()):
+                return None
+            self._idle = False
+            self.parser.feed(data)
+        return head
+
+    def body(self) -> bytes:
+        """Returns the whole body of the request.
+
+        Raises:
+            BadRequest: it is malformed or too large.
+            Disconnected: the peer went away before its end.
+        """
+        piece = self.parser.piece()
+        if not self.parser.left and piece is not None:
+            return piece
+        pieces = []
+        while piece != b"":
+            if piece is not None:
+                pieces.append(piece)
+            elif data := self._receive():
+                self.parser.feed(data)
+            else:
+                raise Disconnected
+            piece = self.parser.piece()
+        return b"".join(pieces)
+
+    def send(self, data: bytes) -> None:
+        """Sends all of ``data``.
+
+        Raises:
+            Disconnected: the peer does not listen any more.
+        """
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Disconnected from error
+
+    def refuse(self, error: BadRequest) -> None:
+        """Says what was wrong with a request, to a peer that still listens."""
+        with contextlib.suppress(Disconnected):
+            self.send(problem(error))
+
+    def end(self) -> None:
+        """Makes this the last request of the connection; called from another thread or a signal handler."""
+        self._ending = True
+        if self._idle:
+            self.socket.shutdown(socket.SHUT_RD)
+
+    def _receive(self) -> bytes:
+        try:
+            return self.socket.recv(_RECEIVE_BYTES)
+        except OSError as error:
+            raise Disconnected from error
+
+
+class Server:
+    """Serves one listener with up to ``concurrency`` threads, the calling one among them."""
+
+    def __init__(self, answer: Answer, concurrency: int, max_body: int) -> None:
+        self._answer = answer
+        self._concurrency = concurrency
+        self._max_body = max_body
+        self._listener: socket.socket
+        self._connections: set[Connection] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._stopping = False
+
+    def run(self, listener: socket.socket, first: Connection | None) -> None:
+        """Serves until SIGTERM; requests that run then are finished.
+
+        Args:
+            listener: where connections come from.
+            first: a connection that is open already.
+        """
+        self._listener = listener
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        self._work(first)
+        for thread in self._threads:
+            thread.join()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes those who wait in accept
+        for connection in list(self._connections):
+            connection.end()
+
+    def _work(self, connection: Connection | None = None) -> None:
+        while not self._stopping:
+            connection = connection or self._accept()
+            if connection is None:
+                return
+            if self._concurrency > 1:
+                self._keep_one_waiting()
+            self._serve(connection)
+            connection = None
+
+    def _accept(self) -> Connection | None:
+        with self._lock:
+            self._waiting += 1
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:
+            if self._stopping:
+                return None
+            raise
+        finally:
+            with self._lock:
+                self._waiting -= 1
+        return Connection(peer, self._max_body)
+
+    def _keep_one_waiting(self) -> None:
+        with self._lock:
+            if self._waiting or len(self._threads) + 1 >= self._concurrency:
+                return
+            thread = threading.Thread(target=self._work, daemon=True)
+            self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        try:
+            if self._stopping:
+                connection.end()
+            while (head := connection.head()) is not None:
+                # What a request sets in context variables must not be seen by the next.
+                if not copy_context().run(self._handle, head, connection):
+                    return
+        except BadRequest as error:
+            connection.refuse(error)
+        except Disconnected:
+            pass
+        finally:
+            self._connections.discard(connection)
+            connection.socket.close()
+
+    def _handle(self, head: Head, connection: Connection) -> bool:
+        body = connection.body() if head.length else b""
+        if head.target.startswith(internal.PREFIX):
+            connection.send(internal.answer(head))
+            return head.keep_alive
+        logs.begin(head)
+        try:
+            return self._answer(head, body, connection.send)
+        finally:
+            logs.end()

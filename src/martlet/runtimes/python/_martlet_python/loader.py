@@ -1,0 +1,119 @@
+"""Finds the handler in the user's code and imports it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from typing import Any
+
+from .failures import Failure
+
+USUAL_MODULES = ("handler", "main", "app", "function", "index")
+"""Where a handler is looked for whose module is not named, in this order."""
+
+DEFAULT_HANDLER = "handle"
+_APPLICATIONS = ("app", "application")
+
+
+class HandlerNotFound(Exception):
+    """The code was loaded, or could be, and has no such handler."""
+
+
+def load(code: str, handler: str) -> Any:
+    """Returns the object that ``handler`` names.
+
+    Args:
+        code: the folder with the user's code; it is on ``sys.path``.
+        handler: ``name``, ``module.name`` or ``module:name``. A bare name is looked up in the first of
+            `USUAL_MODULES` that exists, or in the only module there is. Where the default ``handle`` is not found, a
+            WSGI or ASGI application called ``app`` or ``application`` is taken.
+
+    Raises:
+        HandlerNotFound: there is no such module or no such name in it.
+        BaseException: whatever the user's code raised while it was imported.
+    """
+    module_name, names = _split(handler)
+    if module_name is None:
+        module_name = _usual_module(code, handler)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            message = f"handler {handler!r} names the module {error.name!r}, and {_listed(code)}"
+            raise HandlerNotFound(message) from None
+        raise
+    sys.argv = [getattr(module, "__file__", None) or module_name]
+    candidates = [names, *_APPLICATIONS] if names == DEFAULT_HANDLER else [names]
+    for candidate in candidates:
+        try:
+            return _attribute(module, candidate)
+        except AttributeError:
+            continue
+    raise HandlerNotFound(
+        f"{handler!r} was not found: {module_name}.py has no {names!r}; it has {_callables(module)}"
+    )
+
+
+def explain(error: BaseException, code: str) -> Failure:
+    """Describes why the code did not load, with what to do about it where that is known."""
+    failure = Failure.of(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        place = os.path.relpath(error.filename, code)
+        return failure._replace(message=f"{place}, line {error.lineno}: {error.msg}")
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.partition(".")[0]
+        if package not in _modules(code) and package not in sys.stdlib_module_names:
+            return failure._replace(message=f"{failure.message}; add it to `dependencies`")
+    if isinstance(error, HandlerNotFound):
+        return failure._replace(traceback="")
+    return failure
+
+
+def _split(handler: str) -> tuple[str | None, str]:
+    if ":" in handler:
+        module, _, names = handler.partition(":")
+        return module, names
+    module, _, name = handler.rpartition(".")
+    return module or None, name
+
+
+def _usual_module(code: str, handler: str) -> str:
+    modules = _modules(code)
+    for name in USUAL_MODULES:
+        if name in modules:
+            return name
+    if len(modules) == 1:
+        return modules[0]
+    usual = ", ".join(f"{name}.py" for name in USUAL_MODULES)
+    raise HandlerNotFound(
+        f"no module to look for {handler!r} in: there is none of {usual}, and {_listed(code)}; "
+        "name the module in the handler (module.handle)"
+    )
+
+
+def _modules(code: str) -> list[str]:
+    return sorted(name.removesuffix(".py") for name in os.listdir(code) if name.endswith(".py"))
+
+
+def _listed(code: str) -> str:
+    names = sorted(os.listdir(code))
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"the code has {shown}" if names else "the code is empty"
+
+
+def _attribute(module: Any, names: str) -> Any:
+    found = module
+    for name in names.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _callables(module: Any) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and inspect.getmodule(value) is module
+    ]
+    return ", ".join(names[:20]) or "no function at all"
