@@ -42,11 +42,11 @@ def martlet(
     context: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(envvar="MARTLET_URL", help="Where the platform is; the one on this machine by default."),
+        typer.Option(help="Where the platform is: MARTLET_URL, or the one on this machine, by default."),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(envvar="MARTLET_KEY", help="The key to show; on this machine found in the data folder."),
+        typer.Option(help="The key to show: MARTLET_KEY, or that of this machine, by default."),
     ] = None,
 ) -> None:
     """Hand it a function, it answers HTTP requests with it in milliseconds."""

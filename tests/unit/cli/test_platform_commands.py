@@ -1,0 +1,197 @@
+"""The commands that show what happens, and those about the platform as a whole."""
+
+import json
+
+import pytest
+from fake_platform import Answer, events
+
+LINE = {
+    "time": 1e9,
+    "function": "greeter",
+    "revision": 2,
+    "instance": "i1",
+    "request_id": "r1",
+    "stream": "stderr",
+    "message": "careful",
+}
+RUN = {
+    "id": "r1",
+    "function": "greeter",
+    "revision": 2,
+    "status": 200,
+    "cold": True,
+    "started": 1e9,
+    "queue_ms": 0.1,
+    "start_ms": 2.0,
+    "run_ms": 1234.5,
+    "error": None,
+}
+INSTANCE = {
+    "id": "i1",
+    "function": "greeter",
+    "revision": 2,
+    "node": "lane-0",
+    "driver": "process",
+    "state": "idle",
+    "pid": 7,
+    "created": 1e9,
+    "last_used": 1e9,
+    "requests": 3,
+    "memory_bytes": 3 * 1024**2,
+}
+BUILD = {
+    "id": "b1",
+    "function": "greeter",
+    "state": "failed",
+    "revision": None,
+    "error": "no",
+    "started": 1e9,
+    "finished": 1e9,
+}
+KEY = {
+    "id": "k1",
+    "name": "for tests",
+    "scopes": ["manage", "invoke"],
+    "functions": None,
+    "rate_limit": "off",
+    "trusted": False,
+    "created": 1e9,
+    "expires": None,
+}
+
+
+def test_logs_are_lines_for_people_and_ndjson_for_programs(martlet, platform):
+    platform.answer("GET", "/functions/greeter/logs", [LINE])
+    assert martlet("logs", "greeter").out.endswith("greeter@2 r1 stderr: careful\n")
+    assert [json.loads(line) for line in martlet("logs", "greeter", "--json").out.splitlines()] == [LINE]
+
+
+def test_logs_are_followed_until_the_platform_ends_them(martlet, platform):
+    platform.answer(
+        "GET", "/functions/greeter/logs", events(LINE, {**LINE, "message": "again", "stream": "stdout"})
+    )
+    result = martlet("logs", "greeter", "-f", "--tail", "1")
+    assert [line.split(maxsplit=3)[3] for line in result.out.splitlines()] == ["stderr: careful", "again"]
+    assert platform.seen[0].path == "/functions/greeter/logs?tail=1&follow=1"
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "documents", "first_row"),
+    [
+        (["invocations", "greeter"], "/functions/greeter/invocations", [RUN], "r1"),
+        (["instances"], "/instances", [INSTANCE], "i1"),
+        (["builds"], "/builds", [BUILD], "b1"),
+        (["keys", "list"], "/keys", [KEY], "k1"),
+        (["runtimes"], "/runtimes", [{"name": "python3.11", "title": "Python 3.11"}], "python3.11"),
+        (["nodes"], "/nodes", [{"name": "lane-0", "instances": 1}], "lane-0"),
+    ],
+)
+def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, path, documents, first_row):
+    platform.answer("GET", path, documents)
+    table = martlet(*words)
+    assert table.code == 0
+    assert table.out.splitlines()[1].split()[0] == first_row
+    assert martlet(*words, "--json").json == documents
+    platform.answer("GET", path, [])
+    assert martlet(*words, "--json").json == []
+    empty = martlet(*words)
+    assert (empty.code, empty.out) == (0, "")
+    assert empty.err
+
+
+def test_a_table_is_never_cut_off_where_there_is_no_terminal(martlet, platform):
+    platform.answer("GET", "/builds", [{**BUILD, "error": "e" * 500}])
+    assert "e" * 500 in martlet("builds").out
+
+
+def test_what_a_person_wrote_is_not_taken_for_markup(martlet, platform):
+    platform.answer("GET", "/keys", [{**KEY, "name": "[red]x[/red]"}])
+    assert "[red]x[/red]" in martlet("keys", "list").out
+
+
+def test_durations_and_sizes_are_readable(martlet, platform):
+    platform.answer("GET", "/functions/greeter/invocations", [RUN])
+    platform.answer("GET", "/instances", [INSTANCE])
+    assert "1.2 s" in martlet("invocations", "greeter").out
+    assert "0.10 ms" in martlet("invocations", "greeter").out
+    assert "3.0 MiB" in martlet("instances").out
+
+
+def test_stats_of_the_platform_and_of_one_function(martlet, platform):
+    platform.answer("GET", "/stats", {"requests": 5, "latency_ms": {"p50": 1.5, "p99": None}})
+    platform.answer("GET", "/stats/functions/greeter", {"requests": 2})
+    shown = dict(line.split() for line in martlet("stats").out.splitlines())
+    assert shown == {"requests": "5", "latency_ms.p50": "1.5"}
+    assert martlet("stats", "greeter", "--json").json == {"requests": 2}
+
+
+def test_an_instance_is_stopped_by_its_id(martlet, platform):
+    platform.answer("DELETE", "/instances/i1", Answer(b"", 204))
+    assert martlet("instances", "stop", "i1").code == 0
+    assert platform.requests("DELETE")[0].path == "/instances/i1"
+
+
+def test_the_log_of_a_build_is_printed(martlet, platform):
+    platform.answer("GET", "/builds/b1/logs", events({"message": "one"}, {"message": "two"}))
+    assert martlet("builds", "log", "b1").out == "one\ntwo\n"
+
+
+def test_a_key_is_made_and_only_its_secret_is_on_stdout(martlet, platform):
+    platform.answer("POST", "/keys", Answer({**KEY, "key": "mk_secret"}, 201))
+    words = [
+        "--scope",
+        "invoke",
+        "--scope",
+        "manage",
+        "--function",
+        "greeter",
+        "--expires-in",
+        "2h",
+        "--trusted",
+    ]
+    result = martlet("keys", "create", "for tests", *words, "--rate-limit", "10/s")
+    assert result.out == "mk_secret\n"
+    assert "k1" in result.err
+    (made,) = platform.requests("POST")
+    expires = made.json.pop("expires")
+    assert expires > 1.7e9
+    assert {key: value for key, value in made.json.items() if key != "expires"} == {
+        "name": "for tests",
+        "scopes": ["invoke", "manage"],
+        "functions": ["greeter"],
+        "trusted": True,
+        "rate_limit": "10/s",
+    }
+
+
+def test_a_key_may_invoke_and_nothing_else_by_default(martlet, platform):
+    platform.answer("POST", "/keys", Answer({**KEY, "key": "mk_secret"}, 201))
+    assert martlet("keys", "create", "x", "--json").json["key"] == "mk_secret"
+    assert platform.requests("POST")[0].json["scopes"] == ["invoke"]
+
+
+def test_a_key_is_rotated_with_an_overlap_and_revoked(martlet, platform):
+    platform.answer("POST", "/keys/k1/rotate", {**KEY, "key": "mk_new"})
+    platform.answer("DELETE", "/keys/k1", Answer(b"", 204))
+    assert martlet("keys", "rotate", "k1", "--overlap", "15m").out == "mk_new\n"
+    assert platform.requests("POST")[0].json == {"overlap": 900.0}
+    assert martlet("keys", "revoke", "k1").code == 0
+
+
+@pytest.mark.parametrize("time", ["soon", "1y", "-1s", ""])
+def test_a_time_that_is_none_is_a_wrong_option(martlet, platform, time):
+    assert martlet("keys", "rotate", "k1", "--overlap", time).code == 2
+    assert platform.seen == []
+
+
+def test_the_scopes_of_the_command_line_are_those_of_the_platform():
+    from martlet.cli.keys import ScopeName
+    from martlet.model import Scope
+
+    assert [scope.value for scope in ScopeName] == [scope.value for scope in Scope]
+
+
+def test_version(martlet):
+    from martlet import __version__
+
+    assert martlet("version").out == f"martlet {__version__}\n"
