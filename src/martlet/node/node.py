@@ -44,6 +44,7 @@ class Node:
     Attributes:
         busy: slots that carry a call; their deadlines are watched.
         pressed: pools with waiting calls.
+        canonical: returns the exact name of a runtime (``python`` is ``python3.11``); raises `Invalid`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Node:
         packages: PackageCache,
         logs: LogStore,
         recorder: Recorder,
+        canonical: Callable[[str], str],
     ) -> None:
         self.lane = lane
         self.lanes = lanes
@@ -75,6 +77,7 @@ class Node:
         self._view = view
         self._drivers = drivers
         self._recorder = recorder
+        self._canonical = canonical
         self._stocks: dict[tuple[str, str], CellStock] = {}
         self._retired: dict[Pool, float] = {}
         self._readers: dict[str, LogReader] = {}
@@ -134,13 +137,13 @@ class Node:
 
     def stock(self, mode: str, runtime: str) -> CellStock:
         """Returns the cells of a runtime on a rung. Raises `NoCapacity` if this lane has no such rung."""
-        key = (str(mode), runtime)
+        key = (str(mode), self._canonical(runtime))
         if key not in self._stocks:
             if key[0] not in self._drivers:
                 raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
             driver = self._drivers[key[0]]
             self._stocks[key] = CellStock(
-                self.settings.min_cells, lambda: self._make_cell(driver, runtime), driver.destroy
+                self.settings.min_cells, lambda: self._make_cell(driver, key[1]), driver.destroy
             )
         return self._stocks[key]
 

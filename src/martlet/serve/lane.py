@@ -24,6 +24,7 @@ from martlet.node.logs import LogStore
 from martlet.node.node import Node
 from martlet.node.packages import PackageCache
 from martlet.node.recorder import Recorder
+from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.registry import RegistryView
 from martlet.storage.sqlite import SqliteStore
@@ -52,26 +53,24 @@ async def run_lane(settings: Settings, number: int) -> None:
     logs = LogStore(
         data / "logs", f"lane-{number}", system.log_bytes_per_function, system.log_bytes_per_invocation
     )
+    catalogue = Catalogue.load()
+    packages = PackageCache(data / "packages", Blobs.local(data / "blobs"))
+    driver = ProcessDriver(
+        number, packages.directory, run, isolation=system.process_isolation_level, max_body=system.max_body
+    )
     node = Node(
         lane=number,
         lanes=settings.lane_count,
         settings=system,
         run=run,
         view=view,
-        drivers={
-            "process": ProcessDriver(
-                number,
-                data / "packages",
-                run,
-                isolation=system.process_isolation_level,
-                max_body=system.max_body,
-            )
-        },
-        packages=PackageCache(data / "packages", Blobs.local(data / "blobs")),
+        drivers={"process": driver},
+        packages=packages,
         logs=logs,
         recorder=Recorder(history),
+        canonical=lambda name: catalogue.resolve(name).name,
     )
-    await node.open(["python"])
+    await node.open([runtime.name for runtime in catalogue.available()])
     gateway = Gateway(
         node=node,
         view=view,
@@ -94,6 +93,7 @@ async def run_lane(settings: Settings, number: int) -> None:
     unix.close()
     watch.cancel()
     await node.close()
+    packages.close()
     await history.close()
     await logs.close()
     await view.close()

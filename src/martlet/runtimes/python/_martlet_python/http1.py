@@ -21,11 +21,12 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105
 _LINE_END = rb"[^\r\n\0]*+\r\n"
 # One pass over the head checks all of it and picks out what says where the body ends, which is all that most requests
 # need. A plain content-length is group 4; whatever else concerns the connection, a second content-length too, is 5.
+# The outer repeat is not possessive: captures inside one are broken in Python before 3.11.8 (gh-106052).
 _HEAD = re.compile(
     rb"(%b) (/[!-~\x80-\xff]*+|\*) HTTP/1\.([01])\r\n(?:"
     rb"(?(4)(?!)|(?i:content-length): ?(\d{1,15})\r\n)"
     rb"|((?i:connection|content-length|transfer-encoding):)%b"
-    rb"|%b:%b)*+" % (_TOKEN, _LINE_END, _TOKEN, _LINE_END)
+    rb"|%b:%b)*" % (_TOKEN, _LINE_END, _TOKEN, _LINE_END)
 )
 _FIELD = re.compile(rb"%b: %b" % (_TOKEN, _LINE_END))
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")

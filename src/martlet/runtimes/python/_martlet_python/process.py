@@ -29,6 +29,7 @@ def become(spec: Spec) -> None:
     os.chdir(spec.code)
     _set_environment(spec)
     _set_import_path(spec)
+    _forget_modules_of_the_platform()
     _forget_shadowed_modules(spec.code)
     _reseed()
     sys.argv = [spec.code]
@@ -61,6 +62,13 @@ def _set_import_path(spec: Spec) -> None:
         site.addsitedir(spec.dependencies)
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
+
+
+def _forget_modules_of_the_platform() -> None:
+    """Lets ``import martlet`` find the user's module of that name, and not what the parent process is made of."""
+    kept = sys.stdlib_module_names | {__package__}
+    for name in [name for name in sys.modules if name.partition(".")[0] not in kept]:
+        del sys.modules[name]
 
 
 def _forget_shadowed_modules(code: str) -> None:

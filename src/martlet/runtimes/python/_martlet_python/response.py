@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from json.encoder import JSONEncoder, c_make_encoder, encode_basestring
+from json import JSONEncoder, encoder
 from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -135,13 +135,14 @@ _CONVERSIONS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (Mapping, dict),
 )
 _encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-# What `JSONEncoder.encode` makes anew for every value, which costs more than small values themselves. Without its own
-# record of what it is inside of, a value that contains itself ends in a RecursionError.
-_chunks = c_make_encoder and c_make_encoder(
-    None, _plain, encode_basestring, None, ":", ",", False, False, False
+# `JSONEncoder.encode` makes this anew for every value, which costs more than encoding a small one. Without its record
+# of what it is inside of, a value that contains itself ends in a RecursionError.
+_make_chunks = getattr(encoder, "c_make_encoder", None)
+_chunks = _make_chunks and _make_chunks(
+    None, _plain, encoder.encode_basestring, None, ":", ",", False, False, False
 )
 
 
 def _encode(value: Any) -> bytes:
-    text = "".join(_chunks(value, 0)) if _chunks is not None else _encoder.encode(value)
+    text = "".join(_chunks(value, 0)) if _chunks else _encoder.encode(value)
     return text.encode()
