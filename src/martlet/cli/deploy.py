@@ -54,8 +54,9 @@ def deploy(
 ) -> None:
     """Deploy a function: create it, or make a new revision of it, and wait until that serves.
 
-    Its configuration is read from martlet.yaml in the folder, or beside the file; options win over it. Files
-    that .martletignore names, written like a .gitignore, are left out.
+    Its configuration is what martlet.yaml in the folder, or beside the file, says, and the defaults for the
+    rest; options win over it. Without such a file, only what options name changes. Files that .martletignore
+    names, written like a .gitignore, are left out.
     """
     options = {
         "name": name,
@@ -106,9 +107,9 @@ def configuration(source: Path, options: dict[str, Any]) -> tuple[str, dict[str,
             f"there is no {source} to deploy: name a folder, an archive or a file of code", field="source"
         )
     manifest = read_manifest(source)
-    given = manifest_of(options, "the options")
-    name = given.name or (manifest and manifest.name) or name_of(source)
-    return name, (manifest.config if manifest else {}) | given.config
+    overlay = manifest_of(options, "the options")
+    name = overlay.name or (manifest and manifest.name) or name_of(source)
+    return name, (manifest.config if manifest else {}) | overlay.given
 
 
 def _variables(assignments: list[str]) -> dict[str, str]:

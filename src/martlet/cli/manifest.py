@@ -5,7 +5,8 @@
     dependencies:
       - requests==2.32.3
 
-Its keys are those of a function's configuration, and ``name``.
+Its keys are those of a function's configuration, and ``name``. It says all there is to say: a key that is
+taken out of it has its default again at the next deploy.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from martlet.model import FUNCTION_NAME, FunctionConfig, FunctionName
 FILE = "martlet.yaml"
 
 
+OF_THE_PLATFORM = frozenset({"execution_mode", "runtime"})
+"""Keys whose default the platform decides, so a manifest that does not have them leaves them alone."""
+
+
 class Manifest(FunctionConfig):
     """What ``martlet.yaml`` may say."""
 
@@ -32,8 +37,13 @@ class Manifest(FunctionConfig):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The keys that are set, as the API takes them."""
-        return self.model_dump(mode="json", exclude_unset=True, exclude={"name"})
+        """The whole configuration, as the API takes it."""
+        return self.model_dump(mode="json", exclude={"name"} | (OF_THE_PLATFORM - self.model_fields_set))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Only the keys that are there, as the API takes them."""
+        return self.model_dump(mode="json", exclude={"name"}, exclude_unset=True)
 
 
 def read_manifest(source: Path) -> Manifest | None:

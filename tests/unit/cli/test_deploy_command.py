@@ -1,7 +1,13 @@
 """``martlet deploy`` and ``martlet.yaml``."""
 
+import inspect
+
 import pytest
 from fake_platform import FUNCTION, Answer, events, problem
+
+from martlet.cli.deploy import deploy
+from martlet.cli.manifest import name_of
+from martlet.model import FunctionConfig
 
 BUILD = {"id": "b1", "function": "greeter", "state": "ready", "revision": 2, "error": None}
 NOT_FOUND = problem(404, "function_not_found", "there is no function 'greeter'")
@@ -43,13 +49,29 @@ def test_options_win_over_the_manifest(martlet, platform, folder):
     assert martlet("deploy", folder / "handler.py", *words).code == 0
     (upload,) = platform.requests("POST")
     assert upload.json["name"] == "greeter"
-    assert upload.json["config"] == {
-        "memory": "64Mi",
-        "timeout": 9.0,
-        "environment": {"B": "two=2"},
-        "dependencies": ["a==1", "b"],
-        "public": True,
-    }
+    assert (
+        upload.json["config"].items()
+        >= {
+            "memory": "64Mi",
+            "timeout": 9.0,
+            "environment": {"B": "two=2"},
+            "dependencies": ["a==1", "b"],
+            "public": True,
+        }.items()
+    )
+
+
+def test_a_manifest_is_all_there_is_to_say(martlet, platform, folder):
+    (folder / "martlet.yaml").write_text("name: greeter\nmemory: 64Mi\n")
+    assert martlet("deploy", folder / "handler.py").code == 0
+    config = platform.requests("POST")[0].json["config"]
+    assert (config["memory"], config["max_instances"], config["environment"]) == ("64Mi", 10, {})
+    assert config.keys() == FunctionConfig.model_fields.keys() - {"execution_mode", "runtime"}
+
+
+def test_without_a_manifest_only_what_is_given_changes(martlet, platform, folder):
+    assert martlet("deploy", folder / "handler.py", "--memory", "64Mi").code == 0
+    assert platform.requests("POST")[0].json["config"] == {"memory": "64Mi"}
 
 
 def test_a_function_that_is_there_is_updated(martlet, platform, folder):
@@ -108,8 +130,6 @@ def test_a_folder_whose_name_cannot_be_a_function_s_asks_for_one(martlet, platfo
 
 
 def test_names_are_made_of_folders_files_and_archives(martlet, platform, tmp_path):
-    from martlet.cli.manifest import name_of
-
     (tmp_path / "My Shop").mkdir()
     assert name_of(tmp_path / "My Shop") == "my-shop"
     (tmp_path / "My Shop" / "handler.py").touch()
@@ -120,11 +140,6 @@ def test_names_are_made_of_folders_files_and_archives(martlet, platform, tmp_pat
 
 
 def test_every_key_of_the_configuration_has_an_option():
-    import inspect
-
-    from martlet.cli.deploy import deploy
-    from martlet.model import FunctionConfig
-
     options = set(inspect.signature(deploy).parameters) - {"context", "source", "name", "as_json"}
     renamed = {"dependency": "dependencies", "env": "environment"}
     assert {renamed.get(option, option) for option in options} == set(FunctionConfig.model_fields)
