@@ -63,8 +63,7 @@ class Cell:
         Raises:
             DriverError: its processes did not end; the message says where they are.
         """
-        if self.zygote is not None and not self.ended.done():
-            await self.zygote.signal(self.id, signal.SIGKILL)
+        if self.zygote is not None and await self.zygote.signal(self.id, signal.SIGKILL):
             await asyncio.wait([self.ended], timeout=_END_SECONDS)
         await remove_remains(self.directory, self.group)
 

@@ -9,6 +9,7 @@ What confines a cell is in `martlet.sandbox`; here is what the lane does about i
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from dataclasses import asdict
 from hashlib import blake2b
@@ -96,22 +97,23 @@ class ProcessDriver:
     async def close(self) -> None:
         """Destroys every cell and instance, then the zygotes and the lane's cgroup."""
         await asyncio.gather(*(self._remove(cell) for cell in list(self._cells.values())))
-        for starting in list(self._zygotes.values()):
-            await (await starting).close()
+        for zygote in await asyncio.gather(*self._zygotes.values(), return_exceptions=True):
+            if isinstance(zygote, Zygote):
+                await zygote.close()
+        self._zygotes.clear()
         if self._group is not None:
             await empty(self._group)
-        self._root.rmdir()
+        shutil.rmtree(self._root, ignore_errors=True)
 
     async def start(self, spec: CellSpec) -> Handle:
         """Forks a cell; returns once it answers for its health."""
-        zygote = await self._zygote(spec.runtime)
         group = None if self._group is None else self._group.below(spec.id)
         cell = Cell(spec.id, spec.runtime, spec.directory, group, self._identities.take())
-        cell.zygote = zygote
         self._cells[spec.id] = cell
         try:
+            cell.zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
-                cell.pid = await zygote.fork(spec.id, descriptors)
+                cell.pid = await cell.zygote.fork(spec.id, descriptors)
             await contract.check_health(cell.handle.socket, _START_SECONDS)
         except (OSError, FetchError, DriverError) as error:
             cell.leaving = True

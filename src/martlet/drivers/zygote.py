@@ -48,6 +48,7 @@ class Zygote:
         # More would overrun the channel's buffer and the kernel's bound on descriptors in flight.
         self._room = asyncio.Semaphore(_FORKS_IN_FLIGHT)
         self._turn = asyncio.Lock()
+        self._waiting: asyncio.Future[None] | None = None
         self.alive = True
 
     @classmethod
@@ -87,27 +88,26 @@ class Zygote:
         async with self._room:
             forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._forks[cell] = forked
-            self._cells.add(cell)
             try:
                 await self._send({"op": "fork", "id": cell}, descriptors)
+                self._cells.add(cell)
                 return await forked
             finally:
                 del self._forks[cell]
 
-    async def signal(self, cell: str, number: signal.Signals) -> None:
-        """Sends a signal to a cell; one that is gone is left alone."""
-        if self.alive and cell in self._cells:
-            with contextlib.suppress(DriverError):
-                await self._send({"op": "signal", "id": cell, "signal": number})
+    async def signal(self, cell: str, number: signal.Signals) -> bool:
+        """Sends a signal to a cell. Returns False where there is no such cell any more."""
+        if cell not in self._cells:
+            return False
+        with contextlib.suppress(DriverError):
+            await self._send({"op": "signal", "id": cell, "signal": number})
+        return True
 
     async def close(self) -> None:
         """Ends the zygote and all of its cells."""
         self._lose()
-        try:
-            await asyncio.to_thread(self._process.wait, _END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        assert self._waiting is not None
+        await self._waiting
 
     async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         async with self._turn:
@@ -167,8 +167,10 @@ class Zygote:
         if not self.alive:
             return
         self.alive = False
-        asyncio.get_running_loop().remove_reader(self._control)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
         self._control.close()
+        self._waiting = loop.run_in_executor(None, _wait, self._process)
         if not self._ready.done():
             self._ready.set_exception(DriverError("a zygote ended before it was ready; the log says why"))
         for cell in list(self._forks):
@@ -187,3 +189,12 @@ def _execute(interpreter: Path, control: int, plan: Plan) -> subprocess.Popen[by
         env=_ENVIRONMENT,
         start_new_session=True,
     )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Returns once the process has ended, which it does when its channel closes, or is made to."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,243 @@
+"""What every driver holds to. A driver joins by a rig in `RIGS`."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig
+
+from martlet.drivers.contract import check_health
+from martlet.drivers.driver import DriverError, Handle, LoadFailed
+from martlet.http.fetch import FetchError
+
+pytestmark = pytest.mark.anyio
+
+RIGS = [pytest.param(process_rig, id="process", marks=pytest.mark.root), pytest.param(fake_rig, id="fake")]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop that lanes run on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(params=RIGS)
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with request.param(tmp_path) as rig:
+        yield rig
+
+
+async def answers(handle: Handle) -> bool:
+    try:
+        await check_health(handle.socket, SECONDS)
+    except FetchError:
+        return False
+    return True
+
+
+async def test_this_host_lacks_nothing(rig: Rig):
+    assert rig.driver.probe() == []
+
+
+async def test_a_cell_is_healthy_before_it_has_code(rig: Rig):
+    handle = await rig.start()
+
+    await check_health(handle.socket, SECONDS)
+
+
+async def test_a_handle_survives_being_written_down(rig: Rig):
+    handle = await rig.start()
+
+    assert Handle.from_json(handle.to_json()) == handle
+    assert handle.driver == rig.driver.name
+
+
+async def test_a_specialised_cell_answers_requests(rig: Rig):
+    handle = await rig.start()
+    loaded = await rig.specialise(handle, "echo")
+
+    assert await ask(handle, ["a", 1]) == b'["a",1]'
+    assert loaded.mode in ("sync", "async")
+    assert loaded.load_ms >= 0
+
+
+async def test_instances_of_several_functions_do_not_meet(rig: Rig):
+    echo, talk = await rig.instance("echo"), await rig.instance("talk")
+
+    assert await ask(echo, "x") == b'"x"'
+    assert await ask(talk, "x") == b"done"
+
+
+async def test_code_that_does_not_load_says_why(rig: Rig):
+    handle = await rig.start()
+
+    with pytest.raises(LoadFailed, match="ValueError: this module has no wish to load") as caught:
+        await rig.specialise(handle, "unloadable")
+
+    assert caught.value.kind == "ValueError"
+    assert "Traceback" in caught.value.traceback
+
+
+async def test_code_that_loads_too_long_is_ended(rig: Rig):
+    handle = await rig.start()
+
+    with pytest.raises(LoadFailed, match=r"within 0\.2 s") as caught:
+        await rig.specialise(handle, "slow", deadline=0.2)
+
+    assert caught.value.kind == "Timeout"
+    assert not await answers(handle)
+    assert rig.exits == []
+
+
+async def test_an_instance_that_ends_by_itself_is_reported_once(rig: Rig):
+    handle = await rig.instance("crash")
+
+    with pytest.raises(FetchError):
+        await ask(handle)
+
+    await eventually(lambda: rig.exits, "the exit is reported")
+    await rig.driver.destroy(handle)
+    assert rig.exits == [(handle.id, 1)]
+
+
+async def test_a_cell_that_is_gone_takes_no_code(rig: Rig):
+    handle = await rig.instance("crash")
+    with pytest.raises(FetchError):
+        await ask(handle)
+    await eventually(lambda: rig.exits, "the exit is reported")
+
+    with pytest.raises(DriverError, match="gone") as caught:
+        await rig.specialise(handle, "echo")
+
+    assert not isinstance(caught.value, LoadFailed)
+
+
+async def test_an_instance_out_of_memory_is_counted_until_it_is_destroyed(rig: Rig):
+    handle = await rig.instance("hog", memory="32Mi")
+
+    with pytest.raises(FetchError):
+        await ask(handle)
+
+    await eventually(lambda: rig.exits, "the exit is reported")
+    stats = await rig.driver.stats(handle)
+    assert stats is not None
+    assert stats.oom_kills == 1
+
+
+async def test_stats_count_what_an_instance_uses(rig: Rig):
+    handle = await rig.instance("echo")
+
+    stats = await rig.driver.stats(handle)
+
+    assert stats is not None
+    assert stats.memory_bytes > 0
+    assert stats.cpu_ms > 0
+    assert stats.processes == 1
+    assert stats.oom_kills == 0
+
+
+async def test_a_destroyed_instance_is_gone_without_a_report(rig: Rig):
+    handle = await rig.instance("hang")
+    request = asyncio.create_task(ask(handle))
+    await asyncio.sleep(0)
+
+    await rig.driver.destroy(handle)
+
+    with pytest.raises(FetchError):
+        await request
+    assert not Path(handle.socket).parent.exists()
+    assert await rig.driver.stats(handle) is None
+    assert rig.exits == []
+
+
+async def test_destroying_again_does_no_harm(rig: Rig):
+    handle = await rig.instance("echo")
+
+    await asyncio.gather(*(rig.driver.destroy(handle) for _ in range(3)))
+    await rig.driver.destroy(handle)
+
+
+async def test_remains_of_an_unknown_cell_are_removed(rig: Rig):
+    spec = rig.spec("left-behind")
+    (spec.directory / "sock").touch()
+    remains = Handle(
+        "left-behind", rig.driver.name, spec.runtime, f"{spec.directory}/sock", f"{spec.directory}/log"
+    )
+
+    await rig.driver.destroy(remains)
+
+    assert not spec.directory.exists()
+
+
+async def test_what_lives_here_is_recovered_and_nothing_else(rig: Rig):
+    living, destroyed = await rig.instance("echo"), await rig.instance("echo")
+    await rig.driver.destroy(destroyed)
+
+    assert await rig.driver.recover(living)
+    assert not await rig.driver.recover(destroyed)
+
+
+async def test_stopping_ends_an_idle_instance_within_its_grace(rig: Rig):
+    handle = await rig.instance("echo")
+
+    async with asyncio.timeout(SECONDS):
+        await rig.driver.stop(handle, grace=10 * SECONDS)
+
+    assert not await answers(handle)
+    assert not Path(handle.socket).parent.exists()
+    assert rig.exits == []
+
+
+async def test_stopping_does_not_wait_beyond_its_grace(rig: Rig):
+    handle = await rig.instance("hang")
+    request = asyncio.create_task(ask(handle))
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(SECONDS):
+        await rig.driver.stop(handle, grace=0.05)
+
+    with pytest.raises(FetchError):
+        await request
+
+
+async def test_what_an_instance_prints_comes_out_of_its_log(rig: Rig):
+    handle = await rig.instance("talk")
+    reader = os.open(handle.log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        await ask(handle)
+        assert b"said by the function" in os.read(reader, 4096)
+    finally:
+        os.close(reader)
+
+
+async def test_many_cells_start_at_once(rig: Rig):
+    handles = await asyncio.gather(*(rig.start() for _ in range(50)))
+
+    assert len({handle.socket for handle in handles}) == 50
+    assert all(await asyncio.gather(*map(answers, handles)))
+
+
+async def test_a_start_that_nobody_waits_for_any_more_leaves_nothing(rig: Rig):
+    spec = rig.spec("cancelled")
+    for pause in (0.0, 0.001, 0.01):
+        start = asyncio.create_task(rig.driver.start(spec))
+        await asyncio.sleep(pause)
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        if not start.cancelled():
+            await rig.driver.destroy(start.result())
+        assert not spec.directory.exists()
+        spec.directory.mkdir()
+
+
+async def test_closing_destroys_what_is_there(rig: Rig):
+    handles = [await rig.start(), await rig.instance("echo")]
+
+    await rig.driver.close()
+
+    assert not any([await answers(handle) for handle in handles])
+    assert not any(Path(handle.socket).parent.exists() for handle in handles)
+    assert rig.exits == []

@@ -1,0 +1,148 @@
+"""Drivers with everything around them that a node would be: packages, directories, and an ear for exits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from martlet.drivers.driver import CellSpec, Driver, Handle, Loaded, LoadFailed
+from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
+from martlet.drivers.process import ProcessDriver
+from martlet.http.fetch import fetch
+from martlet.model import FunctionConfig, Revision
+from tests.conftest import require
+
+SECONDS = 20.0
+"""Deadline of everything that is waited for."""
+
+SOURCES = {
+    "echo": "def handle(request): return request.body",
+    "crash": "import os\ndef handle(request): os._exit(1)",
+    "hang": "import time\ndef handle(request): time.sleep(600)",
+    "hog": "def handle(request): return str(len(bytearray(1 << 30)))",
+    "talk": "def handle(request):\n    print('said by the function', flush=True)\n    return 'done'",
+    "unloadable": "raise ValueError('this module has no wish to load')",
+    "slow": "import time\ntime.sleep(600)",
+}
+"""What each function of the rigs does. A driver is free to do it in another way than by running this."""
+
+
+def are_roots() -> bool:
+    return os.geteuid() == 0
+
+
+async def eventually(condition: Callable[[], Any], why: str) -> Any:
+    """Waits for ``condition`` to return something true, and returns it."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{why} within {SECONDS} s"
+        await asyncio.sleep(0.005)
+    return found
+
+
+class Rig:
+    """A driver under test.
+
+    Attributes:
+        driver: it.
+        exits: ids and exit codes of what ended by itself.
+    """
+
+    def __init__(self, driver: Driver, folder: Path) -> None:
+        self.driver = driver
+        self.folder = folder
+        self.packages = folder / "packages"
+        self.run = folder / "run"
+        self.exits: list[tuple[str, int]] = []
+        self._count = 0
+
+    async def start(self) -> Handle:
+        """Starts a cell."""
+        self._count += 1
+        return await self.driver.start(self.spec(f"cell-{self._count}"))
+
+    def spec(self, name: str) -> CellSpec:
+        directory = self.run / name
+        directory.mkdir(parents=True)
+        return CellSpec(name, "python", directory)
+
+    def package(self, **files: str) -> Path:
+        """Writes a package of modules; ``handler="…"`` is the text of ``handler.py``."""
+        folder = self.packages / sha256(repr(files).encode()).hexdigest()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        return folder
+
+    async def specialise(
+        self,
+        handle: Handle,
+        function: str,
+        *,
+        source: str | None = None,
+        deadline: float = SECONDS,
+        dependencies: Path | None = None,
+        **config: Any,
+    ) -> Loaded:
+        """Makes a cell an instance of one of the `SOURCES`, or of ``source``."""
+        code = self.package(handler=source or SOURCES[function])
+        revision = Revision(
+            function=function, number=1, config=FunctionConfig(**config), code=code.name, created=0.0
+        )
+        return await self.driver.specialise(handle, revision, code, dependencies, deadline)
+
+    async def instance(self, function: str, **options: Any) -> Handle:
+        """Starts an instance of a function."""
+        handle = await self.start()
+        await self.specialise(handle, function, **options)
+        return handle
+
+
+async def ask(handle: Handle, document: Any = None) -> bytes:
+    """Sends a request to an instance and returns the body of the answer."""
+    status, body = await fetch(handle.socket, "POST", "/", document, timeout=SECONDS)
+    assert status == 200, (status, body)
+    return body
+
+
+@asynccontextmanager
+async def process_rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
+    """A `ProcessDriver` that is open. Takes what its constructor takes."""
+    if options.get("isolation") != "relaxed":
+        require(are_roots(), "root")
+    (folder / "packages").mkdir()
+    driver = ProcessDriver(7, folder / "packages", folder / "run", **options)
+    async with _opened(Rig(driver, folder)) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def fake_rig(folder: Path) -> AsyncIterator[Rig]:
+    """A `FakeDriver` whose functions do what the `SOURCES` do."""
+
+    async def talk(request: FakeRequest) -> FakeResponse:
+        request.log("said by the function")
+        return FakeResponse(body=b"done")
+
+    driver = FakeDriver({"echo": echo, "crash": crash, "hang": hang, "hog": run_out_of_memory, "talk": talk})
+    driver.faults.load = {
+        "unloadable": LoadFailed("ValueError", "this module has no wish to load", "Traceback")
+    }
+    driver.faults.load_delays = {"slow": 600.0}
+    async with _opened(Rig(driver, folder)) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def _opened(rig: Rig) -> AsyncIterator[Rig]:
+    await rig.driver.open(lambda *exit: rig.exits.append(exit))
+    try:
+        yield rig
+    finally:
+        await rig.driver.close()
