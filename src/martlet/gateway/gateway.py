@@ -46,6 +46,7 @@ class Gateway:
         control: Hop,
     ) -> None:
         self._node = node
+        self._stats = node.recorder.stats
         self._view = view
         self._admission = admission
         self._routing = routing
@@ -64,15 +65,20 @@ class Gateway:
             else:
                 self._platform(exchange)
         except MartletError as error:
-            exchange.problem(error)
+            self._refuse(exchange, error)
         except Exception:
             log.exception("request_failed", request_id=exchange.request_id)
-            exchange.problem(MartletError())
+            self._refuse(exchange, MartletError())
 
     def refused(self, exchange: Exchange, error: MartletError) -> None:
         """Answers a request that is not HTTP as it should be."""
         exchange.request_id = self._request_id(None)
-        exchange.problem(error)
+        self._refuse(exchange, error)
+
+    def _refuse(self, exchange: Exchange, error: MartletError) -> None:
+        self._stats.refuse(error.code)
+        if not exchange.gone:
+            exchange.problem(error)
 
     def _request_id(self, given: bytes | None) -> str:
         if given is not None and len(given) <= 64 and SAFE_ID.issuperset(given) and given:
@@ -103,8 +109,7 @@ class Gateway:
                 raise FunctionNotFound(f"there is no function, revision or alias {wanted[:200]!r}")
             self._admit(exchange, route, target)
         except MartletError as error:
-            if not exchange.gone:
-                exchange.problem(error)
+            self._refuse(exchange, error)
 
     def _admit(self, exchange: Exchange, route: Route, target: Target) -> None:
         admission = self._admission

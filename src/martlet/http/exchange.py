@@ -56,6 +56,8 @@ class Exchange:
         headers: all headers in their order.
         content_length: of the request body, bytes; None while it is chunked and not complete.
         began: `time.monotonic` when the request's first byte was there.
+        received: bytes of the request body that have come.
+        sent: bytes of the response body that an upstream has passed on.
         request_id: see `martlet.gateway`.
         context: whatever the application attaches (the function's target, say).
     """
@@ -77,6 +79,7 @@ class Exchange:
         "method",
         "received",
         "request_id",
+        "sent",
         "sink",
         "started",
         "target",
@@ -94,6 +97,7 @@ class Exchange:
         self.content_length: int | None = 0
         self.chunks: list[bytes] = []
         self.received = 0
+        self.sent = 0
         self.complete = False
         self.expects_continue = False
         self.upgrade = False

@@ -299,6 +299,7 @@ class Upstream(asyncio.Protocol):
         elif not exchange.gone:
             pieces, self._pieces = self._pieces, []
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            exchange.sent += len(body)
             if not exchange.started:
                 self._start(exchange, body, last)
             elif body or last:

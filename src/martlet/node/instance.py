@@ -138,16 +138,22 @@ class Instance:
             self.pool.leave(self)
             self.pool.node.spawn(self.pool.node.bury(self))
 
+    @property
+    def state(self) -> InstanceState:
+        """What it is doing."""
+        if self.pool.retiring or self.dead:
+            return InstanceState.DRAINING
+        return InstanceState.BUSY if self.busy else InstanceState.IDLE
+
     def view(self, memory_bytes: int | None) -> InstanceView:
         """Returns it as ``/instances`` shows it."""
-        state = InstanceState.BUSY if self.busy else InstanceState.IDLE
         return InstanceView(
             id=self.handle.id,
             function=self.pool.revision.function,
             revision=self.pool.revision.number,
             node=self.pool.node.name,
             driver="fake" if self.handle.driver == "fake" else ExecutionMode(self.handle.driver),
-            state=InstanceState.DRAINING if self.pool.retiring else state,
+            state=self.state,
             pid=self.handle.pid,
             created=self.created,
             last_used=time() - (monotonic() - self.last_used),

@@ -22,10 +22,11 @@ from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
-from martlet.node.recorder import Record, Recorder
+from martlet.node.recorder import Recorder
 from martlet.node.slot import Slot
 from martlet.scheduling.placement import ranking, share_of
 from martlet.storage.registry import RegistryView
+from martlet.telemetry.process import ProcessStats
 
 log = structlog.get_logger()
 
@@ -73,10 +74,11 @@ class Node:
         self.pressed: set[Pool] = set()
         self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own)
         self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
+        self.count_connections: Callable[[], int] = lambda: 0
         self._run = run / self.name
         self._view = view
         self._drivers = drivers
-        self._recorder = recorder
+        self.recorder = recorder
         self._canonical = canonical
         self._stocks: dict[tuple[str, str], CellStock] = {}
         self._retired: dict[Pool, float] = {}
@@ -126,10 +128,6 @@ class Node:
         if pool is None:
             pool = self.pools[revision.id] = Pool(self, revision, self.refer)
         return pool
-
-    def recorder(self, revision: Revision) -> Record:
-        """Returns what notes down the finished calls of a revision."""
-        return self._recorder.of(revision)
 
     def driver_of(self, handle: Handle) -> Driver:
         """Returns the driver that made a handle."""
@@ -247,6 +245,25 @@ class Node:
             "capacity": self._capacity,
             "cells": sum(map(len, self._stocks.values())),
         }
+
+    def stats(self) -> dict[str, Any]:
+        """Returns the counters of this lane, with what it holds now (see `LaneStats.to_json`)."""
+        stats = self.recorder.stats
+        stats.connections = self.count_connections()
+        stats.instances = {}
+        for instance in self.instances.values():
+            states = stats.instances.setdefault(instance.pool.revision.function, {})
+            states[instance.state] = states.get(instance.state, 0) + 1
+        stats.cells = {}
+        for (_, runtime), stock in self._stocks.items():
+            stats.cells[runtime] = stats.cells.get(runtime, 0) + len(stock)
+        stats.processes = {self.name: ProcessStats.measure()}
+        return stats.to_json()
+
+    async def forget(self, function: str) -> None:
+        """Drops the logs, history and counters of a deleted function."""
+        await self.logs.forget(function)
+        await self.recorder.forget(function)
 
     async def _make_cell(self, driver: Driver, runtime: str) -> Handle:
         cell_id = f"{self.lane}-{secrets.token_hex(5)}"

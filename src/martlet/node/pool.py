@@ -50,7 +50,7 @@ class Pool:
         self.run_time = 0.0
         self.start_time = 0.005
         self.created = monotonic()
-        self.record = node.recorder(revision)
+        self.record = node.recorder.of(revision)
 
     @property
     def held(self) -> int:

@@ -29,6 +29,7 @@ from martlet.storage.blobs import Blobs
 from martlet.storage.registry import RegistryView
 from martlet.storage.sqlite import SqliteStore
 from martlet.telemetry.history import History
+from martlet.telemetry.stats import LaneStats
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ async def run_lane(settings: Settings, number: int) -> None:
     store = await SqliteStore.open(data / "martlet.db")
     view = RegistryView(store)
     await view.start()
+    stats = LaneStats()
     history = History(data / f"history-{number}.db", system.invocations_kept)
     logs = LogStore(
         data / "logs", f"lane-{number}", system.log_bytes_per_function, system.log_bytes_per_invocation
@@ -67,7 +69,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         drivers={"process": driver},
         packages=packages,
         logs=logs,
-        recorder=Recorder(history),
+        recorder=Recorder(stats, history),
         canonical=lambda name: catalogue.resolve(name).name,
     )
     await node.open([runtime.name for runtime in catalogue.available()])
@@ -80,6 +82,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         control=Hop(run / "control.sock", "the management API"),
     )
     public = Server(gateway, _limits(settings, system.max_body))
+    node.count_connections = lambda: len(public.connections)
     private = Server(Endpoint(node, view, lambda n: run / f"lane-{n}.sock"), _limits(settings, PRIVATE_BODY))
     loop = asyncio.get_running_loop()
     unix = await loop.create_unix_server(private, str(_fresh(run / f"lane-{number}.sock")), backlog=BACKLOG)

@@ -1,0 +1,61 @@
+"""Notes down every finished call: in the counters, and in the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from martlet.model import Revision
+from martlet.node.call import Call
+from martlet.telemetry.history import History
+from martlet.telemetry.stats import LaneStats
+
+Record = Callable[[Call, int, float, float, float, str | None], None]
+"""Called with a call, its status, the seconds it queued, waited for a start and ran, and the code of its error."""
+
+
+class Recorder:
+    """What a lane remembers of its calls."""
+
+    def __init__(self, stats: LaneStats, history: History) -> None:
+        self.stats = stats
+        self.history = history
+
+    def of(self, revision: Revision) -> Record:
+        """Returns what notes down the calls of a revision."""
+        counters = self.stats.function(revision.function)
+        function, number = revision.function, revision.number
+        note = self.history.record
+
+        def record(call: Call, status: int, queue: float, start: float, run: float, code: str | None) -> None:
+            exchange = call.exchange
+            counters.record(
+                status,
+                queue,
+                start,
+                run,
+                cold=call.cold,
+                bytes_in=exchange.received,
+                bytes_out=exchange.sent,
+                error=code,
+            )
+            note(
+                (
+                    exchange.request_id,
+                    function,
+                    number,
+                    status,
+                    call.cold,
+                    call.started_at,
+                    queue * 1e3,
+                    start * 1e3,
+                    run * 1e3,
+                    code,
+                )
+            )
+
+        return record
+
+    async def forget(self, function: str) -> None:
+        """Drops what is remembered of a function. Raises `StoreError`."""
+        self.stats.forget(function)
+        await self.history.forget(function)
