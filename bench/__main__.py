@@ -11,7 +11,9 @@ from bench.measure import Row
 def main() -> None:
     """Measures what was asked for, all in one run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short runs, for a look; not for SPECIFICATION.md")
+    parser.add_argument(
+        "--quick", action="store_true", help="short runs, for a look; not for SPECIFICATION.md"
+    )
     parser.add_argument("names", nargs="*", help="warm, many, cold, start; all by default")
     chosen = parser.parse_args()
     seconds, functions = (2, 100) if chosen.quick else (5, 1000)

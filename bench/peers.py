@@ -119,21 +119,21 @@ def _specialise(path: Path, folder: str, concurrency: int) -> None:
 
 @contextmanager
 def nginx_return() -> Iterator[int]:
-    """nginx answering by itself."""
+    """An nginx that answers by itself."""
     with nginx(RETURN, []) as port:
         yield port
 
 
 @contextmanager
 def nginx_to_worker() -> Iterator[int]:
-    """nginx in front of the same Python runtime that Martlet runs, without sandbox, keys or limits."""
+    """An nginx in front of the same Python runtime that Martlet runs, without sandbox, keys or limits."""
     with python_workers(2, THREADS) as sockets, nginx(PROXY, sockets) as port:
         yield port
 
 
 @contextmanager
 def fastapi() -> Iterator[int]:
-    """uvicorn with two workers and a FastAPI application."""
+    """A uvicorn with two workers and a FastAPI application."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "hello.py").write_text(FASTAPI)
         port = free_port()

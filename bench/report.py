@@ -14,7 +14,9 @@ RESULTS = Path(__file__).parent / "results"
 
 def facts() -> dict[str, object]:
     """Returns what machine and what source this is."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     return {"kernel": host.release(), "python": host.python_version(), "commit": commit}
 
 

@@ -24,9 +24,9 @@ _PERIODS = {"s": 1, "m": 60, "h": 3600}
 
 
 class EventRate(NamedTuple):
-    """``count`` events in ``seconds``; a count of 0 means there is no limit."""
+    """``events`` in ``seconds``; no events means there is no limit."""
 
-    count: int
+    events: int
     seconds: int
 
 
@@ -43,7 +43,9 @@ def parse_bytes(value: Any) -> int:
         return value
     match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is not a size: write a number of bytes, or one with Ki, Mi or Gi (256Mi)")
+        raise ValueError(
+            f"{value!r} is not a size: write a number of bytes, or one with Ki, Mi or Gi (256Mi)"
+        )
     return int(float(match[1]) * _FACTORS[match[2] or ""])
 
 
@@ -91,7 +93,7 @@ def parse_rate(value: Any) -> EventRate:
 def format_rate(value: EventRate) -> str:
     """Writes a rate as `parse_rate` reads it."""
     period = {1: "s", 60: "min", 3600: "h"}[value.seconds]
-    return f"{value.count}/{period}" if value.count else "off"
+    return f"{value.events}/{period}" if value.events else "off"
 
 
 def _schema(pattern: str, example: str, *, number: bool) -> WithJsonSchema:

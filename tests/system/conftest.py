@@ -21,7 +21,9 @@ from tests.conftest import require
 START_TIMEOUT = 40
 
 
-def until(condition: Callable[[], Any], *, within: float = 20, why: str = "the condition did not come true") -> Any:
+def until(
+    condition: Callable[[], Any], *, within: float = 20, why: str = "the condition did not come true"
+) -> Any:
     """Waits for ``condition`` to return something true, and returns it."""
     deadline = time.monotonic() + within
     while True:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.system.conftest import until
 
 MARTLET = [sys.executable, "-m", "martlet.cli"]
 PATIENCE = 60.0
@@ -134,10 +135,10 @@ def test_code_that_does_not_load_keeps_what_served(martlet, tmp_path, greeter):
 
 def test_logs_invocations_stats_and_instances(martlet, greeter):
     assert martlet("invoke", greeter, '{"name": "Ada"}').code == 0
-    eventually(lambda: "greeting Ada" in martlet("logs", greeter).out)
+    until(lambda: "greeting Ada" in martlet("logs", greeter).out)
     lines = [json.loads(line) for line in martlet("logs", greeter, "--json").out.splitlines()]
     assert "greeting Ada" in [line["message"] for line in lines]
-    eventually(lambda: martlet("invocations", greeter, "--json").json)
+    until(lambda: martlet("invocations", greeter, "--json").json)
     assert martlet("invocations", greeter, "--json").json[0]["status"] == 200
     assert martlet("invocations", greeter).code == 0
     assert martlet("stats").code == 0
@@ -146,14 +147,14 @@ def test_logs_invocations_stats_and_instances(martlet, greeter):
     assert mine
     assert martlet("instances").code == 0
     assert martlet("instances", "stop", mine[0]["id"]).code == 0
-    eventually(lambda: mine[0]["id"] not in martlet("instances").out)
+    until(lambda: mine[0]["id"] not in martlet("instances").out)
 
 
 def test_keys_are_made_limited_rotated_and_revoked(martlet, greeter):
     made = martlet(
         "keys", "create", "for the test", "--scope", "invoke", "--function", greeter, "--json"
     ).json
-    key, secret = made["id"], made["key"]
+    key, secret = made["id"], made["secret"]
     assert martlet("invoke", greeter, "{}", MARTLET_KEY=secret).code == 0
     assert martlet("list", MARTLET_KEY=secret).code == 4
     rotated = martlet("keys", "rotate", key)
@@ -248,7 +249,7 @@ class Dev:
             assert self._process.poll() is None, "".join(self._lines)
             return None
 
-        return eventually(found, lambda: "".join(self._lines))
+        return until(found, within=PATIENCE, why=f"dev printed no {text!r}")
 
     def stop(self) -> int:
         """Presses Ctrl-C."""
@@ -258,12 +259,3 @@ class Dev:
     def _read(self) -> None:
         for line in self._process.stdout:
             self._lines.append(line)
-
-
-def eventually(condition: Callable[[], Any], explain: Callable[[], str] = str) -> Any:
-    """Waits for a condition to hold, and returns what it gave."""
-    deadline = time.monotonic() + PATIENCE
-    while not (held := condition()):
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.05)
-    return held

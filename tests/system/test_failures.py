@@ -106,7 +106,12 @@ def test_a_handler_that_raises_is_a_function_error_and_its_process_lives_on(plat
 
 def test_code_that_does_not_load_is_refused_by_the_deploy_and_the_old_revision_serves_on(platform):
     platform.deploy("loads", "def handle(request):\n    return 'old'\n")
-    for broken in ("import nonsense_module\ndef handle(r): pass", "def handle(:", "x = 1", "raise RuntimeError('at load')"):
+    for broken in (
+        "import nonsense_module\ndef handle(r): pass",
+        "def handle(:",
+        "x = 1",
+        "raise RuntimeError('at load')",
+    ):
         response = platform.client.put("/functions/loads", json={"code": broken})
         assert_problem(response, 502, "function_load_failed")
         assert platform.invoke("loads").text == "old"
@@ -114,14 +119,18 @@ def test_code_that_does_not_load_is_refused_by_the_deploy_and_the_old_revision_s
 
 
 def test_an_instance_that_dies_is_a_crash_and_is_replaced_at_once(platform):
-    platform.deploy("dies", "import os\ndef handle(r):\n    if r.get_text() == 'die': os._exit(3)\n    return 'alive'\n")
+    platform.deploy(
+        "dies", "import os\ndef handle(r):\n    if r.get_text() == 'die': os._exit(3)\n    return 'alive'\n"
+    )
     problem = assert_problem(platform.invoke("dies", content=b"die"), 502, "function_crashed")
     assert "code 3" in problem["detail"]
     assert platform.invoke("dies").text == "alive"
 
 
 def test_an_instance_over_its_memory_is_out_of_memory_and_is_replaced(platform):
-    code = "def handle(r):\n    if r.get_text() == 'eat': x = bytearray(500 * 1024 * 1024)\n    return 'alive'\n"
+    code = (
+        "def handle(r):\n    if r.get_text() == 'eat': x = bytearray(500 * 1024 * 1024)\n    return 'alive'\n"
+    )
     platform.deploy("eats", code, memory="64Mi")
     response = platform.invoke("eats", content=b"eat")
     problem = assert_problem(response, 502, "function_out_of_memory")
@@ -143,8 +152,7 @@ def test_a_deadline_kills_the_instance_and_does_not_wait_for_it(platform):
 
 def test_a_function_that_spins_or_ignores_sigterm_is_killed_at_its_deadline(platform):
     code = (
-        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "def handle(r):\n    while True: pass\n"
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef handle(r):\n    while True: pass\n"
     )
     platform.deploy("spins", code, timeout=0.5)
     assert_problem(platform.invoke("spins"), 504, "function_timeout")
@@ -162,7 +170,9 @@ def test_a_full_queue_answers_overloaded_with_a_hint_to_retry(platform):
     platform.deploy("queues", code, max_instances=1, max_queue=2)
     platform.invoke("queues")
     responses = []
-    threads = [threading.Thread(target=lambda: responses.append(platform.invoke("queues"))) for _ in range(12)]
+    threads = [
+        threading.Thread(target=lambda: responses.append(platform.invoke("queues"))) for _ in range(12)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -96,23 +96,25 @@ class Admission:
 
     def limit_client(self, client: str) -> None:
         """Takes a token of the client address. Raises `RateLimited`."""
-        if self._per_client.count:
-            self._take(self._client_bucket(client), self._per_client, "this client has sent too many requests")
+        if self._per_client.events:
+            self._take(
+                self._client_bucket(client), self._per_client, "this client has sent too many requests"
+            )
 
     def limit_key(self, principal: Principal) -> None:
         """Takes a token of the key. Raises `RateLimited`."""
-        if principal.rate.count:
+        if principal.rate.events:
             self._take(principal.bucket, principal.rate, "this key has been used for too many requests")
 
     def limit_function(self, bucket: int, rate: EventRate) -> None:
         """Takes a token of a function. Raises `RateLimited`."""
-        if rate.count:
+        if rate.events:
             self._take(bucket, rate, "this function has been sent too many requests")
 
     def _take(self, bucket: int, rate: EventRate, complaint: str) -> None:
         wait = self._buckets.take(bucket, rate)
         if wait:
-            raise RateLimited(f"{complaint}: {rate.count} in {rate.seconds} s are allowed", retry_after=wait)
+            raise RateLimited(f"{complaint}: {rate.events} in {rate.seconds} s are allowed", retry_after=wait)
 
     def _client_bucket(self, client: str) -> int:
         bucket = self._clients.get(client)

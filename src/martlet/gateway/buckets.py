@@ -36,14 +36,14 @@ class Buckets:
         self._times = memoryview(self._memory).cast("d")
 
     def take(self, bucket: int, rate: EventRate) -> float:
-        """Takes one token; a bucket holds ``rate.count`` of them and is full after ``rate.seconds``.
+        """Takes one token; a bucket holds ``rate.events`` of them and is full after ``rate.seconds``.
 
         Returns:
             0.0 if there was one, else the seconds until there is.
         """
         now = monotonic()
         slot = self._slot(bucket, now)
-        interval = rate.seconds / rate.count
+        interval = rate.seconds / rate.events
         arrival = self._times[slot]
         arrival = (arrival if arrival > now else now) + interval
         wait = arrival - now - rate.seconds

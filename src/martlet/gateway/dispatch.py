@@ -87,7 +87,10 @@ class Dispatch:
         exchange = call.exchange
         head = call.head()
         head[0] = b"%b /_node/invoke%b HTTP/1.1\r\n" % (exchange.method, call.path)
-        head[1] = b"x-martlet-revision: %b\r\nx-martlet-lane: %d\r\n" % (call.target.id.encode(), self._node.lane)
+        head[1] = b"x-martlet-revision: %b\r\nx-martlet-lane: %d\r\n" % (
+            call.target.id.encode(),
+            self._node.lane,
+        )
         self._hops[lane].send(exchange, head)
 
     def _hop(self, lane: int, path: Path) -> Hop:

@@ -24,7 +24,18 @@ log = structlog.get_logger()
 OPEN_PATHS = frozenset({b"/ready", b"/openapi.json"})
 """Paths of control that need no key."""
 MANAGED = frozenset(
-    {b"functions", b"stats", b"instances", b"nodes", b"keys", b"runtimes", b"builds", b"metrics", b"ready", b"openapi.json"}
+    {
+        b"functions",
+        b"stats",
+        b"instances",
+        b"nodes",
+        b"keys",
+        b"runtimes",
+        b"builds",
+        b"metrics",
+        b"ready",
+        b"openapi.json",
+    }
 )
 """First segments of the paths that control answers."""
 ADMINISTERED = frozenset({b"keys"})
@@ -169,7 +180,9 @@ class Gateway:
 
 def _identity(principal: Principal) -> bytes:
     """Tells control who calls."""
-    scopes = ",".join(s for s, has in zip(Scope, (principal.invoke, principal.manage, principal.admin), strict=True) if has)
+    scopes = ",".join(
+        s for s, has in zip(Scope, (principal.invoke, principal.manage, principal.admin), strict=True) if has
+    )
     lines = f"x-martlet-key: {principal.id}\r\nx-martlet-scopes: {scopes}\r\n"
     if principal.functions is not None:
         lines += f"x-martlet-functions: {','.join(sorted(principal.functions))}\r\n"

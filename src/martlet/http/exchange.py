@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 """A header's name in lower case, and its value."""
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 BODILESS = frozenset({204, 304})
 
 

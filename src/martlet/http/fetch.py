@@ -35,7 +35,9 @@ async def fetch(
         FetchError: no answer, or one that is not HTTP, or none in time.
     """
     body = b"" if document is None else orjson.dumps(document)
-    head = f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    )
     if body:
         head += "content-type: application/json\r\n"
     answer = _Answer()

@@ -26,7 +26,9 @@ BUFFERED_BODY = 256 * 1024
 WRITE_BUFFER = 1024 * 1024
 """Bytes of a response that may wait for the client; then the upstream is not read any more. Large enough that a
 slow client does not hold an instance for an ordinary response."""
-SPECIAL = frozenset({b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"upgrade"})
+SPECIAL = frozenset(
+    {b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"upgrade"}
+)
 
 LINGER = 2.0
 """Seconds that a client's remaining input is read and thrown away after an early answer."""
@@ -167,7 +169,9 @@ class ServerConnection(asyncio.Protocol):
             self.fault = error
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
-            self.fault = cause if isinstance(cause, MartletError) else BadRequest(f"this is not HTTP/1.1: {error}")
+            self.fault = (
+                cause if isinstance(cause, MartletError) else BadRequest(f"this is not HTTP/1.1: {error}")
+            )
         if self.active is None and self.waiting:
             self._next()
         if self.fault is not None:
@@ -288,7 +292,9 @@ class ServerConnection(asyncio.Protocol):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
-    def start_response(self, exchange: Exchange, head: bytes, length: int | None, body: bytes, last: bool) -> None:
+    def start_response(
+        self, exchange: Exchange, head: bytes, length: int | None, body: bytes, last: bool
+    ) -> None:
         """See `Exchange.start`."""
         self.chunked_response = length is None and not exchange.http10 and exchange.method != b"HEAD"
         if length is None and exchange.http10:

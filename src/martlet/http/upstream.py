@@ -43,7 +43,19 @@ class Upstream(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.exchange: Exchange | None = None
         self.closed = False
-        self._reset()
+        self._parser = httptools.HttpResponseParser(self)
+        self._head_done = False
+        self._head_bytes = 0
+        self._headers: list[Header] = []
+        self._status = 0
+        self._length: int | None = None
+        self._chunked = False
+        self._until_close = False
+        self._head: bytes | None = None
+        self._pieces: list[bytes] = []
+        self._interim = False
+        self._done = False
+        self._reusable = True
         self._chunked_request = False
         self._request_done = True
         self._tunnel = False
@@ -264,21 +276,6 @@ class Upstream(asyncio.Protocol):
             self._reusable = self._parser.should_keep_alive()
 
     # -- inside
-
-    def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._head_done = False
-        self._head_bytes = 0
-        self._headers: list[Header] = []
-        self._status = 0
-        self._length: int | None = None
-        self._chunked = False
-        self._until_close = False
-        self._head: bytes | None = None
-        self._pieces: list[bytes] = []
-        self._interim = False
-        self._done = False
-        self._reusable = True
 
     def _check_head(self) -> None:
         """Much has come since the head began; some of it may be the body."""

@@ -52,7 +52,9 @@ class Allowance:
         own: how many instances of a revision this lane holds, and how many of its slots are free.
     """
 
-    def __init__(self, lane: int, lanes: int, sockets: Callable[[int], Path], own: Callable[[str], tuple[int, int]]) -> None:
+    def __init__(
+        self, lane: int, lanes: int, sockets: Callable[[int], Path], own: Callable[[str], tuple[int, int]]
+    ) -> None:
         self.lane = lane
         self.lanes = lanes
         self.own = own
@@ -82,9 +84,16 @@ class Allowance:
             if home == self.lane:
                 return self._decide(revision, self.lane, self.own(revision.id)[0] - 1)
             held = self.own(revision.id)[0] - 1
-            question = {"revision": revision.id, "lane": self.lane, "held": held, "max": revision.config.max_instances}
+            question = {
+                "revision": revision.id,
+                "lane": self.lane,
+                "held": held,
+                "max": revision.config.max_instances,
+            }
             try:
-                _, answer = await fetch(self._socket(home), "POST", "/_node/place", question, timeout=ASK_TIMEOUT)
+                _, answer = await fetch(
+                    self._socket(home), "POST", "/_node/place", question, timeout=ASK_TIMEOUT
+                )
                 return Placement(orjson.loads(answer)["answer"])
             except (FetchError, KeyError, ValueError):
                 self.lost(home)
@@ -95,7 +104,9 @@ class Allowance:
         if home != self.lane or self.own(revision)[0]:
             return home
         holders = self._held.get(revision, {})
-        alive = [lane for lane, held in holders.items() if held and self._dead_until.get(lane, 0.0) <= monotonic()]
+        alive = [
+            lane for lane, held in holders.items() if held and self._dead_until.get(lane, 0.0) <= monotonic()
+        ]
         return max(alive, key=holders.__getitem__, default=self.lane)
 
     def changed(self, revision: str, held: int) -> None:

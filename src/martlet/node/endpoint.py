@@ -127,7 +127,9 @@ class Endpoint:
     async def _stats(self, exchange: Exchange, *_: Any) -> None:
         exchange.answer_json(200, self._node.stats())
 
-    async def _invocations(self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any) -> None:
+    async def _invocations(
+        self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any
+    ) -> None:
         views = await self._node.recorder.history.list(function, int(arguments.get("limit", 100)))
         exchange.answer_json(200, [view.model_dump(mode="json") for view in views])
 

@@ -66,7 +66,9 @@ class Instance:
         """Connects another slot and gives it to the pool. An instance that cannot be connected to is ended."""
         self.opening += 1
         try:
-            _, slot = await asyncio.get_running_loop().create_unix_connection(lambda: Slot(self), self.handle.socket)
+            _, slot = await asyncio.get_running_loop().create_unix_connection(
+                lambda: Slot(self), self.handle.socket
+            )
         except OSError as error:
             self.opening -= 1
             self.end(FunctionCrashed(f"the instance does not take connections: {error}"))
@@ -185,12 +187,18 @@ class Instance:
         if not done:
             return f"the instance broke the contract: {why}"
         code = self.exit_code.result()
-        return f"the instance was ended by signal {-code}" if code < 0 else f"the instance exited with code {code}"
+        return (
+            f"the instance was ended by signal {-code}"
+            if code < 0
+            else f"the instance exited with code {code}"
+        )
 
     async def _reopen(self, deadline: float) -> None:
         self.opening += 1
         try:
-            await fetch(self.handle.socket, "GET", "/_martlet/health", timeout=max(0.1, deadline - monotonic()))
+            await fetch(
+                self.handle.socket, "GET", "/_martlet/health", timeout=max(0.1, deadline - monotonic())
+            )
         except FetchError:
             self.end(FunctionTimeout("the function ran on past its timeout after its client had left"))
             return

@@ -29,7 +29,7 @@ MAX_LINE = 16 * 1024
 READ_SIZE = 64 * 1024
 BYTES_PER_WINDOW = 512 * 1024
 WINDOW = 0.1
-"""An instance that prints more than ``BYTES_PER_WINDOW`` in ``WINDOW`` seconds waits, in its own write, for the next."""
+"""An instance that prints more than ``BYTES_PER_WINDOW`` in ``WINDOW`` seconds waits in its own write."""
 FLUSH_DELAY = 0.05
 COUNTED_INVOCATIONS = 256
 FOLLOW_BACKLOG = 2000
@@ -47,7 +47,12 @@ class LogReader:
     """
 
     def __init__(
-        self, path: str, revision: Revision, instance: str, store: LogStore, request_id: Callable[[], str | None]
+        self,
+        path: str,
+        revision: Revision,
+        instance: str,
+        store: LogStore,
+        request_id: Callable[[], str | None],
     ) -> None:
         self._revision = revision
         self._instance = instance
@@ -147,7 +152,9 @@ class LogStore:
         bytes_per_invocation: kept of one invocation; a last line says that it was cut.
     """
 
-    def __init__(self, directory: Path, lane: str, bytes_per_function: int, bytes_per_invocation: int) -> None:
+    def __init__(
+        self, directory: Path, lane: str, bytes_per_function: int, bytes_per_invocation: int
+    ) -> None:
         self._directory = directory
         self._lane = lane
         self._bytes_per_file = bytes_per_function // 2

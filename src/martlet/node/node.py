@@ -337,7 +337,11 @@ class Node:
                 pool.expire(now, self.settings.warm_instance_ttl if ttl is None else ttl, keep)
                 if pool.held:
                     self.allowance.changed(pool.revision.id, pool.held)
-                if not self._is_current(pool.revision) and now - pool.created > CANDIDATE_GRACE and not pool.held:
+                if (
+                    not self._is_current(pool.revision)
+                    and now - pool.created > CANDIDATE_GRACE
+                    and not pool.held
+                ):
                     self._drop(pool)
             for pool, since in tuple(self._retired.items()):
                 if not pool.held and not pool.waiting:
@@ -373,7 +377,9 @@ class Node:
         if function is None:
             return False
         aliases = self._view.aliases.get(revision.function, {}).values()
-        return function.latest == revision.number or any(revision.number in alias.weights for alias in aliases)
+        return function.latest == revision.number or any(
+            revision.number in alias.weights for alias in aliases
+        )
 
     def _changed(self, kind: str, name: str) -> None:
         """The store has news of a function: pools that nothing points at any more retire."""

@@ -195,7 +195,9 @@ class Pool:
         surplus = len(self.instances) - keep
         if surplus <= 0:
             return
-        idle = [(since, i) for i in self.instances if (since := i.idle_since()) is not None and now - since >= ttl]
+        idle = [
+            (since, i) for i in self.instances if (since := i.idle_since()) is not None and now - since >= ttl
+        ]
         for _, instance in sorted(idle, key=lambda pair: pair[0])[:surplus]:
             instance.end()
 

@@ -27,7 +27,13 @@ def ranking(revision: str, lanes: Iterable[int]) -> list[int]:
 
 
 def place(
-    *, lane: int, home: int, held: Mapping[int, int], max_instances: int, home_idle: int, recent_forwards: float
+    *,
+    lane: int,
+    home: int,
+    held: Mapping[int, int],
+    max_instances: int,
+    home_idle: int,
+    recent_forwards: float,
 ) -> Placement:
     """Decides what a lane gets that has no free instance of a revision.
 

@@ -1,6 +1,6 @@
 """What a child of the supervisor runs: ``python -m martlet.serve control`` or ``… lane 0``.
 
-The settings come as JSON in the file that ``MARTLET_SETTINGS`` names.
+The settings come as JSON in the file that ``MARTLET_SETTINGS`` names; ``MARTLET_PARENT`` is the supervisor's pid.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import structlog
 import uvloop
 
 from martlet.config import Settings
-from martlet.sandbox.lifeline import die_with_parent
+from martlet.sandbox import syscalls
 from martlet.telemetry.logging import configure
 
 SETTINGS_VARIABLE = "MARTLET_SETTINGS"
+PARENT_VARIABLE = "MARTLET_PARENT"
 
 
 def main(role: str, number: int) -> None:
     """Runs one process of the platform until SIGTERM."""
-    die_with_parent()
+    _stop_with_parent(int(os.environ.pop(PARENT_VARIABLE)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, who then asks us
     settings = Settings.model_validate_json(Path(os.environ.pop(SETTINGS_VARIABLE)).read_bytes())
     configure(settings.system.logging_level, settings.system.logging_format)
@@ -35,6 +36,13 @@ def main(role: str, number: int) -> None:
         from martlet.serve.lane import run_lane
 
         uvloop.run(run_lane(settings, number))
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Asks for SIGTERM when the supervisor is gone, so that nothing it started outlives it."""
+    syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

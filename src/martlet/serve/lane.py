@@ -86,7 +86,9 @@ async def run_lane(settings: Settings, number: int) -> None:
     private = Server(Endpoint(node, view, lambda n: run / f"lane-{n}.sock"), _limits(settings, PRIVATE_BODY))
     loop = asyncio.get_running_loop()
     unix = await loop.create_unix_server(private, str(_fresh(run / f"lane-{number}.sock")), backlog=BACKLOG)
-    tcp = await loop.create_server(public, sock=_listener(system.host, system.api_gateway_port), backlog=BACKLOG)
+    tcp = await loop.create_server(
+        public, sock=_listener(system.host, system.api_gateway_port), backlog=BACKLOG
+    )
     watch = loop.create_task(public.watch_clients())
     log.info("lane_ready", port=system.api_gateway_port)
 

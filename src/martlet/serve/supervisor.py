@@ -102,7 +102,11 @@ class Child:
         self.role = role
         self.name = role if role == "control" else f"lane-{number}"
         self._command = [sys.executable, "-m", "martlet.serve", role, str(number)]
-        self._environment = {**os.environ, "MARTLET_SETTINGS": str(settings_file)}
+        self._environment = {
+            **os.environ,
+            "MARTLET_SETTINGS": str(settings_file),
+            "MARTLET_PARENT": str(os.getpid()),
+        }
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep(self) -> None:
@@ -148,7 +152,9 @@ async def _ready(settings: Settings) -> None:
             except FetchError:
                 pass
             if monotonic() > deadline:
-                raise Unavailable(f"{path.stem} was not ready within {START_TIMEOUT:g} s; its log above says why")
+                raise Unavailable(
+                    f"{path.stem} was not ready within {START_TIMEOUT:g} s; its log above says why"
+                )
             await asyncio.sleep(0.02)
 
 
