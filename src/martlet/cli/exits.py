@@ -49,8 +49,3 @@ def exit_code_of(kind: type[MartletError]) -> ExitCode:
         errors.Unavailable: ExitCode.BUSY,
     }
     return next((codes[base] for base in kind.__mro__ if base in codes), ExitCode.FAILED)
-
-
-def table() -> str:
-    """Returns all exit codes, one a line."""
-    return "\n".join(f"{code.value:>3}  {code.meaning}" for code in ExitCode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ def list_functions(context: typer.Context, as_json: Json = False) -> None:
     columns = {
         "NAME": lambda function: function["name"],
         "REVISION": lambda function: function["latest"],
+        "STATE": lambda function: function["state"],
         "RUNTIME": lambda function: function["config"]["runtime"],
         "MODE": lambda function: function["config"]["execution_mode"],
         "MEMORY": lambda function: function["config"]["memory"],
@@ -43,6 +44,7 @@ def describe(context: typer.Context, name: Name, as_json: Json = False) -> None:
         {
             "name": function["name"],
             "revision": function["latest"],
+            "state": function["state"],
             "url": url,
             "created": moment(function["created"]),
             "updated": moment(function["updated"]),
@@ -69,9 +71,8 @@ def revisions(context: typer.Context, name: Name, as_json: Json = False) -> None
     """List the revisions of a function, newest first; `*` marks the one that serves."""
     with connect(context) as client:
         found = client.revisions(name)
-        latest = client.function(name)["latest"]
     columns = {
-        "REVISION": lambda revision: f"{revision['number']}{'*' if revision['number'] == latest else ''}",
+        "REVISION": lambda revision: f"{revision['number']}{'*' if revision['serving'] else ''}",
         "CODE": lambda revision: revision["code"][:12],
         "RUNTIME": lambda revision: revision["config"]["runtime"],
         "CREATED": lambda revision: moment(revision["created"]),
@@ -83,13 +84,13 @@ def rollback(
     context: typer.Context,
     name: Name,
     revision: Annotated[
-        int | None, typer.Argument(help="The revision to serve; the one before the latest by default.")
+        int | None, typer.Argument(help="The revision to serve; the one before what serves now, by default.")
     ] = None,
 ) -> None:
     """Make an earlier revision of a function serve again."""
     with connect(context) as client:
         if revision is None:
-            revision = _one_before(name, client.function(name)["latest"], client.revisions(name))
+            revision = _one_before(name, client.revisions(name))
         client.rollback(name, revision)
     note(f"{name}@{revision} serves now.")
 
@@ -99,11 +100,13 @@ def weights(alias: dict[str, dict[str, int]]) -> str:
     return ", ".join(f"{revision}={weight}" for revision, weight in alias["weights"].items())
 
 
-def _one_before(name: str, latest: int, revisions: list[dict[str, int]]) -> int:
-    earlier = [revision["number"] for revision in revisions if revision["number"] < latest]
+def _one_before(name: str, revisions: list[dict[str, Any]]) -> int:
+    serving = next(revision["number"] for revision in revisions if revision["serving"])
+    earlier = [revision["number"] for revision in revisions if revision["number"] < serving]
     if not earlier:
-        raise typer.BadParameter(f"{name} has no revision before {latest}", param_hint="REVISION")
-    return max(earlier)
+        raise typer.BadParameter(f"{name} has no revision before {serving}", param_hint="REVISION")
+    before: int = max(earlier)
+    return before
 
 
 def _value(value: object) -> object:

@@ -104,7 +104,7 @@ def _show_secret(key: dict[str, Any], as_json: bool) -> None:
         show_json(key)
         return
     note(f"Key {key['id']}; its secret is shown this once:")
-    typer.echo(key["key"])
+    typer.echo(key["secret"])
 
 
 def _seconds(text: str, option: str) -> float:

@@ -74,7 +74,12 @@ def runtimes(context: typer.Context, as_json: Json = False) -> None:
     """List the runtimes that functions may name."""
     with connect(context) as client:
         found = client.runtimes()
-    columns = {"NAME": lambda runtime: runtime["name"], "TITLE": lambda runtime: runtime["title"]}
+    columns = {
+        "NAME": lambda runtime: runtime["name"],
+        "TITLE": lambda runtime: runtime["title"],
+        "VERSION": lambda runtime: runtime["version"],
+        "ALSO": lambda runtime: ", ".join(name for name in runtime["names"] if name != runtime["name"]),
+    }
     show_list(found, columns, as_json=as_json, empty="There are no runtimes: `martlet doctor` says why.")
 
 
@@ -82,7 +87,13 @@ def nodes(context: typer.Context, as_json: Json = False) -> None:
     """List the nodes: who runs instances, and how many."""
     with connect(context) as client:
         found = client.nodes()
-    columns = {"NAME": lambda node: node["name"], "INSTANCES": lambda node: node["instances"]}
+    columns = {
+        "NAME": lambda node: node["name"],
+        "STATE": lambda node: node["state"],
+        "INSTANCES": lambda node: node["instances"],
+        "CAPACITY": lambda node: node["capacity"],
+        "CELLS": lambda node: node["cells"],
+    }
     show_list(found, columns, as_json=as_json, empty="No node answers: they may be restarting.")
 
 

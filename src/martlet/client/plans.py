@@ -140,7 +140,7 @@ def create_key(
     rate_limit: str | None = None,
     trusted: bool = False,
 ) -> Plan[Document]:
-    """Makes a key; its secret is in the answer, as ``key``, and never shown again.
+    """Makes a key; its secret is in the answer, as ``secret``, and never shown again.
 
     Args:
         name: what it is for, in words.

@@ -112,4 +112,11 @@ CONFIG = {
     "dependencies": [],
     "environment": {"GREETING": "hi"},
 }
-FUNCTION = {"name": "greeter", "latest": 2, "counter": 2, "created": 1e9, "updated": 1e9, "config": CONFIG}
+FUNCTION = {
+    "name": "greeter",
+    "latest": 2,
+    "state": "ready",
+    "created": 1e9,
+    "updated": 1e9,
+    "config": CONFIG,
+}

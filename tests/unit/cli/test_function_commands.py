@@ -3,17 +3,22 @@
 from fake_platform import CONFIG, FUNCTION, Answer, problem
 
 ALIASES = [{"function": "greeter", "name": "live", "weights": {"1": 90, "2": 10}}]
-REVISIONS = [
-    {
-        "function": "greeter",
+
+
+def revision(number, serving):
+    """A revision as the API lists it."""
+    return {
+        "id": f"greeter@{number}",
         "number": number,
+        "serving": serving,
         "config": CONFIG,
         "code": "c" * 64,
         "dependencies": None,
         "created": 1e9,
     }
-    for number in (2, 1)
-]
+
+
+REVISIONS = [revision(2, True), revision(1, False)]
 
 
 def test_list_shows_a_table(martlet, platform):
@@ -21,8 +26,8 @@ def test_list_shows_a_table(martlet, platform):
     result = martlet("list")
     assert result.code == 0
     heading, row = result.out.splitlines()
-    assert heading.split() == ["NAME", "REVISION", "RUNTIME", "MODE", "MEMORY", "UPDATED"]
-    assert row.split()[:5] == ["greeter", "2", "python3.11", "process", "128Mi"]
+    assert heading.split() == ["NAME", "REVISION", "STATE", "RUNTIME", "MODE", "MEMORY", "UPDATED"]
+    assert row.split()[:6] == ["greeter", "2", "ready", "python3.11", "process", "128Mi"]
     assert platform.seen[0].headers["authorization"] == "Bearer the-key"
 
 
@@ -61,7 +66,6 @@ def test_delete_asks_first(martlet, platform, monkeypatch):
 
 
 def test_revisions_marks_the_one_that_serves(martlet, platform):
-    platform.answer("GET", "/functions/greeter", FUNCTION)
     platform.answer("GET", "/functions/greeter/revisions", REVISIONS)
     rows = martlet("revisions", "greeter").out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == ["2*", "1"]
@@ -69,7 +73,6 @@ def test_revisions_marks_the_one_that_serves(martlet, platform):
 
 
 def test_rollback_goes_to_the_named_revision_or_the_one_before(martlet, platform):
-    platform.answer("GET", "/functions/greeter", FUNCTION)
     platform.answer("GET", "/functions/greeter/revisions", REVISIONS)
     platform.answer("POST", "/functions/greeter/rollback", FUNCTION)
     assert martlet("rollback", "greeter").code == 0
@@ -78,8 +81,7 @@ def test_rollback_goes_to_the_named_revision_or_the_one_before(martlet, platform
 
 
 def test_there_is_nothing_to_roll_back_to_before_the_first_revision(martlet, platform):
-    platform.answer("GET", "/functions/greeter", {**FUNCTION, "latest": 1})
-    platform.answer("GET", "/functions/greeter/revisions", REVISIONS)
+    platform.answer("GET", "/functions/greeter/revisions", [revision(1, True)])
     result = martlet("rollback", "greeter")
     assert result.code == 2
     assert "no revision before 1" in result.err

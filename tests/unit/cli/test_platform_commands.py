@@ -48,6 +48,14 @@ BUILD = {
     "started": 1e9,
     "finished": 1e9,
 }
+RUNTIME = {
+    "name": "python3.11",
+    "title": "Python",
+    "version": "3.11.7",
+    "names": ["python", "python3.11"],
+    "default_handler": "handle",
+}
+NODE = {"name": "lane-0", "state": "ready", "instances": 1, "capacity": 500, "cells": 2}
 KEY = {
     "id": "k1",
     "name": "for tests",
@@ -82,8 +90,8 @@ def test_logs_are_followed_until_the_platform_ends_them(martlet, platform):
         (["instances"], "/instances", [INSTANCE], "i1"),
         (["builds"], "/builds", [BUILD], "b1"),
         (["keys", "list"], "/keys", [KEY], "k1"),
-        (["runtimes"], "/runtimes", [{"name": "python3.11", "title": "Python 3.11"}], "python3.11"),
-        (["nodes"], "/nodes", [{"name": "lane-0", "instances": 1}], "lane-0"),
+        (["runtimes"], "/runtimes", [RUNTIME], "python3.11"),
+        (["nodes"], "/nodes", [NODE], "lane-0"),
     ],
 )
 def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, path, documents, first_row):
@@ -137,7 +145,7 @@ def test_the_log_of_a_build_is_printed(martlet, platform):
 
 
 def test_a_key_is_made_and_only_its_secret_is_on_stdout(martlet, platform):
-    platform.answer("POST", "/keys", Answer({**KEY, "key": "mk_secret"}, 201))
+    platform.answer("POST", "/keys", Answer({**KEY, "secret": "mk_secret"}, 201))
     words = [
         "--scope",
         "invoke",
@@ -165,13 +173,13 @@ def test_a_key_is_made_and_only_its_secret_is_on_stdout(martlet, platform):
 
 
 def test_a_key_may_invoke_and_nothing_else_by_default(martlet, platform):
-    platform.answer("POST", "/keys", Answer({**KEY, "key": "mk_secret"}, 201))
-    assert martlet("keys", "create", "x", "--json").json["key"] == "mk_secret"
+    platform.answer("POST", "/keys", Answer({**KEY, "secret": "mk_secret"}, 201))
+    assert martlet("keys", "create", "x", "--json").json["secret"] == "mk_secret"
     assert platform.requests("POST")[0].json["scopes"] == ["invoke"]
 
 
 def test_a_key_is_rotated_with_an_overlap_and_revoked(martlet, platform):
-    platform.answer("POST", "/keys/k1/rotate", {**KEY, "key": "mk_new"})
+    platform.answer("POST", "/keys/k1/rotate", {**KEY, "secret": "mk_new"})
     platform.answer("DELETE", "/keys/k1", Answer(b"", 204))
     assert martlet("keys", "rotate", "k1", "--overlap", "15m").out == "mk_new\n"
     assert platform.requests("POST")[0].json == {"overlap": 900.0}
