@@ -8,6 +8,8 @@ whoever made it, so that the joining process needs no path. Joining costs millis
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -84,10 +86,8 @@ class Group(ABC):
     def kill(self) -> None:
         """Kills what is in the group and below. Processes end a little later than this returns."""
         for pid in {pid for directory in self._tree() for pid in _processes(directory)}:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
     def remove(self) -> bool:
         """Removes the group and those below; returns False while processes still end in it."""
@@ -142,14 +142,12 @@ class GroupV2(Group):
     """A directory in the one tree."""
 
     def create(self) -> None:
-        """Makes the group and those above it, and hands each the controllers that the tree has."""
+        """Makes the group and those above it, and hands them the controllers."""
         (directory,) = self._distinct
         missing = [path for path in (directory, *directory.parents) if not path.exists()]
         for path in reversed(missing):
-            available = (path.parent / "cgroup.controllers").read_text().split()
-            wanted = " ".join(f"+{controller}" for controller in CONTROLLERS if controller in available)
-            (path.parent / "cgroup.subtree_control").write_text(wanted)
-            path.mkdir()
+            self._hand_on_controllers(path.parent)
+            path.mkdir(exist_ok=True)
 
     def limit(self, limits: Limits) -> None:
         """Sets the limits; a group out of memory ends as a whole."""
@@ -171,6 +169,18 @@ class GroupV2(Group):
             )
         except FileNotFoundError:
             return None
+
+    def _hand_on_controllers(self, directory: Path) -> None:
+        control = directory / "cgroup.subtree_control"
+        wanted = " ".join(f"+{controller}" for controller in self._directories)
+        try:
+            control.write_text(wanted)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            # Only the true top may both have processes and hand on controllers; a container's top is not it.
+            _move_processes(directory, directory / "rest")
+            control.write_text(wanted)
 
     def kill(self) -> None:
         """Kills what is in the group and below, at once where the kernel can (5.14)."""
@@ -206,6 +216,13 @@ def _processes(directory: Path) -> list[int]:
         return [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def _move_processes(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for pid in _processes(source):
+        with contextlib.suppress(ProcessLookupError):
+            (target / "cgroup.procs").write_text(f"{pid}\n")
 
 
 def _counters(text: str) -> dict[str, int]:

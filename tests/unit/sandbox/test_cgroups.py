@@ -1,0 +1,219 @@
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from martlet.sandbox.cgroups import Group, GroupV1, GroupV2, Limits, Usage, find_top
+from tests.alone import alone
+from tests.conftest import require
+
+LIMITS = Limits(memory=64 << 20, cpu=250, processes=40)
+
+
+def mountinfo(place: Path, kind: str, options: str) -> str:
+    return f"31 23 0:28 / {place} rw,relatime shared:9 - {kind} {kind} rw,{options}\n"
+
+
+@pytest.fixture
+def unified(tmp_path: Path) -> Path:
+    """A folder that looks like the top of a v2 tree."""
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids\n")
+    (tmp_path / "cgroup.subtree_control").touch()
+    return tmp_path
+
+
+def test_a_host_with_one_tree_is_recognised(unified: Path):
+    top = find_top(mountinfo(unified, "cgroup2", "nsdelegate"))
+
+    assert isinstance(top, GroupV2)
+    assert str(top) == str(unified)
+
+
+def test_a_host_with_a_tree_for_each_controller_is_recognised(tmp_path: Path):
+    mounts = (
+        mountinfo(tmp_path / "memory", "cgroup", "memory")
+        + mountinfo(tmp_path / "cpu,cpuacct", "cgroup", "cpu,cpuacct")
+        + mountinfo(tmp_path / "pids", "cgroup", "pids")
+    )
+
+    top = find_top(mounts)
+
+    assert isinstance(top, GroupV1)
+    top.below("a").create()
+    assert sorted(path.parent.name for path in tmp_path.glob("*/a")) == ["cpu,cpuacct", "memory", "pids"]
+
+
+def test_a_v2_tree_without_the_controllers_does_not_count(unified: Path):
+    (unified / "cgroup.controllers").write_text("hugetlb\n")
+
+    assert find_top(mountinfo(unified, "cgroup2", "x")) is None
+
+
+def test_a_host_without_cgroups_has_none():
+    assert find_top(mountinfo(Path("/tmp"), "tmpfs", "size=1m")) is None
+
+
+def test_v2_hands_controllers_down_to_the_group(unified: Path):
+    group = GroupV2(dict.fromkeys(("memory", "pids", "cpu"), unified)).below("lane").below("cell")
+
+    group.create()
+
+    for parent in (unified, unified / "lane"):
+        assert (parent / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+    assert (unified / "lane" / "cell").is_dir()
+    assert not (unified / "lane" / "cell" / "cgroup.subtree_control").exists()
+
+
+def test_v2_limits_are_written_in_its_terms(unified: Path):
+    (unified / "memory.swap.max").touch()
+    group = GroupV2(dict.fromkeys(("memory", "pids", "cpu"), unified))
+
+    group.limit(LIMITS)
+
+    written = {name: (unified / name).read_text().strip() for name in os.listdir(unified) if "." in name}
+    assert written["memory.max"] == str(64 << 20)
+    assert written["memory.swap.max"] == "0"
+    assert written["memory.oom.group"] == "1"
+    assert written["cpu.max"] == "25000 100000"
+    assert written["pids.max"] == "40"
+
+
+def test_v2_without_a_cpu_limit_has_the_whole_core(unified: Path):
+    GroupV2(dict.fromkeys(("memory", "pids", "cpu"), unified)).limit(Limits(1 << 20, None, 1))
+
+    assert (unified / "cpu.max").read_text().strip() == "max 100000"
+
+
+def test_v2_usage_is_read_in_its_terms(unified: Path):
+    (unified / "memory.current").write_text("1048576\n")
+    (unified / "cpu.stat").write_text("usage_usec 2500\nuser_usec 2000\nsystem_usec 500\n")
+    (unified / "pids.current").write_text("3\n")
+    (unified / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 1\n")
+
+    usage = GroupV2(dict.fromkeys(("memory", "pids", "cpu"), unified)).usage()
+
+    assert usage == Usage(memory_bytes=1 << 20, cpu_ms=2.5, processes=3, oom_kills=1)
+
+
+def test_a_group_that_is_gone_uses_nothing(tmp_path: Path):
+    assert GroupV2(dict.fromkeys(("memory", "pids", "cpu"), tmp_path / "gone")).usage() is None
+    assert GroupV1(dict.fromkeys(("memory", "pids", "cpu", "cpuacct"), tmp_path / "gone")).usage() is None
+
+
+def test_removing_a_group_that_is_gone_succeeds(tmp_path: Path):
+    assert GroupV2({"memory": tmp_path / "gone"}).remove()
+
+
+def sleeper(group: Group) -> subprocess.Popen[bytes]:
+    """A process that joined the group through its doors and waits."""
+    doors = group.open_doors()
+
+    def join() -> None:
+        for door in doors:
+            os.write(door, b"0")
+
+    try:
+        return subprocess.Popen(["sleep", "600"], preexec_fn=join)
+    finally:
+        for door in doors:
+            os.close(door)
+
+
+def ended_by(process: subprocess.Popen[bytes]) -> int:
+    return -process.wait(timeout=20)
+
+
+def host_group(name: str) -> Group:
+    """A group of this test run on the real host."""
+    top = find_top(Path("/proc/self/mountinfo").read_text())
+    require(top is not None and top.writable(), "a writable cgroup hierarchy with memory, pids and cpu")
+    assert top is not None
+    return top.below(f"martlet-test-{os.getpid()}-{name}")
+
+
+@pytest.mark.root
+def test_a_group_of_this_host_counts_limits_and_ends_what_is_in_it():
+    group = host_group("life").below("cell")
+    group.create()
+    try:
+        group.limit(LIMITS)
+        process = sleeper(group)
+        usage = group.usage()
+        assert usage is not None
+        assert usage.processes == 1
+        assert usage.memory_bytes < LIMITS.memory
+        assert not group.remove()
+
+        host_group("life").kill()
+
+        assert ended_by(process) == signal.SIGKILL
+    finally:
+        assert host_group("life").remove()
+
+
+@pytest.mark.root
+def test_the_kernel_ends_a_process_over_the_memory_of_its_group():
+    group = host_group("memory")
+    group.create()
+    try:
+        group.limit(LIMITS)
+        doors = group.open_doors()
+
+        def eat() -> None:
+            for door in doors:
+                os.write(door, b"0")
+            bytearray(128 << 20)
+
+        with pytest.raises(AssertionError, match="ended with -9"):
+            alone(eat)
+
+        usage = group.usage()
+        assert usage is not None
+        assert usage.oom_kills == 1
+        for door in doors:
+            os.close(door)
+    finally:
+        assert group.remove()
+
+
+@pytest.fixture
+def real_v2(request: pytest.FixtureRequest) -> GroupV2:
+    """A group in a v2 tree of this host, with a controller that it has to give, whichever that is."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = Path(line.split()[4])
+        if " - cgroup2 " in line and os.access(place, os.W_OK):
+            controllers = (place / "cgroup.controllers").read_text().split()
+            if controllers:
+                top = GroupV2({controllers[0]: place})
+                return top.below(f"martlet-test-{os.getpid()}")
+    require(False, "a writable v2 tree")
+    raise AssertionError
+
+
+@pytest.mark.root
+def test_a_real_v2_group_ends_all_that_is_below_it(real_v2: GroupV2):
+    cells = [real_v2.below(name) for name in ("a", "b")]
+    for cell in cells:
+        cell.create()
+    processes = [sleeper(cell) for cell in cells]
+
+    real_v2.kill()
+
+    assert [ended_by(process) for process in processes] == [signal.SIGKILL] * 2
+    assert real_v2.remove()
+
+
+@pytest.mark.root
+def test_a_real_v2_group_with_processes_moves_them_to_hand_on_controllers(real_v2: GroupV2):
+    real_v2.create()
+    process = sleeper(real_v2)
+    try:
+        real_v2.below("cell").create()
+
+        assert f"/{Path(str(real_v2)).name}/rest\n" in Path(f"/proc/{process.pid}/cgroup").read_text()
+    finally:
+        process.kill()
+        process.wait()
+        assert real_v2.remove()

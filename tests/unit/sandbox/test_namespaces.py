@@ -1,0 +1,69 @@
+import os
+import socket
+from typing import NoReturn
+
+import pytest
+
+from martlet.sandbox.namespaces import PidNamespaces, separate
+from tests.alone import alone
+
+pytestmark = pytest.mark.root
+
+
+def namespaces() -> dict[str, str]:
+    return {name: os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "ipc", "uts")}
+
+
+def test_each_child_is_the_first_process_of_its_own_namespace():
+    def fork_two() -> list[int]:
+        forks = PidNamespaces()
+        return [forked_pid(forks), forked_pid(forks)]
+
+    assert alone(fork_two) == [1, 1]
+
+
+def test_the_parent_goes_on_forking_at_home():
+    def fork_at_home() -> bool:
+        forked_pid(PidNamespaces())
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(writer, str(os.getpid()).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return int(os.read(reader, 10)) == pid
+
+    assert alone(fork_at_home)
+
+
+def test_a_separate_process_shares_no_mounts_names_or_queues():
+    def separated() -> dict[str, str]:
+        separate()
+        return namespaces()
+
+    home = namespaces()
+    there = alone(separated)
+    assert all(there[name] != home[name] for name in home)
+
+
+def test_a_new_host_name_is_not_seen_outside():
+    def rename() -> str:
+        separate()
+        socket.sethostname("inside")
+        return socket.gethostname()
+
+    assert alone(rename) == "inside"
+    assert socket.gethostname() != "inside"
+
+
+def forked_pid(forks: PidNamespaces) -> int:
+    """Forks a child that says its own process id."""
+    reader, writer = os.pipe()
+
+    def say() -> NoReturn:
+        os.write(writer, str(os.getpid()).encode())
+        os._exit(0)
+
+    pid = forks.fork(say)
+    os.waitpid(pid, 0)
+    return int(os.read(reader, 10))
