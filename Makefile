@@ -30,7 +30,7 @@ unit: $(BIN)/.installed-test ## Run the tests that need no server
 lint: types ## Check style, formatting and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 types: $(BIN)/.installed-test $(BIN)/.installed-lint ## Check the types
 	$(BIN)/mypy
@@ -40,7 +40,7 @@ format: $(BIN)/.installed-lint ## Format the sources and mend what can be mended
 	$(BIN)/ruff format .
 
 docs: $(BIN)/.installed ## Write the generated parts of docs/ anew
-	$(BIN)/python scripts/docs.py
+	$(BIN)/python -m scripts.docs
 
 bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
 	@scripts/packages $(BENCH_PACKAGES)

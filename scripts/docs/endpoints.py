@@ -1,0 +1,50 @@
+"""The table of endpoints, from the description of the management API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, cast
+
+from martlet.control.api import create_app
+from martlet.control.control import Control
+from martlet.gateway.gateway import ADMINISTERED, OPEN_PATHS
+from scripts.docs import markdown
+from scripts.docs.markdown import code, described
+
+DESCRIPTION = "/openapi.json"
+HEALTH = "/health"
+
+
+def table() -> str:
+    """Returns the table of every endpoint, with the scope its key needs and what it does."""
+    rows = [
+        (code(f"{method} {path}"), _scope(path), described(meaning, f"{method} {path}"))
+        for path, method, meaning in (
+            *_operations(),
+            (DESCRIPTION, "GET", "Describes the API, as OpenAPI 3.1."),
+        )
+    ]
+    return markdown.table(("request", "scope", "meaning"), rows)
+
+
+def paths() -> list[str]:
+    """Returns the path of every endpoint: ``/functions/{name}``."""
+    return [*dict.fromkeys(path for path, _, _ in _operations()), DESCRIPTION]
+
+
+def _operations() -> Iterator[tuple[str, str, str]]:
+    for path, operations in _document()["paths"].items():
+        for method, operation in operations.items():
+            yield path, method.upper(), operation.get("description", "").split("\n\n")[0]
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return create_app(cast(Control, None)).openapi()  # to be described, it need not be there
+
+
+def _scope(path: str) -> str:
+    if path == HEALTH or path.encode() in OPEN_PATHS:
+        return ""
+    return "admin" if path.split("/")[1].encode() in ADMINISTERED else "manage"

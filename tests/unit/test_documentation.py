@@ -1,0 +1,70 @@
+"""The documents tell the truth: nothing is undocumented, nothing generated is stale, no link is dead."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from martlet.cli.manifest import manifest_of
+from martlet.config import Settings, validated
+from scripts.docs import endpoints
+from scripts.docs.__main__ import PARTS, ROOT, documents, renewed
+from scripts.docs.markdown import Undocumented, described
+
+GUIDES = [*documents(), *sorted(ROOT.glob("docs/decisions/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(path: Path) -> str:
+    """Returns a document's name for the report of a test."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", documents(), ids=name)
+def test_settings_commands_endpoints_errors_and_metrics_are_documented_as_they_are(document):
+    text = document.read_text()
+    assert renewed(text) == text, "stale: run `make docs`"
+
+
+def test_every_generated_part_stands_in_a_document():
+    text = "".join(document.read_text() for document in documents())
+    assert [part for part in PARTS if f"<!-- generated: {part} -->" not in text] == []
+
+
+def test_what_has_no_description_cannot_be_documented():
+    with pytest.raises(Undocumented, match=r"^system\.lanes has no description$"):
+        described("  \n ", "system.lanes")
+
+
+@pytest.mark.parametrize("path", endpoints.paths())
+def test_every_endpoint_has_an_example(path):
+    name_or_id = re.sub(r"\\\{\w+\\\}", r"[\\w@.-]+", re.escape(path))
+    pattern = re.compile(r"127\.0\.0\.1:8000" + name_or_id + r"(?=[\s\"?'])")
+    assert pattern.search((ROOT / "docs/api.md").read_text()), f"docs/api.md shows no request to {path}"
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=name)
+def test_links_lead_somewhere(document):
+    for target, anchor in LINK.findall(FENCE.sub("", document.read_text())):
+        path = (document.parent / target).resolve() if target else document
+        assert path.exists(), f"{target} does not exist"
+        if anchor:
+            assert anchor in anchors(path), f"{name(path)} has no heading #{anchor}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=name)
+def test_configuration_examples_are_valid(document):
+    for language, text in FENCE.findall(document.read_text()):
+        example = yaml.safe_load(text) if language == "yaml" else {}
+        if example.keys() & {"system", "functions"}:
+            validated(Settings, example)
+        elif "scrape_configs" not in example:
+            manifest_of(example, name(document))
+
+
+def anchors(document: Path) -> set[str]:
+    """Returns what links to the headings of a document look like."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
