@@ -1,0 +1,1 @@
+"""What Martlet tells about itself: counters, metrics, the history of invocations, its own log."""
