@@ -3,8 +3,10 @@
     MartletError                      500 internal
     ├── BadRequest                    400 bad_request
     │   ├── Invalid                   422 invalid              (names the field)
+    │   │   └── BuildFailed           422 build_failed         (with the build and its log)
     │   ├── BodyTooLarge              413 body_too_large
     │   ├── HeadTooLarge              431 head_too_large
+    │   ├── MethodNotAllowed          405 method_not_allowed
     │   └── RequestTimeout            408 request_timeout
     ├── Unauthenticated               401 unauthenticated
     ├── Forbidden                     403 forbidden
@@ -93,6 +95,18 @@ class Invalid(BadRequest):
     """A field of the request has a value that is not allowed; ``field`` names it."""
 
     code, status, title = "invalid", 422, "The request has an invalid value"
+
+
+class BuildFailed(Invalid):
+    """What was deployed does not build or load; ``extra`` has the build's id and log. What served before still does."""
+
+    code, title = "build_failed", "The deploy failed; what served before still does"
+
+
+class MethodNotAllowed(BadRequest):
+    """The resource is there and does not know this method."""
+
+    code, status, title = "method_not_allowed", 405, "The resource does not have this method"
 
 
 class BodyTooLarge(BadRequest):

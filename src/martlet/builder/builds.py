@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
@@ -30,16 +31,25 @@ class BuildLine(Frozen):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a deploy ended well: the revision that serves, and whether it did so before."""
+
+    revision: int
+    unchanged: bool = False
+
+
 class RunningBuild:
     """A build under way, as the work sees it.
 
     Attributes:
         build: what is known of it now.
         folder: a folder of its own, removed when it ends.
-        task: ends with the number of the revision that serves, or with the error that the deploy failed with.
+        slots: held by whoever does heavy work, so that not too many do at once.
+        task: ends with the outcome, or with the error that the deploy failed with.
     """
 
-    task: asyncio.Task[int]
+    task: asyncio.Task[Outcome]
 
     def __init__(self, build: Build, folder: Path, slots: asyncio.Semaphore) -> None:
         self.build = build
@@ -74,7 +84,7 @@ class RunningBuild:
         self.news = asyncio.Event()
 
 
-Work = Callable[[RunningBuild], Awaitable[int]]
+Work = Callable[[RunningBuild], Awaitable[Outcome]]
 
 
 class Builds:
@@ -112,21 +122,27 @@ class Builds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def begin(self, function: str, work: Work) -> RunningBuild:
+    def begin(self, function: str, work: Work) -> RunningBuild:
         """Starts a build, which goes on whether or not anybody waits for it.
 
         Args:
             function: what is deployed.
-            work: does it; returns the number of the revision that serves then.
+            work: does it.
         """
-        build = Build(id=f"b{secrets.token_hex(8)}", function=function, state=BuildState.PACKING, started=time())
+        build_id = f"b{secrets.token_hex(8)}"
+        build = Build(id=build_id, function=function, state=BuildState.PACKING, started=time())
         running = RunningBuild(build, self._folder / build.id, self._slots)
         self._known[build.id] = build
         self._running[build.id] = running
         running.task = asyncio.create_task(self._run(running, work))
         return running
 
-    def list(self, function: str | None = None) -> list[Build]:
+    def last(self, function: str) -> Build | None:
+        """Returns the newest build of a function that has ended."""
+        ended = (build for build in reversed(self._known.values()) if build.finished is not None)
+        return next((build for build in ended if build.function == function), None)
+
+    def recent(self, function: str | None = None) -> list[Build]:
         """Returns the builds, newest first, of one function or of all."""
         builds = [self.get(known) for known in reversed(self._known)]
         return [build for build in builds if function in (None, build.function)]
@@ -157,12 +173,12 @@ class Builds:
                 return
             await news.wait()
 
-    async def _run(self, running: RunningBuild, work: Work) -> int:
+    async def _run(self, running: RunningBuild, work: Work) -> Outcome:
         try:
             await self._registry.put_build(running.build)
-            revision = await work(running)
-            await self._end(running, BuildState.READY, revision=revision)
-            return revision
+            outcome = await work(running)
+            await self._end(running, BuildState.READY, revision=outcome.revision)
+            return outcome
         except MartletError as error:
             running.say(str(error))
             error.extra |= {"build": running.build.id, "log": [line.message for line in running.lines]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PASSED_ON = (
     "all_proxy",
     "no_proxy",
 )
-"""Variables of ours that a tool sees; besides these only those of its own (``UV_…``), by which operators set it up."""
+"""Variables of ours that a tool sees, besides its own (``UV_…``), by which operators set it up."""
 
 
 class CommandFailed(Exception):
@@ -43,7 +43,11 @@ def environment(own_prefix: str, more: Mapping[str, str]) -> dict[str, str]:
 
 
 async def run(
-    arguments: Sequence[str | Path], *, folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
+    arguments: Iterable[str | Path],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    on_line: Callable[[str], None],
 ) -> None:
     """Runs a tool in a process group of its own and returns when it has succeeded.
 
@@ -58,8 +62,10 @@ async def run(
     Raises:
         CommandFailed: it failed.
     """
+    program, *rest = arguments
     process = await asyncio.create_subprocess_exec(
-        *arguments,
+        program,
+        *rest,
         cwd=folder,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
@@ -76,7 +82,7 @@ async def run(
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if code != 0:
-        raise CommandFailed(Path(arguments[0]).name, code)
+        raise CommandFailed(Path(program).name, code)
 
 
 async def _relay(output: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:

@@ -1,13 +1,15 @@
-"""The packages that are stored, and which of them must stay: those of revisions, and those of deploys under way."""
+"""The packages that are stored, and which must stay: those of revisions and of deploys under way."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 
 from martlet.package.packing import PREFIX, Package
+from martlet.package.unpacking import unpack
 from martlet.storage.blobs import Blobs
 
 
@@ -30,8 +32,11 @@ class PackageStore:
             referenced: returns the digests that revisions name.
         """
         async with self._sweeping:
+            claimed = set(
+                self._claimed
+            )  # before revisions are asked: a deploy may write one and end meanwhile
             stored = set(await self._blobs.list(PREFIX))
-            unneeded = stored - await referenced() - set(self._claimed)
+            unneeded = stored - await referenced() - claimed
             for digest in unneeded:
                 await self._blobs.delete(PREFIX, digest)
             return len(unneeded)
@@ -46,10 +51,22 @@ class PackageStore:
         """Stores a package that has been claimed."""
         await self._blobs.put(PREFIX, package.digest, package.path)
 
+    async def unpack(self, digest: str, folder: Path) -> None:
+        """Unpacks a package that has been claimed into ``folder``, which is made."""
+        file = folder.with_name(f"{folder.name}.package")
+        await self._blobs.fetch(PREFIX, digest, file)
+        await asyncio.to_thread(_unpack, file, digest, folder)
+
     def give_up(self, digests: list[str]) -> None:
         """Ends claims."""
         self._claimed.subtract(digests)
         self._claimed += Counter()  # drops what nobody claims any more
+
+
+def _unpack(file: Path, digest: str, folder: Path) -> None:
+    folder.mkdir()
+    with file.open("rb") as package:
+        unpack(package, digest, folder)
 
 
 class Claim:

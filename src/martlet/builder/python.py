@@ -1,7 +1,7 @@
 """Python dependencies: resolved and installed by uv into a package of their own.
 
-Only wheels are installed, so nothing of what is downloaded runs while it is built. What is installed is named by the
-lock and the interpreter: the same lock is installed once.
+Only wheels are installed, so nothing of what is downloaded runs while it is built. What is installed is named
+by its lock and the interpreter: the same lock is installed once.
 """
 
 from __future__ import annotations
@@ -9,26 +9,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
 from uv import find_uv_bin
 
+from martlet.builder.builds import RunningBuild
 from martlet.builder.command import CommandFailed, environment, run
 from martlet.builder.packages import Claim
+from martlet.builder.requirements import requirements
 from martlet.errors import BuildFailed
 from martlet.package.packing import pack
 from martlet.package.rules import Limits
 
-FIELD = "config.dependencies"
 MOUNT = "/dependencies"
 """Where functions see their dependencies; compiled modules name their source there."""
 
-_IDENTITY = "import sys, sysconfig; print(sys.version, sys.implementation.cache_tag, sysconfig.get_platform())"
-
-OnLine = Callable[[str], None]
+_IDENTITY = "import sys, sysconfig; print(sys.version, sysconfig.get_platform())"
 
 
 class PythonBuilder:
@@ -41,78 +40,120 @@ class PythonBuilder:
     """
 
     def __init__(self, cache: Path, interpreter: Path, limits: Limits) -> None:
-        self._locks = cache / "locks"
+        self._records = cache / "installed"
         self._interpreter = interpreter
         self._limits = limits
         self._identity = ""
         wheels = {} if "UV_CACHE_DIR" in os.environ else {"UV_CACHE_DIR": str(cache / "uv")}
         self._environment = environment("UV_", {**wheels, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"})
-        self._locks.mkdir(parents=True, exist_ok=True)
+        self._records.mkdir(parents=True, exist_ok=True)
 
-    async def build(self, requirements: list[str], work: Path, claim: Claim, on_line: OnLine) -> str:
+    def wanted(self, configured: Iterable[str], code: Path) -> list[str]:
+        """Returns what a function needs, from its configuration or its code. Raises `Invalid`."""
+        return requirements(configured, code)
+
+    async def build(self, wanted: list[str], build: RunningBuild, claim: Claim, *, upgrade: bool) -> str:
         """Resolves, installs and stores; returns the digest of the package.
 
+        A function that asks for what it asked for before gets what it got then, at once.
+
         Args:
-            requirements: what to install, as `requirements.requirements` returns it.
-            work: a folder to work in.
+            wanted: what to install, as `wanted` returns it.
+            build: what this is a part of; told what is going on.
             claim: what the package is stored under.
-            on_line: told what is going on, line by line.
+            upgrade: whether to look for newer versions all the same.
 
         Raises:
-            BuildFailed: there is no such package, versions contradict each other, there is no wheel …; the lines say.
+            BuildFailed: there is no such package, or no wheel of it, or versions contradict each other.
             Invalid: what is installed is over the limits.
         """
-        on_line(f"resolving {', '.join(requirements)}")
-        lock = await self._lock(requirements, work, on_line)
-        record = self._locks / hashlib.sha256(f"{await self._interpreter_identity()}\n{lock}".encode()).hexdigest()
-        if record.exists() and await claim.has(digest := record.read_text()):
-            on_line("these versions are installed already")
+        await self._identify()
+        asked = self._record(build.build.function, *wanted)
+        if not upgrade and (digest := await self._installed(asked, claim)):
+            build.say("the dependencies are those of before")
             return digest
-        target = work / "dependencies"
-        await self._install(work, target, on_line)
-        package = await asyncio.to_thread(pack, target, work / "dependencies.tar.gz", self._limits)
-        await asyncio.to_thread(rmtree, target)
-        await claim.add(package)
-        finished = work / "record"
-        finished.write_text(package.digest)
-        finished.rename(record)
-        return package.digest
+        lock = await self._lock(wanted, build)
+        locked = self._record(lock)
+        digest = await self._installed(locked, claim) or await self._install(build, claim)
+        for record in (asked, locked):
+            finished = build.folder / "record"
+            finished.write_text(digest)
+            finished.rename(record)
+        return digest
 
-    async def _lock(self, requirements: list[str], work: Path, on_line: OnLine) -> str:
-        wanted, lock = work / "requirements.in", work / "requirements.lock"
-        wanted.write_text("".join(f"{line}\n" for line in requirements))
-        options = ["--output-file", lock, "--no-header", "--no-annotate", "--quiet"]
-        await self._uv(["compile", wanted, *options], work, on_line)
-        return lock.read_text()
-
-    async def _install(self, work: Path, target: Path, on_line: OnLine) -> None:
-        options = ["--requirements", work / "requirements.lock", "--target", target, "--no-deps"]
-        await self._uv(["install", *options], work, on_line)
-        (target / ".lock").unlink(missing_ok=True)
-        on_line("compiling")
-        # Hashed and never checked against the source: packages have no times, and functions cannot write.
-        compile_all = ["-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash"]
-        paths = ["-s", target, "-p", MOUNT, target]
-        with suppress(CommandFailed):  # a package may carry files for other versions of Python
-            await run(
-                [self._interpreter, "-I", *compile_all, *paths],
-                folder=work,
-                environment=self._environment,
-                on_line=on_line,
-            )
-
-    async def _uv(self, arguments: list[str | Path], work: Path, on_line: OnLine) -> None:
-        fixed = ["--python", self._interpreter, "--only-binary", ":all:", "--color", "never"]
-        command = [find_uv_bin(), "pip", *arguments, *fixed]
-        try:
-            await run(command, folder=work, environment=self._environment, on_line=on_line)
-        except CommandFailed:
-            raise BuildFailed("the dependencies cannot be installed; the log says why", field=FIELD) from None
-
-    async def _interpreter_identity(self) -> str:
+    async def _identify(self) -> None:
+        """Asks the interpreter, once, which version and platform it is."""
         if not self._identity:
             lines: list[str] = []
-            command = [self._interpreter, "-I", "-c", _IDENTITY]
-            await run(command, folder=self._locks, environment=self._environment, on_line=lines.append)
+            command: list[str | Path] = [self._interpreter, "-I", "-c", _IDENTITY]
+            await run(command, folder=self._records, environment=self._environment, on_line=lines.append)
             self._identity = " ".join(lines)
-        return self._identity
+
+    def _record(self, *named: str) -> Path:
+        """Returns the file that holds the digest of what was installed for this."""
+        return self._records / hashlib.sha256("\n".join([self._identity, *named]).encode()).hexdigest()
+
+    async def _installed(self, record: Path, claim: Claim) -> str | None:
+        digest = await asyncio.to_thread(_read, record)
+        return digest if digest is not None and await claim.has(digest) else None
+
+    async def _lock(self, wanted: list[str], build: RunningBuild) -> str:
+        build.say(f"resolving {', '.join(wanted)}")
+        source, lock = build.folder / "requirements.in", build.folder / "requirements.lock"
+        source.write_text("".join(f"{line}\n" for line in wanted))
+        options: list[str | Path] = ["--output-file", lock, "--no-header", "--no-annotate", "--quiet"]
+        await self._uv(["compile", source, *options], build)
+        return lock.read_text()
+
+    async def _install(self, build: RunningBuild, claim: Claim) -> str:
+        target, lock = build.folder / "dependencies", build.folder / "requirements.lock"
+        await self._uv(["install", "--requirements", lock, "--target", target, "--no-deps"], build)
+        (target / ".lock").unlink(missing_ok=True)
+        await self._compile(target, build)
+        package = await asyncio.to_thread(pack, target, build.folder / "dependencies.tar.gz", self._limits)
+        await asyncio.to_thread(rmtree, target)
+        await claim.add(package)
+        return package.digest
+
+    async def _compile(self, target: Path, build: RunningBuild) -> None:
+        """Compiles modules ahead of time: functions cannot write, so each start would compile them anew.
+
+        The results are never checked against their source, since files of a package have no times.
+        """
+        build.say("compiling")
+        options: list[str | Path] = [
+            "-q",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            "-s",
+            target,
+            "-p",
+            MOUNT,
+        ]
+        command = [self._interpreter, "-I", "-m", "compileall", *options, target]
+        with suppress(CommandFailed):  # a package may carry files for other versions of Python
+            await run(command, folder=build.folder, environment=self._environment, on_line=build.say)
+
+    async def _uv(self, arguments: list[str | Path], build: RunningBuild) -> None:
+        options: list[str | Path] = [
+            "--python",
+            self._interpreter,
+            "--only-binary",
+            ":all:",
+            "--color",
+            "never",
+        ]
+        command = [find_uv_bin(), "pip", *arguments, *options]
+        try:
+            await run(command, folder=build.folder, environment=self._environment, on_line=build.say)
+        except CommandFailed:
+            reason = "the dependencies cannot be installed; the build's log says why"
+            raise BuildFailed(reason, field="config.dependencies") from None
+
+
+def _read(record: Path) -> str | None:
+    try:
+        return record.read_text()
+    except FileNotFoundError:
+        return None

@@ -64,7 +64,9 @@ def _project(text: str) -> list[str]:
     try:
         dependencies = tomllib.loads(text).get("project", {}).get("dependencies", [])
     except (tomllib.TOMLDecodeError, AttributeError, RecursionError) as error:
-        raise Invalid(f"pyproject.toml in the code is not TOML with a [project] table: {error}", field="code") from None
+        raise Invalid(
+            f"pyproject.toml in the code is not TOML with a [project] table: {error}", field="code"
+        ) from None
     if not isinstance(dependencies, list) or not all(isinstance(line, str) for line in dependencies):
         raise Invalid("project.dependencies of pyproject.toml must be a list of strings", field="code")
     return dependencies

@@ -25,11 +25,14 @@ class Inline:
         try:
             content = self.code.encode()
         except UnicodeEncodeError:
-            raise refused("it has a character that is half of a surrogate pair, which UTF-8 cannot write") from None
+            raise refused("it has a character that UTF-8 cannot write (half a surrogate pair)") from None
         if len(content) > limits.bytes:
             raise refused("it is larger than system.max_package")
         (folder / file_name).write_bytes(content)
         return folder
+
+    def discard(self) -> None:
+        """There is nothing to discard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class Archive:
         """Unpacks it and returns the folder to pack. Raises `Invalid`."""
         unpack_archive(self.path, folder, limits)
         return sole_folder(folder)
+
+    def discard(self) -> None:
+        """Deletes the upload."""
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,9 @@ class Local:
             return Inline(self.path.read_text()).stage(folder, file_name, limits)
         except (OSError, UnicodeDecodeError) as error:
             raise refused(f"{self.path} cannot be read: {error}") from None
+
+    def discard(self) -> None:
+        """The file stays: it is the operator's."""
 
 
 Source = Inline | Archive | Local

@@ -27,17 +27,14 @@ _INSTANCES = TypeAdapter(list[InstanceView])
 _INVOCATIONS = TypeAdapter(list[InvocationView])
 
 
-class LaneProblem(MartletError):
-    """A lane answered with a problem; ``document`` is what it said."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        super().__init__(str(document.get("detail", "")))
-        self.document = document
+_KNOWN_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "request_id", "field"})
 
 
 class Lanes:
-    """All lanes together. A lane that does not answer is restarting: it will read the store anew, so what it would
-    have been told is not lost, and it has no instances.
+    """All lanes together.
+
+    A lane that does not answer is restarting: it will read the store anew, so what it would have been told is
+    not lost, and it has no instances.
 
     Args:
         sockets: the private socket of each lane.
@@ -45,7 +42,7 @@ class Lanes:
     """
 
     def __init__(self, sockets: Sequence[Path], load_timeout: float) -> None:
-        self._sockets = list(sockets)
+        self.sockets = list(sockets)
         self._load_timeout = load_timeout + LOAD_MARGIN
 
     async def sync(self, revision: int) -> None:
@@ -56,16 +53,113 @@ class Lanes:
         """Starts an instance of a revision and keeps it; returns ``{"mode", "load_ms", "log"}``.
 
         Raises:
-            LaneProblem: the code does not load, or there is no room.
+            FunctionLoadFailed: the code does not load; ``extra`` says more.
+            NoCapacity: there is no room to try.
             Unavailable: no lane answers.
         """
         document = revision.model_dump(mode="json")
-        for socket in self._sockets:
+        for socket in self.sockets:
             try:
-                answer = await self._ask(socket, "POST", "/_node/load", document, timeout=self._load_timeout)
+                status, body = await fetch(
+                    socket, "POST", "/_node/load", document, timeout=self._load_timeout
+                )
             except FetchError as error:
                 log.warning("lane_unreachable", lane=socket.stem, error=str(error))
-            else:
-                loaded: dict[str, Any] = orjson.loads(answer)
-                return loaded
+                continue
+            loaded: dict[str, Any] = orjson.loads(body)
+            if status != 200:
+                raise _error(loaded)
+            return loaded
         raise Unavailable("no lane answers; they may be restarting")
+
+    async def health(self) -> dict[str, dict[str, Any] | None]:
+        """Returns what each lane says of itself, by its name; None where it does not answer."""
+        answers = await asyncio.gather(
+            *(self._ask(socket, "GET", "/_node/health") for socket in self.sockets)
+        )
+        return {
+            socket.stem: None if answer is None else orjson.loads(answer)
+            for socket, answer in zip(self.sockets, answers, strict=True)
+        }
+
+    async def instances(self) -> list[InstanceView]:
+        """Returns the living instances, the oldest first."""
+        answers = await self._ask_all("GET", "/_node/instances")
+        views = [view for answer in answers for view in _INSTANCES.validate_json(answer)]
+        return sorted(views, key=lambda view: view.created)
+
+    async def stop(self, instance: str) -> None:
+        """Ends an instance, after what it runs. Raises `NotFound`."""
+        target = f"/_node/instances/{quote(instance, safe='')}"
+        stopping = (fetch(socket, "DELETE", target, timeout=self._load_timeout) for socket in self.sockets)
+        answers = await asyncio.gather(*stopping, return_exceptions=True)
+        if not any(isinstance(answer, tuple) and answer[0] == 204 for answer in answers):
+            raise NotFound(f"there is no instance {instance!r}")
+
+    async def stats(self) -> list[dict[str, Any]]:
+        """Returns the counters of each living lane."""
+        return [orjson.loads(answer) for answer in await self._ask_all("GET", "/_node/stats")]
+
+    async def invocations(self, function: str, limit: int) -> list[InvocationView]:
+        """Returns the latest invocations of a function, newest first."""
+        answers = await self._ask_all("GET", f"/_node/invocations/{function}?limit={limit}")
+        views = [view for answer in answers for view in _INVOCATIONS.validate_json(answer)]
+        return sorted(views, key=lambda view: view.started, reverse=True)[:limit]
+
+    async def forget(self, function: str) -> None:
+        """Deletes the logs, history and counters of a function."""
+        await self._ask_all("DELETE", f"/_node/functions/{function}")
+
+    async def logs(self, function: str, tail: int) -> list[LogLine]:
+        """Returns the last lines that a function wrote, in the order of time."""
+        answers = await self._ask_all("GET", f"/_node/logs/{function}?tail={tail}")
+        lines = [LogLine.model_validate_json(line) for answer in answers for line in answer.splitlines()]
+        return sorted(lines, key=lambda line: line.time)[-tail:] if tail else []
+
+    async def follow(
+        self, lane: Path, function: str, tail: int, since: float | None
+    ) -> AsyncIterator[LogLine]:
+        """Yields the last ``tail`` lines of a function on one lane, and those to come, until the lane ends.
+
+        Args:
+            lane: its socket.
+            function: whose lines.
+            tail: how many of the past.
+            since: only lines later than this, in seconds since the epoch.
+
+        Raises:
+            httpx2.TransportError: the lane does not answer, or went away.
+        """
+        query: dict[str, Any] = {"tail": tail, "follow": 1}
+        if since is not None:
+            query["since"] = since
+        transport = httpx2.AsyncHTTPTransport(uds=str(lane), verify=False)
+        async with (
+            httpx2.AsyncClient(transport=transport, timeout=None) as client,
+            client.stream("GET", f"http://lane/_node/logs/{function}?{urlencode(query)}") as answer,
+        ):
+            async for line in answer.aiter_lines():
+                yield LogLine.model_validate_json(line)
+
+    async def _ask_all(self, method: str, target: str, document: Any = None) -> list[bytes]:
+        """Returns the answers of the lanes that gave one."""
+        asking = (self._ask(socket, method, target, document) for socket in self.sockets)
+        return [answer for answer in await asyncio.gather(*asking) if answer is not None]
+
+    async def _ask(self, socket: Path, method: str, target: str, document: Any = None) -> bytes | None:
+        try:
+            status, body = await fetch(socket, method, target, document, timeout=ASK_TIMEOUT)
+        except FetchError as error:
+            log.warning("lane_unreachable", lane=socket.stem, error=str(error))
+            return None
+        if status >= 400:
+            log.error("lane_refused", lane=socket.stem, target=target, status=status, answer=body[:500])
+            return None
+        return body
+
+
+def _error(problem: dict[str, Any]) -> MartletError:
+    """Returns the error that a lane's problem document describes."""
+    kind = next((kind for kind in every_error() if kind.code == problem.get("code")), MartletError)
+    extra = {name: value for name, value in problem.items() if name not in _KNOWN_MEMBERS}
+    return kind(str(problem.get("detail") or ""), field=problem.get("field"), extra=extra)

@@ -86,7 +86,9 @@ class _Bounded:
         data = self._stream.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise refused("the archive unpacks to more than its files can need, or to over system.max_package")
+            raise refused(
+                "the archive unpacks to more than its files can need, or to over system.max_package"
+            )
         return data
 
 
@@ -140,6 +142,8 @@ def _check_entry_count(file: BinaryIO, limits: Limits) -> None:
     while directory[offset : offset + 4] == _DIRECTORY_ENTRY and offset + 46 <= length:
         entries += 1
         if entries > limits.entries:
-            raise refused(f"the zip has over {limits.entries} entries; leave out what the function does not need")
+            raise refused(
+                f"the zip has over {limits.entries} entries; leave out what the function does not need"
+            )
         offset += 46 + sum(struct.unpack_from("<HHH", directory, offset + 28))
     file.seek(0)

@@ -67,7 +67,11 @@ def _rule(pattern: str) -> tuple[re.Pattern[str], bool, bool]:
     body = body.rstrip("/")
     anchored = "/" in body
     expression = _expression(body.lstrip("/"))
-    return re.compile(expression if anchored else f"(?:.*/)?{expression}"), body == pattern.rstrip("/"), folders_only
+    return (
+        re.compile(expression if anchored else f"(?:.*/)?{expression}"),
+        body == pattern.rstrip("/"),
+        folders_only,
+    )
 
 
 def _expression(pattern: str) -> str:

@@ -72,7 +72,9 @@ class _Writer:
         self._file.write(data)
 
 
-def _entries(folder: Path, ignore: Ignore | None, tally: Tally, below: str = "") -> Iterator[tuple[str, Kind]]:
+def _entries(
+    folder: Path, ignore: Ignore | None, tally: Tally, below: str = ""
+) -> Iterator[tuple[str, Kind]]:
     for entry in os.scandir(folder / below):
         path = safe_path(f"{below}/{entry.name}" if below else f"./{entry.name}")
         kind = _kind(entry, path)

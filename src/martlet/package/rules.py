@@ -79,7 +79,9 @@ def safe_path(name: str) -> str:
         raise refused(f"{shown(name)} lies more than {DEEPEST} folders deep")
     path = "/".join(parts)
     if len(path.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in parts):
-        raise refused(f"{shown(name)} is too long: a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH}")
+        raise refused(
+            f"{shown(name)} is too long: a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH}"
+        )
     return path
 
 

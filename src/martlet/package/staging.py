@@ -15,7 +15,7 @@ CHUNK = 1024 * 1024
 class Readable(Protocol):
     """Where the bytes of a file come from."""
 
-    def read(self, size: int = ..., /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Returns at most ``size`` bytes, ``b""`` at the end."""
 
 
@@ -52,7 +52,9 @@ class Staging:
         """Adds a file that is a hard link in the archive: a copy of the earlier file ``of``."""
         source = safe_path(of)
         if self._kinds.get(source) != "file":
-            raise refused(f"{shown(name)} is a hard link to {shown(of)}, which is no earlier file of the archive")
+            raise refused(
+                f"{shown(name)} is a hard link to {shown(of)}, which is no earlier file of the archive"
+            )
         with (self.folder / source).open("rb") as content:
             self.add_file(name, content, executable=bool(os.fstat(content.fileno()).st_mode & 0o100))
 
@@ -65,7 +67,9 @@ class Staging:
         """Makes the links."""
         for path, target in self._links.items():
             if not target or "\0" in target or len(target) > 4000:
-                raise refused(f"the link {shown(path)} has a target that cannot be followed ({shown(target)})")
+                raise refused(
+                    f"the link {shown(path)} has a target that cannot be followed ({shown(target)})"
+                )
             os.symlink(target, self.folder / path)
 
     def _place(self, name: str, kind: str) -> Path:

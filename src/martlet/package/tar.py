@@ -58,7 +58,7 @@ class Content:
         self._left = size
         self._padding = -size % BLOCK
 
-    def read(self, size: int = CHUNK, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Returns up to ``size`` bytes. Raises `Invalid` where the archive ends too early."""
         data = self._stream.read(min(size, self._left))
         if not data and size and self._left:
@@ -113,7 +113,7 @@ def _member(stream: Readable, block: bytes) -> Member:
         if size > _LONGEST_HEADER:
             raise refused("the archive has a header that is too long")
         content = Content(stream, size)
-        data = b"".join(iter(content.read, b""))
+        data = _exactly(content, size)
         content.skip()
         if kind == b"x":
             given |= _pax(data)
@@ -127,9 +127,11 @@ def _entry(stream: Readable, block: bytes, kind: bytes, size: int, given: dict[s
     prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
     name = given.get("path") or f"{prefix}/{_text(block[:100])}".removeprefix("" if prefix else "/")
     if kind in _REFUSED or any(key.startswith("GNU.sparse") for key in given):
-        raise refused(f"{shown(name)} is {_REFUSED.get(kind, 'a sparse file')}; only files, folders and links may be")
+        raise refused(
+            f"{shown(name)} is {_REFUSED.get(kind, 'a sparse file')}; only files, folders and links may be"
+        )
     if kind not in _KINDS:
-        raise refused(f"{shown(name)} is of an unknown kind ({ascii(kind.decode('latin-1'))})")
+        raise refused(f"{shown(name)} is of an unknown kind ({kind.decode('latin-1')!a})")
     found = _KINDS[kind]
     if found is Kind.FILE and name.endswith("/"):
         found = Kind.FOLDER

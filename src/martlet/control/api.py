@@ -1,0 +1,108 @@
+"""The management API as one application; each resource has a module of its own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from martlet import __version__
+from martlet.control import (
+    aliases,
+    builds,
+    functions,
+    instances,
+    invocations,
+    keys,
+    logs,
+    nodes,
+    problems,
+    revisions,
+    runtimes,
+    stats,
+    system,
+)
+from martlet.control.control import Control
+from martlet.control.upload import ChangeBody, FunctionBody
+from martlet.model import FunctionConfig, LogLine
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+RESOURCES = (
+    functions,
+    revisions,
+    aliases,
+    logs,
+    invocations,
+    builds,
+    stats,
+    instances,
+    nodes,
+    runtimes,
+    keys,
+    system,
+)
+
+
+def create_app(control: Control) -> FastAPI:
+    """Returns the application that serves a control, which the caller opens and closes."""
+    app = FastAPI(title="Martlet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.control = control
+    problems.install(app)
+    for resource in RESOURCES:
+        app.include_router(resource.router)
+    app.add_middleware(RequestId)
+    app.openapi = lambda: _description(app)  # type: ignore[method-assign]
+    return app
+
+
+class RequestId:
+    """Gives each request the id that the gateway gave it, or a new one, and repeats it in the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _description(app: FastAPI) -> dict[str, Any]:
+    """Returns the OpenAPI description, with what FastAPI cannot see: problems, and bodies read by hand."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description="Deploy functions, and look after them. Errors are problem documents (RFC 9457).",
+            routes=app.routes,
+        )
+        template = "#/components/schemas/{model}"
+        models = (problems.Problem, FunctionBody, ChangeBody, FunctionConfig, LogLine)
+        _, definitions = models_json_schema(
+            [(model, "validation") for model in models], ref_template=template
+        )
+        schemas = document["components"]["schemas"]
+        for name, schema in definitions["$defs"].items():
+            schemas.setdefault(name, schema)
+        for body in (FunctionBody, ChangeBody):
+            schemas[body.__name__]["properties"]["config"] = {"$ref": template.format(model="FunctionConfig")}
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,52 @@
+"""``/builds``: deploys under way and done, and what they said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from martlet.builder.builds import BuildLine
+from martlet.control.caller import Caller, Who
+from martlet.control.control import Control
+from martlet.control.events import event_stream, events_response
+from martlet.control.parameters import OF_FUNCTION, Id, Platform
+from martlet.errors import NotFound
+from martlet.model import FUNCTION_NAME, Build
+
+router = APIRouter(tags=["builds"])
+
+
+@router.get("/builds", responses=OF_FUNCTION)
+async def list_builds(
+    platform: Platform,
+    who: Who,
+    function: Annotated[
+        str | None, Query(pattern=FUNCTION_NAME, description="Only those of this function.")
+    ] = None,
+) -> list[Build]:
+    """Lists the builds that are remembered, newest first."""
+    return [build for build in platform.builds.recent(function) if who.sees(build.function)]
+
+
+@router.get("/builds/{id}", responses=OF_FUNCTION)
+async def get_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A002 - the name people see
+    """Describes one build."""
+    return _find(platform, who, id)
+
+
+@router.get(
+    "/builds/{id}/logs",
+    response_class=Response,
+    responses=OF_FUNCTION | events_response(BuildLine, "What the build says, until it has ended."),
+)
+async def follow_build(platform: Platform, who: Who, id: Id) -> Response:  # noqa: A002
+    """Sends the lines of a build's log as events, and those to come until it has ended."""
+    return event_stream(platform.builds.follow(_find(platform, who, id).id))
+
+
+def _find(platform: Control, who: Caller, build_id: str) -> Build:
+    build = platform.builds.get(build_id)
+    if not who.sees(build.function):
+        raise NotFound(f"there is no build {build_id!r}")
+    return build

@@ -1,0 +1,57 @@
+"""What a configuration becomes when keys of it are changed, and whether this platform can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from martlet.config import SystemSettings, validated
+from martlet.errors import Invalid
+from martlet.model import ExecutionMode, FunctionConfig
+from martlet.runtimes.catalogue import Catalogue, Runtime
+
+
+class Configuration:
+    """Makes the configurations of functions.
+
+    Args:
+        settings: of the platform: the default of ``execution_mode``.
+        catalogue: the runtimes there are.
+        modes: the rungs that the lanes have.
+    """
+
+    def __init__(
+        self, settings: SystemSettings, catalogue: Catalogue, modes: frozenset[ExecutionMode]
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._modes = modes
+
+    def changed(self, before: FunctionConfig | None, changes: Mapping[str, Any]) -> FunctionConfig:
+        """Returns ``before`` (None: the defaults) with some keys changed.
+
+        Raises:
+            Invalid: a key is unknown, a value is not allowed, or this platform runs no such function.
+        """
+        if before is not None:
+            given = before.model_dump(mode="json")
+        else:
+            given = {"execution_mode": self._settings.default_mode, "runtime": self._default_runtime()}
+        config = validated(FunctionConfig, {**given, **changes}, "config")
+        if config.execution_mode not in self._modes:
+            known = ", ".join(sorted(self._modes))
+            raise Invalid(
+                f"config.execution_mode: this platform runs {known}, not {config.execution_mode}",
+                field="config.execution_mode",
+            )
+        return config.model_copy(update={"runtime": self.runtime(config).name})
+
+    def runtime(self, config: FunctionConfig) -> Runtime:
+        """Returns the runtime that a configuration names. Raises `Invalid` where there is none."""
+        return self._catalogue.resolve(config.runtime)
+
+    def _default_runtime(self) -> str:
+        """Returns the name in the model where this machine has it, or else what it has of that language."""
+        names = {name for runtime in self._catalogue.available() for name in runtime.names}
+        default: str = FunctionConfig.model_fields["runtime"].default
+        return default if default in names else default.rstrip("0123456789.")

@@ -1,0 +1,263 @@
+"""Deploys: every change of what a function runs, from what was sent to a revision that serves.
+
+A deploy packs the code, builds its dependencies, starts one instance to see that it loads, writes the revision
+and then lets the function point at it. Until that last write nothing has changed for anybody, so a deploy that
+fails, or is cut off at any point, leaves behind at most what `Garbage` removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from time import time
+from typing import Any
+
+from martlet.builder.builds import Builds, Outcome, RunningBuild
+from martlet.builder.packages import Claim, PackageStore
+from martlet.builder.python import PythonBuilder
+from martlet.builder.source import Source, make_package
+from martlet.config import SystemSettings
+from martlet.control.configuration import Configuration
+from martlet.control.garbage import Garbage
+from martlet.control.lanes import Lanes
+from martlet.control.publishing import Current, Publishing
+from martlet.errors import BuildFailed, Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
+from martlet.model import BuildState, FunctionConfig, FunctionName, Revision
+from martlet.package.rules import Limits
+
+
+class Expect(Enum):
+    """What a deploy assumes of its function."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+    EITHER = "either"
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """What somebody asks for.
+
+    Attributes:
+        name: the function.
+        source: its code; None leaves it as it is.
+        config: keys of its configuration.
+        expect: whether the function must exist.
+        replace: the keys that ``config`` does not have get their defaults, rather than stay as they are.
+        upgrade: look for newer versions of the dependencies.
+    """
+
+    name: FunctionName
+    source: Source | None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    expect: Expect = Expect.EITHER
+    replace: bool = False
+    upgrade: bool = False
+
+    def config_before(self, current: Current | None) -> FunctionConfig | None:
+        """Returns the configuration that ``config`` changes; None: the defaults."""
+        return None if current is None or self.replace else current.revision.config
+
+
+class Deployments:
+    """See the module.
+
+    Args:
+        settings: of the platform: limits of packages and builds.
+        configuration: makes configurations.
+        publishing: writes what functions point at.
+        lanes: tries revisions.
+        packages: keeps packages.
+        builds: runs deploys and remembers them.
+        builders: by language, what builds dependencies.
+        garbage: removes what is not needed any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SystemSettings,
+        configuration: Configuration,
+        publishing: Publishing,
+        lanes: Lanes,
+        packages: PackageStore,
+        builds: Builds,
+        builders: Mapping[str, PythonBuilder],
+        garbage: Garbage,
+    ) -> None:
+        self._settings = settings
+        self._limits = Limits(bytes=settings.max_package, entries=settings.max_package_files)
+        self._configuration = configuration
+        self._publishing = publishing
+        self._lanes = lanes
+        self._packages = packages
+        self._builds = builds
+        self._builders = builders
+        self._garbage = garbage
+
+    async def begin(self, deploy: Deploy) -> RunningBuild:
+        """Starts a deploy and returns the build that it is; ``task`` of that ends when the deploy has.
+
+        The source belongs to the deploy from now on: it discards it.
+
+        Raises:
+            Invalid: the configuration is not allowed, or there is no code.
+            Conflict: the function exists already.
+            FunctionNotFound: it does not exist.
+        """
+        try:
+            self._plan(deploy, await self._publishing.current(deploy.name))
+        except BaseException:
+            discard(deploy)
+            raise
+        return self._builds.begin(deploy.name, partial(self._run, deploy))
+
+    async def rollback(self, name: str, number: int) -> None:
+        """Makes an older revision the one that serves, once it has shown that it still loads.
+
+        Raises:
+            FunctionNotFound: there is no such function or revision.
+            FunctionLoadFailed: it does not load; what serves still does.
+        """
+        async with self._publishing.lock(name):
+            current = await self._publishing.serving(name)
+            revision = await self._publishing.revision(name, number)
+            if number != current.revision.number:
+                await self._lanes.load(revision)
+                await self._publishing.point(current, number)
+
+    async def delete(self, name: str) -> None:
+        """Deletes a function and everything of it. Raises `FunctionNotFound`."""
+        async with self._publishing.lock(name):
+            await self._publishing.withdraw(name)
+        self._garbage.sweep_soon()
+
+    def _plan(self, deploy: Deploy, current: Current | None) -> FunctionConfig:
+        """Returns the configuration that is deployed, having checked what can be without building."""
+        if current is None:
+            if deploy.expect is Expect.PRESENT:
+                raise FunctionNotFound(f"there is no function {deploy.name!r}")
+            if deploy.source is None:
+                raise Invalid("code: a new function needs code", field="code")
+        elif deploy.expect is Expect.ABSENT:
+            raise Conflict(
+                f"there is a function {deploy.name!r} already; PUT /functions/{deploy.name} changes it"
+            )
+        return self._configuration.changed(deploy.config_before(current), deploy.config)
+
+    async def _run(self, deploy: Deploy, build: RunningBuild) -> Outcome:
+        try:
+            async with self._publishing.lock(deploy.name):
+                with self._packages.claim() as claim:
+                    return await self._deploy(deploy, build, claim)
+        finally:
+            discard(deploy)
+
+    async def _deploy(self, deploy: Deploy, build: RunningBuild, claim: Claim) -> Outcome:
+        current = await self._publishing.current(deploy.name)
+        config = self._plan(deploy, current)
+        code, folder = await self._pack(deploy, config, build, claim, current)
+        dependencies = await self._dependencies(deploy, config, build, claim, current, folder)
+        before = None if current is None else current.revision
+        if before is not None and (before.code, before.dependencies, before.config) == (
+            code,
+            dependencies,
+            config,
+        ):
+            build.say(f"{before.id} is the same and serves already")
+            return Outcome(before.number, unchanged=True)
+        number, current = await self._publishing.reserve(deploy.name, current)
+        revision = Revision(
+            function=deploy.name,
+            number=number,
+            config=config,
+            code=code,
+            dependencies=dependencies,
+            created=time(),
+        )
+        await self._try(revision, build)
+        await self._publishing.publish(revision, current)
+        build.say(f"{revision.id} serves")
+        await self._garbage.prune(deploy.name)
+        return Outcome(number)
+
+    async def _pack(
+        self,
+        deploy: Deploy,
+        config: FunctionConfig,
+        build: RunningBuild,
+        claim: Claim,
+        current: Current | None,
+    ) -> tuple[str, Path | None]:
+        """Stores the code; returns its digest, and the folder it lies in where it was sent."""
+        if deploy.source is None:
+            assert current is not None, "a new function has code"
+            await claim.has(current.revision.code)
+            return current.revision.code, None
+        file_name = self._configuration.runtime(config).description.inline_file
+        package, folder = await asyncio.to_thread(
+            make_package, deploy.source, build.folder, file_name, self._limits
+        )
+        build.say(f"packed {package.entries} entries, {package.bytes} bytes")
+        await claim.add(package)
+        return package.digest, folder
+
+    async def _dependencies(
+        self,
+        deploy: Deploy,
+        config: FunctionConfig,
+        build: RunningBuild,
+        claim: Claim,
+        current: Current | None,
+        folder: Path | None,
+    ) -> str | None:
+        """Builds what the function needs; returns the digest of that package."""
+        if folder is None:
+            assert current is not None, "a new function has code"
+            before = current.revision
+            if config.dependencies == before.config.dependencies and not deploy.upgrade:
+                if before.dependencies is not None:
+                    await claim.has(before.dependencies)
+                return before.dependencies
+            folder = build.folder / "code"
+            await self._packages.unpack(before.code, folder)
+        builder = self._builders[self._configuration.runtime(config).description.name]
+        wanted = builder.wanted(config.dependencies, folder)
+        if not wanted:
+            return None
+        build.enter(BuildState.BUILDING)
+        if build.slots.locked():
+            build.say("waiting for other builds to end")
+        async with build.slots:
+            try:
+                async with asyncio.timeout(self._settings.build_timeout):
+                    return await builder.build(wanted, build, claim, upgrade=deploy.upgrade)
+            except TimeoutError:
+                raise BuildFailed(
+                    f"the dependencies took over {self._settings.build_timeout:g} s to install "
+                    "(system.build_timeout)",
+                    field="config.dependencies",
+                ) from None
+
+    async def _try(self, revision: Revision, build: RunningBuild) -> None:
+        """Starts an instance of a revision that nothing points at yet."""
+        build.enter(BuildState.LOADING)
+        build.say(f"loading {revision.id}")
+        try:
+            loaded = await self._lanes.load(revision)
+        except FunctionLoadFailed as error:
+            traceback = str(error.extra.pop("traceback", ""))
+            for line in traceback.splitlines()[1:]:  # without the line that says that this is a traceback
+                build.say(line)
+            raise
+        build.say(f"loaded in {loaded['load_ms']:.1f} ms, runs as {loaded['mode']}")
+
+
+def discard(deploy: Deploy) -> None:
+    """Deletes what was uploaded for a deploy that will not begin, or has ended."""
+    if deploy.source is not None:
+        deploy.source.discard()

@@ -1,0 +1,95 @@
+"""Removing what nothing needs: old revisions, their packages, and what deploys that were cut off have left."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from martlet.builder.packages import PackageStore
+from martlet.control.publishing import Publishing
+from martlet.model import Revision
+from martlet.storage.blobs import BlobError
+from martlet.storage.registry import Registry, RegistryView
+from martlet.storage.store import Store, StoreError
+
+log = structlog.get_logger()
+
+
+class Garbage:
+    """See the module.
+
+    Args:
+        store: the store.
+        registry: the store as models.
+        view: the store in memory.
+        publishing: deletes revisions.
+        packages: deletes packages.
+        revisions_kept: revisions that a function keeps besides those that something points at.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        view: RegistryView,
+        publishing: Publishing,
+        packages: PackageStore,
+        revisions_kept: int,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._view = view
+        self._publishing = publishing
+        self._packages = packages
+        self._kept = revisions_kept
+        self._sweep: asyncio.Task[None] | None = None
+
+    async def recover(self) -> None:
+        """Removes revisions and aliases without a function: what a process that was killed did not finish."""
+        for function, number in list(self._view.revisions):
+            if function not in self._view.functions:
+                await self._registry.delete_revision(function, number)
+        for function, aliases in list(self._view.aliases.items()):
+            if function not in self._view.functions:
+                for alias in list(aliases):
+                    await self._registry.delete_alias(function, alias)
+        self.sweep_soon()
+
+    async def prune(self, name: str) -> None:
+        """Deletes the oldest revisions of a function, beyond those that are kept. Its lock must be held."""
+        revisions = await self._registry.list_revisions(name)
+        aliases = await self._registry.list_aliases(name)
+        pointed_at = {number for alias in aliases for number in alias.weights}
+        pointed_at.add((await self._registry.get_function(name)).latest)
+        old = [revision for revision in revisions[: -self._kept] if revision.number not in pointed_at]
+        await self._publishing.drop(old)
+        self.sweep_soon()
+
+    def sweep_soon(self) -> None:
+        """Deletes the packages that nothing needs, in the background."""
+        if self._sweep is None or self._sweep.done():
+            self._sweep = asyncio.create_task(self._sweep_packages())
+
+    async def close(self) -> None:
+        """Stops what goes on in the background."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            await asyncio.gather(self._sweep, return_exceptions=True)
+
+    async def _sweep_packages(self) -> None:
+        try:
+            count = await self._packages.sweep(self._referenced)
+        except (BlobError, StoreError) as error:
+            log.warning("packages_not_swept", error=str(error))
+        else:
+            if count:
+                log.info("packages_swept", count=count)
+
+    async def _referenced(self) -> set[str]:
+        await self._view.catch_up(await self._store.revision())
+        return {digest for revision in self._view.revisions.values() for digest in _packages_of(revision)}
+
+
+def _packages_of(revision: Revision) -> list[str]:
+    return [revision.code] if revision.dependencies is None else [revision.code, revision.dependencies]

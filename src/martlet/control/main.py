@@ -1,0 +1,89 @@
+"""The control process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from martlet.config import Settings
+from martlet.control.api import create_app
+from martlet.control.control import Control
+from martlet.control.lanes import Lanes
+from martlet.runtimes.catalogue import Catalogue
+from martlet.storage.blobs import Blobs
+from martlet.storage.sqlite import SqliteStore
+
+log = structlog.get_logger()
+
+SOCKET = "control.sock"
+DRAIN = 5
+"""Seconds that requests under way may take when control is told to stop."""
+
+
+async def run_control(settings: Settings) -> None:
+    """Serves the management API on ``control.sock`` of the run directory until SIGTERM."""
+    data, run = settings.system.function_storage_path, settings.run_directory
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await SqliteStore.open(data / "martlet.db")
+    lanes = Lanes(
+        [run / f"lane-{number}.sock" for number in range(settings.lane_count)],
+        settings.system.cold_start_timeout,
+    )
+    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, Catalogue.load())
+    try:
+        await control.open()
+        tempfile.tempdir = str(control.uploads)  # forms are spooled there: /tmp may be memory
+        await _serve(control, run / SOCKET)
+    finally:
+        await control.close()
+        await store.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run_control`: uvicorn would raise them anew, before the store is closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+async def _serve(control: Control, path: Path) -> None:
+    config = uvicorn.Config(
+        create_app(control),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=DRAIN,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    log.info("control_ready", socket=str(path))
+    await server.serve([_listener(path)])
+
+
+def _listener(path: Path) -> socket.socket:
+    """Listens on a unix socket that is this user's only, from its first moment."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener

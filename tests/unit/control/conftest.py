@@ -1,0 +1,229 @@
+"""The management API over a store in memory, packages on disk, and lanes that are small real servers."""
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from martlet.config import Settings
+from martlet.control.api import create_app
+from martlet.control.control import Control
+from martlet.control.lanes import Lanes
+from martlet.runtimes.catalogue import Catalogue
+from martlet.storage.blobs import Blobs
+from martlet.storage.memory import MemoryStore
+from martlet.storage.registry import RegistryView
+from martlet.storage.store import Store
+from martlet.telemetry.stats import LaneStats
+
+HANDLER = "def handle(request):\n    return {'hello': 'world'}\n"
+
+
+class FakeLane:
+    """A lane that answers what control asks, on a unix socket, and remembers what it was asked.
+
+    Attributes:
+        loaded: the revisions that it was asked to load.
+        refuse: the problem that the next loads are answered with.
+        hold: loads wait for this.
+        instances, invocations, lines: what it says it has.
+    """
+
+    def __init__(self, socket: Path, number: int) -> None:
+        self.socket = socket
+        self.name = f"lane-{number}"
+        self.loaded: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, str]] = []
+        self.synced: list[int] = []
+        self.refuse: dict[str, Any] | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.loading = asyncio.Event()
+        self.instances: list[dict[str, Any]] = []
+        self.invocations: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.stats = LaneStats()
+        self.news = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.socket)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for task in self._serving:
+                task.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+            await self._server.wait_closed()
+            self._server = None
+            self.socket.unlink(missing_ok=True)
+
+    def say(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        self.news.set()
+        self.news = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            method, target, _ = head.split(" ", 2)
+            lengths = [
+                line.split(":")[1] for line in head.lower().splitlines() if line.startswith("content-length:")
+            ]
+            body = await reader.readexactly(int(lengths[0])) if lengths else b""
+            self.asked.append((method, target))
+            path, _, query = target.partition("?")
+            _, _, noun, *rest = path.split("/")
+            if noun == "logs":
+                await self._logs(writer, dict(pair.split("=") for pair in query.split("&")))
+                return
+            status, answer = await self._answer(method, noun, rest, orjson.loads(body) if body else None)
+            content = b"" if answer is None else orjson.dumps(answer)
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(content), content))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._serving.discard(task)
+            writer.close()
+
+    async def _answer(self, method: str, noun: str, rest: list[str], document: Any) -> tuple[int, Any]:
+        match method, noun:
+            case "POST", "load":
+                self.loaded.append(document)
+                self.loading.set()
+                await self.hold.wait()
+                if self.refuse is not None:
+                    return self.refuse["status"], self.refuse
+                return 200, {"mode": "sync", "load_ms": 1.25, "start_ms": 2.5}
+            case "POST", "sync":
+                self.synced.append(document["revision"])
+                return 204, None
+            case "GET", "instances":
+                return 200, self.instances
+            case "DELETE", "instances":
+                found = [one for one in self.instances if one["id"] == rest[0]]
+                self.instances = [one for one in self.instances if one not in found]
+                return (204, None) if found else (404, {"code": "not_found", "status": 404})
+            case "GET", "invocations":
+                return 200, self.invocations
+            case "GET", "stats":
+                return 200, self.stats.to_json()
+            case "GET", "health":
+                return 200, {"status": "ok", "instances": len(self.instances), "capacity": 500, "cells": 2}
+            case _:
+                return 204, None
+
+    async def _logs(self, writer: asyncio.StreamWriter, query: dict[str, str]) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n")
+        seen = len(self.lines)
+        past = [line for line in self.lines if line["time"] > float(query.get("since", "-inf"))]
+        for line in past[-int(query["tail"]) :] if int(query["tail"]) else []:
+            writer.write(orjson.dumps(line) + b"\n")
+        await writer.drain()
+        while query.get("follow"):
+            news = self.news
+            for line in self.lines[seen:]:
+                writer.write(orjson.dumps(line) + b"\n")
+            await writer.drain()
+            seen = len(self.lines)
+            await news.wait()
+
+
+class Platform:
+    """Control with its lanes, and an HTTP client for it."""
+
+    def __init__(self, data: Path, **system: Any) -> None:
+        functions = system.pop("functions", {})
+        defaults = {"function_storage_path": data / "data", "development": True}
+        self.settings = Settings.model_validate({"system": {**defaults, **system}, "functions": functions})
+        self.store: Store = MemoryStore()
+        self.blobs = Blobs.local(data / "blobs")
+        self.lanes = [FakeLane(data / f"lane-{number}.sock", number) for number in range(2)]
+        self.catalogue = Catalogue.load()
+        self.control: Control = None  # type: ignore[assignment]
+        self.client: httpx2.AsyncClient = None  # type: ignore[assignment]
+
+    async def start(self) -> None:
+        """Starts control, as often as the test likes, over the same store and blobs."""
+        lanes = Lanes([lane.socket for lane in self.lanes], self.settings.system.cold_start_timeout)
+        self.control = Control(self.settings, self.store, self.blobs, lanes, self.catalogue)
+        await self.control.open()
+        transport = httpx2.ASGITransport(create_app(self.control), raise_app_exceptions=False)
+        self.client = httpx2.AsyncClient(transport=transport, base_url="http://faas.example:8000")
+
+    async def stop(self) -> None:
+        await self.client.aclose()
+        await self.control.close()
+
+    async def view(self) -> RegistryView:
+        """Returns what the store holds now."""
+        view = RegistryView(self.store)
+        await view.start()
+        await view.close()
+        return view
+
+    async def create(self, name: str = "hello", code: str = HANDLER, **config: Any) -> dict[str, Any]:
+        answer = await self.client.post("/functions", json={"name": name, "code": code, "config": config})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+
+@asynccontextmanager
+async def running(platform: Platform) -> AsyncIterator[Platform]:
+    """Runs the lanes and control."""
+    for lane in platform.lanes:
+        await lane.start()
+    await platform.start()
+    try:
+        yield platform
+    finally:
+        await platform.stop()
+        for lane in platform.lanes:
+            await lane.stop()
+        await platform.store.close()
+
+
+@pytest.fixture
+async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
+    """A platform in development mode."""
+    async with running(Platform(tmp_path)) as platform:
+        yield platform
+
+
+@pytest.fixture
+def client(platform: Platform) -> httpx2.AsyncClient:
+    """A client of the management API."""
+    return platform.client
+
+
+def zipped(files: dict[str, str]) -> bytes:
+    """Returns a zip of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def assert_problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """Checks that an answer is a problem document of this status and code; returns it."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), (
+        answer.text
+    )
+    problem: dict[str, Any] = answer.json()
+    assert (problem["status"], problem["code"]) == (status, code), problem
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    return problem
