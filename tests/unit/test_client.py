@@ -196,7 +196,7 @@ def test_following_logs_yields_each_line_as_it_comes() -> None:
 
     with answering(handler) as client:
         assert [line["message"] for line in client.follow_logs("hello", tail=5)] == ["a", "b"]
-    assert seen == [b"/functions/hello/logs?tail=5&follow=1"]
+    assert seen == [b"/functions/hello/logs?tail=5&follow=true"]
 
 
 def test_deploying_a_folder_that_is_new_creates_the_function(code: Path) -> None:

@@ -20,13 +20,17 @@ def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Wait for more, until Ctrl-C.")] = False,
     tail: Annotated[int, typer.Option(help="How many of the latest lines to show.", min=0)] = 100,
+    request: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only what this request printed (its x-request-id).")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line, for programs.")
     ] = False,
 ) -> None:
     """Show what a function printed and logged."""
     with connect(context) as client:
-        for line in client.follow_logs(name, tail=tail) if follow else client.logs(name, tail=tail):
+        read = client.follow_logs if follow else client.logs
+        for line in read(name, tail, request):
             typer.echo(json.dumps(line, ensure_ascii=False) if as_json else log_line(line))
 
 

@@ -51,18 +51,26 @@ def serve(
 def announce(settings: Settings) -> None:
     """Prints what a person needs to know once the platform is ready."""
     from martlet import __version__
+    from martlet.client.address import LOCAL_URL
+    from martlet.paths import default_storage_path
 
     system = settings.system
     host = f"[{system.host}]" if ":" in system.host else system.host
     admin_key = system.function_storage_path / "admin.key"
+    url = f"http://{host}:{system.api_gateway_port}"
     note(f"Martlet {__version__} is ready.")
     show_fields(
         {
-            "address": f"http://{host}:{system.api_gateway_port}",
+            "address": url,
             "keys": "demo-key, admin-key (development mode)" if system.development else f"in {admin_key}",
             "rungs": "process",
             "lanes": settings.lane_count,
             "data": system.function_storage_path,
         }
     )
-    note("Ctrl-C stops it. From another terminal: martlet init hello && martlet deploy hello")
+    note("Ctrl-C stops it. From another terminal:")
+    if url != LOCAL_URL:
+        note(f"  export MARTLET_URL={url}")
+    if not system.development and system.function_storage_path != default_storage_path():
+        note(f"  export MARTLET_KEY=$(cat {admin_key})")
+    note("  martlet init hello && martlet deploy hello")

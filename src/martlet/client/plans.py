@@ -96,14 +96,16 @@ def delete_alias(name: str, alias: str) -> Plan[None]:
     return none(Call("DELETE", f"/functions/{segment(name)}/aliases/{segment(alias)}"))
 
 
-def logs(name: str, tail: int = 100) -> Plan[list[Document]]:
-    """Returns the last ``tail`` lines that a function wrote, oldest first. `follow_logs` waits for more."""
-    return many(Call("GET", f"/functions/{segment(name)}/logs", query={"tail": tail}))
+def logs(name: str, tail: int = 100, request_id: str | None = None) -> Plan[list[Document]]:
+    """Returns the last ``tail`` lines that a function wrote, oldest first; of one request only, if asked to."""
+    query = {"tail": tail, "request_id": request_id}
+    return many(Call("GET", f"/functions/{segment(name)}/logs", query))
 
 
-def log_stream(name: str, tail: int = 100) -> Call:
+def log_stream(name: str, tail: int = 100, request_id: str | None = None) -> Call:
     """Yields the last ``tail`` lines that a function wrote and then each new one, until it is closed."""
-    return Call("GET", f"/functions/{segment(name)}/logs", query={"tail": tail, "follow": 1})
+    query = {"tail": tail, "follow": True, "request_id": request_id}
+    return Call("GET", f"/functions/{segment(name)}/logs", query)
 
 
 def invocations(name: str, limit: int = 100) -> Plan[list[Document]]:

@@ -74,13 +74,19 @@ def test_logs_are_lines_for_people_and_ndjson_for_programs(martlet, platform):
     assert [json.loads(line) for line in martlet("logs", "greeter", "--json").out.splitlines()] == [LINE]
 
 
+def test_logs_of_one_request(martlet, platform):
+    platform.answer("GET", "/functions/greeter/logs", [])
+    assert martlet("logs", "greeter", "--request", "r1").code == 0
+    assert platform.seen[0].path == "/functions/greeter/logs?tail=100&request_id=r1"
+
+
 def test_logs_are_followed_until_the_platform_ends_them(martlet, platform):
     platform.answer(
         "GET", "/functions/greeter/logs", events(LINE, {**LINE, "message": "again", "stream": "stdout"})
     )
     result = martlet("logs", "greeter", "-f", "--tail", "1")
     assert [line.split(maxsplit=3)[3] for line in result.out.splitlines()] == ["stderr: careful", "again"]
-    assert platform.seen[0].path == "/functions/greeter/logs?tail=1&follow=1"
+    assert platform.seen[0].path == "/functions/greeter/logs?tail=1&follow=true"
 
 
 @pytest.mark.parametrize(
