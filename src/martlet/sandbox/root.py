@@ -2,10 +2,10 @@
 
 - ``/usr /bin /sbin /lib…``: the host's, read-only, as is the interpreter's folder at its own path.
 - ``/etc``: made here, of names, resolver, certificates and time zone.
-- ``/dev``: null, zero, full, random, urandom, and the links fd and std*.
+- ``/dev``: null, zero, full, random, urandom, and the links fd, std* and shm (to ``/tmp``).
 - ``/.packages``: all unpacked packages, read-only; a cell loses it before it gets code.
 - ``/function /dependencies``: the cell's code, read-only.
-- ``/proc /tmp /dev/shm``: the cell's own.
+- ``/proc /tmp``: the cell's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from martlet.sandbox.syscalls import Mount, MountAttribute
 PACKAGES = "/.packages"
 FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
-SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  (these are the cell's own, inside its root)
+SCRATCH = "/tmp"  # noqa: S108  (the cell's own, inside its root)
 
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -29,6 +29,7 @@ _DEVICE_LINKS = {
     "stdin": "/proc/self/fd/0",
     "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2",
+    "shm": SCRATCH,
 }
 _ETC = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
@@ -68,7 +69,7 @@ def build(at: Path, prefix: Path, packages: Path) -> None:
     _bind(packages, at / PACKAGES.lstrip("/"))
     _make_etc(at / "etc")
     _make_dev(at / "dev")
-    for empty in (FUNCTION, DEPENDENCIES, "/proc", *SCRATCH):
+    for empty in (FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
         (at / empty.lstrip("/")).mkdir(exist_ok=True)
     syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
     _move_into(at)
@@ -80,17 +81,13 @@ def mount_proc() -> None:
 
 
 def mount_scratch(size: int) -> None:
-    """Mounts an empty space of at most ``size`` bytes on each scratch directory."""
-    for directory in SCRATCH:
-        options = f"mode=1777,{_bounds(size)}"
-        syscalls.mount("tmpfs", directory, Mount.NO_SUID | Mount.NO_DEV, options)
+    """Mounts an empty scratch space of at most ``size`` bytes."""
+    syscalls.mount("tmpfs", SCRATCH, Mount.NO_SUID | Mount.NO_DEV, f"mode=1777,{_bounds(size)}")
 
 
 def resize_scratch(size: int) -> None:
-    """Changes what the scratch directories may hold to ``size`` bytes each."""
-    for directory in SCRATCH:
-        flags = Mount.REMOUNT | Mount.NO_SUID | Mount.NO_DEV
-        syscalls.mount("tmpfs", directory, flags, _bounds(size))
+    """Changes what the scratch space may hold to ``size`` bytes."""
+    syscalls.mount("tmpfs", SCRATCH, Mount.REMOUNT | Mount.NO_SUID | Mount.NO_DEV, _bounds(size))
 
 
 def mount_code(code: str, dependencies: str | None) -> None:
