@@ -280,6 +280,30 @@ def test_a_refused_connection_says_how_to_start_the_platform() -> None:
             client.health()
 
 
+def test_what_is_not_the_platform_is_told_from_it() -> None:
+    with (
+        answering(lambda request: httpx2.Response(200, text="<html>")) as client,
+        pytest.raises(Unreachable, match=r"what answers at http://127.0.0.1:8000 is not Martlet"),
+    ):
+        client.functions()
+
+
+@pytest.mark.parametrize("header", [{"x-a": "é"}, {"x-a": "a\nb: c"}, {"é": "a"}])
+def test_a_header_that_cannot_be_one_is_refused(header: dict[str, str]) -> None:
+    with (
+        answering(lambda request: httpx2.Response(200)) as client,
+        pytest.raises(ClientError, match="has characters that no header may have"),
+    ):
+        client.invoke("hello", headers=header)
+
+
+@pytest.mark.parametrize("key", ["é", "a\nb", "a b"])
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ClientError, match="the key in MARTLET_KEY has characters that no key has") as caught:
+        find_address(environment={"MARTLET_KEY": key})
+    assert key not in str(caught.value)
+
+
 def test_a_connection_that_breaks_is_unreachable_and_not_a_traceback() -> None:
     def handler(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadError("peer closed")

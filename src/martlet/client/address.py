@@ -36,8 +36,15 @@ def find_address(
     the well-known one of development mode. A key found on this machine is never sent to another one.
 
     Raises:
-        ClientError: the URL is not one, or the platform is elsewhere and no key was given.
+        ClientError: the URL or the key cannot be one, or the platform is elsewhere and no key was given.
     """
+    address = _find(url, key, environment)
+    if not address.key.isascii() or not address.key.isprintable() or " " in address.key:
+        raise ClientError(f"{address.key_source} has characters that no key has: check what was copied")
+    return address
+
+
+def _find(url: str | None, key: str | None, environment: Mapping[str, str]) -> Address:
     url = (url or environment.get(URL_VARIABLE) or LOCAL_URL).rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

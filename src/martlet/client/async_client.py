@@ -12,7 +12,7 @@ from martlet.client.address import find_address
 from martlet.client.api import Api
 from martlet.client.call import Call, Document, Plan, Result
 from martlet.client.errors import ClientError
-from martlet.client.wire import document, error_of, may_be_error, options, unreachable
+from martlet.client.wire import document, error_of, may_be_error, options, transport_error
 
 
 class AsyncClient(Api):
@@ -72,7 +72,7 @@ class AsyncClient(Api):
                         raise error
                 yield response
         except httpx2.TransportError as broken:
-            raise unreachable(self.address, broken) from broken
+            raise transport_error(self.address, broken) from broken
 
     async def events(self, call: Call) -> AsyncIterator[Document]:
         """Makes a request and yields the JSON of each server-sent event."""

@@ -12,6 +12,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import quote
 
+from martlet.client.errors import ClientError, Unreachable
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -51,11 +53,15 @@ class Call:
     on_event: Callable[[Any], None] | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the request as keyword arguments of ``httpx2.Client.build_request``."""
+        """Returns the request as keyword arguments of ``httpx2.Client.build_request``.
+
+        Raises:
+            ClientError: a header has characters that none may have.
+        """
         given: dict[str, Any] = {
             "method": self.method,
             "url": self.path,
-            "headers": dict(self.headers),
+            "headers": {name: _header(name, value) for name, value in self.headers.items()},
             "params": {name: _text(value) for name, value in self.query.items() if value is not None} or None,
         }
         if self.json is not None:
@@ -71,13 +77,13 @@ class Call:
 
 def one(call: Call) -> Plan[Document]:
     """Makes the request and returns the JSON object it is answered with."""
-    answer: Document = (yield call).json()
+    answer: Document = _json((yield call))
     return answer
 
 
 def many(call: Call) -> Plan[list[Document]]:
     """Makes the request and returns the JSON list it is answered with."""
-    answer: list[Document] = (yield call).json()
+    answer: list[Document] = _json((yield call))
     return answer
 
 
@@ -99,6 +105,20 @@ def none(call: Call) -> Plan[None]:
 def segment(text: str | int) -> str:
     """Quotes one part of a path; ``@`` stays, for ``hello@3``."""
     return quote(str(text), safe="@")
+
+
+def _json(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        url = f"{response.url.scheme}://{response.url.netloc.decode()}"
+        raise Unreachable(f"what answers at {url} is not Martlet: set MARTLET_URL to where it runs") from None
+
+
+def _header(name: str, value: str) -> str:
+    if not f"{name}{value}".isascii() or not f"{name}{value}".isprintable():
+        raise ClientError(f"the header {name!r} has characters that no header may have: write plain ASCII")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ import httpx2
 
 from martlet.client.address import URL_VARIABLE, Address
 from martlet.client.call import Call, Document
-from martlet.client.errors import ApiError, Unreachable
+from martlet.client.errors import ApiError, ClientError, Unreachable
 from martlet.errors import PROBLEM_CONTENT_TYPE, Unauthenticated
 
 CONNECT_TIMEOUT = 5.0
@@ -55,13 +55,15 @@ def document(event: httpx2.ServerSentEvent) -> Document:
     return carried
 
 
-def unreachable(address: Address, error: httpx2.TransportError) -> Unreachable:
-    """Returns the error that a failed connection means."""
+def transport_error(address: Address, error: httpx2.TransportError) -> ClientError:
+    """Returns the error that it means when a request was not carried to its end."""
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return Unreachable(
             f"nothing answers at {address.url}: start the platform with `martlet serve`, "
             f"or set {URL_VARIABLE} to where it runs"
         )
+    if isinstance(error, httpx2.LocalProtocolError):
+        return ClientError(f"the request cannot be sent: {error}")
     return Unreachable(f"the connection to {address.url} broke ({error or type(error).__name__}): try again")
 
 
