@@ -35,3 +35,8 @@ class Lifeline:
     def release(self) -> None:
         """In the child: closes the pipe; `hold` has been called for the last time."""
         os.close(self.reader)
+
+
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """In the child: asks the kernel for a signal when the parent is gone; enough where the user id never changes."""
+    syscalls.prctl(Process.SET_PARENT_DEATH_SIGNAL, number)

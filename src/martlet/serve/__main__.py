@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 from martlet.config import Settings
-from martlet.sandbox import syscalls
+from martlet.sandbox.lifeline import die_with_parent
 from martlet.telemetry.logging import configure
 
 SETTINGS_VARIABLE = "MARTLET_SETTINGS"
@@ -40,7 +40,7 @@ def main(role: str, number: int) -> None:
 
 def _stop_with_parent(parent: int) -> None:
     """Asks for SIGTERM when the supervisor is gone, so that nothing it started outlives it."""
-    syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
 
