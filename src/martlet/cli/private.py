@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from martlet.client import ApiError, AsyncClient, ClientError, Unreachable
 from martlet.client.address import DEVELOPMENT_KEY
+from martlet.sandbox.lifeline import die_with_parent
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
@@ -42,6 +45,8 @@ async def private_platform(port: int = 0) -> AsyncIterator[AsyncClient]:
                 stderr=output,
                 # Ctrl-C is for us: we tell the platform once nothing asks it for anything any more.
                 process_group=0,
+                # And where we are killed, it still stops as it should.
+                preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )
         try:
             async with AsyncClient(f"http://127.0.0.1:{port}", DEVELOPMENT_KEY) as client:
