@@ -67,13 +67,15 @@ class Platform:
         self.config.write_text(yaml.safe_dump(document))
         self.settings = load_settings(self.config, {})
         self.process: subprocess.Popen[bytes] | None = None
+        self._clients: list[httpx2.Client] = []
         self.client = self.client_for(self.key)
         self.admin = self.client_for(self.admin_key)
 
     def client_for(self, key: str | None) -> httpx2.Client:
         """Returns an HTTP client that sends ``key``."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+        self._clients.append(httpx2.Client(base_url=self.url, headers=headers, timeout=60))
+        return self._clients[-1]
 
     def start(self) -> None:
         """Starts the platform and waits until it is ready."""
@@ -109,6 +111,14 @@ class Platform:
         code = self.process.wait(30)
         self.process = None
         return code
+
+    def close(self) -> None:
+        """Stops the platform if it runs, closes the clients and deletes the data."""
+        if self.process is not None:
+            self.stop()
+        for client in self._clients:
+            client.close()
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def children(self) -> dict[str, int]:
         """Returns the pids of control and the lanes by name."""
@@ -151,9 +161,7 @@ def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
     yield make
     for platform in made:
-        if platform.process is not None:
-            platform.stop()
-        shutil.rmtree(platform.data, ignore_errors=True)
+        platform.close()
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def test_a_full_queue_answers_overloaded_with_a_hint_to_retry(platform):
 
 
 def test_a_rate_limit_holds_over_all_lanes(platform):
-    platform.deploy("rated", "def handle(r):\n    return 1\n", rate_limit="10/min")
+    platform.deploy("rated", "def handle(r):\n    return 1\n", rate_limit="10/h")
     responses = []
     for _ in range(20):
         with platform.client_for(platform.key) as client:  # a connection each, so that every lane gets some

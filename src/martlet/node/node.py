@@ -253,7 +253,7 @@ class Node:
         stats.instances = {}
         for instance in self.instances.values():
             states = stats.instances.setdefault(instance.pool.revision.function, {})
-            states[instance.state] = states.get(instance.state, 0) + 1
+            states[instance.state.value] = states.get(instance.state.value, 0) + 1
         stats.cells = {}
         for (_, runtime), stock in self._stocks.items():
             stats.cells[runtime] = stats.cells.get(runtime, 0) + len(stock)

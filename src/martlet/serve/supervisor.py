@@ -171,7 +171,7 @@ def _lock(data: Path) -> TextIO:
 
 
 def _reserve_port(settings: Settings) -> tuple[socket.socket, Settings]:
-    """Finds out whether the port is free, and holds it for the lanes."""
+    """Finds out whether the port is free, holds it for the lanes, and returns the settings with what is settled."""
     host, port = settings.system.host, settings.system.api_gateway_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -188,5 +188,6 @@ def _reserve_port(settings: Settings) -> tuple[socket.socket, Settings]:
             f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port or --host",
             field="system.api_gateway_port",
         ) from None
-    system = settings.system.model_copy(update={"api_gateway_port": port})
+    # Lanes are counted here once: a lane that is kept on one core sees only that one.
+    system = settings.system.model_copy(update={"api_gateway_port": port, "lanes": settings.lane_count})
     return placeholder, settings.model_copy(update={"system": system})

@@ -1,0 +1,185 @@
+"""Deploys: atomic, deduplicated, undone by rollback, and never felt by those who invoke."""
+
+import io
+import tarfile
+import threading
+import time
+import zipfile
+
+import httpx2
+import pytest
+
+from tests.system.conftest import until
+
+
+def zipped(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "/").replace("_py", ".py"), text)
+    return buffer.getvalue()
+
+
+def test_the_quick_start_of_the_old_platform_works_as_written(platform):
+    body = {
+        "name": "hello-world",
+        "code": 'def handle(request):\n    return {"message": "Hello, World!", "data": request.get_json()}',
+        "config": {"execution_mode": "process", "timeout": 30, "memory": "128Mi"},
+    }
+    assert platform.client.post("/functions", json=body).status_code == 201
+    answer = platform.invoke("hello-world", json={"name": "AITest", "test": True})
+    assert answer.json() == {"message": "Hello, World!", "data": {"name": "AITest", "test": True}}
+    changed = {"code": "def handle(request):\n    return {'result': 'updated'}", "config": {"timeout": 60}}
+    view = platform.client.put("/functions/hello-world", json=changed).json()
+    assert (view["latest"], view["config"]["timeout"], view["config"]["memory"]) == (2, 60, "128Mi")
+    assert platform.invoke("hello-world").json() == {"result": "updated"}
+    assert "hello-world" in [f["name"] for f in platform.client.get("/functions").json()]
+    assert platform.client.delete("/functions/hello-world").status_code == 204
+    assert platform.invoke("hello-world").status_code == 404
+
+
+def test_a_name_is_taken_once(platform):
+    platform.deploy("taken", "def handle(r):\n    return 1\n")
+    again = platform.client.post("/functions", json={"name": "taken", "code": "def handle(r): return 2"})
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archives_of_several_modules_are_deployed(platform, kind):
+    files = {"main.py": "from helpers.words import WORD\ndef run(r):\n    return WORD\n"}
+    files |= {"helpers/__init__.py": "", "helpers/words.py": f"WORD = {kind!r}\n"}
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(name, text)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+    name = "archive-" + kind.replace(".", "")
+    answer = platform.client.post(
+        "/functions",
+        data={"name": name, "config": '{"handler": "main.run"}'},
+        files={"archive": ("code", buffer.getvalue())},
+    )
+    assert answer.status_code == 201, answer.text
+    assert platform.invoke(name).text == kind
+
+
+def test_code_alone_is_replaced_by_a_raw_archive(platform):
+    platform.deploy("raw", "def handle(r):\n    return 'one'\n", timeout=7)
+    answer = platform.client.put(
+        "/functions/raw/code", content=zipped(handler_py="def handle(r): return 'two'")
+    )
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["latest"], answer.json()["config"]["timeout"]) == (2, 7)
+    assert platform.invoke("raw").text == "two"
+
+
+def test_an_unchanged_deploy_makes_no_revision(platform):
+    platform.deploy("same", "def handle(r):\n    return 1\n")
+    view = platform.client.put("/functions/same", json={"code": "def handle(r):\n    return 1\n"}).json()
+    assert (view["latest"], view["unchanged"]) == (1, True)
+
+
+def test_revisions_are_kept_invoked_and_rolled_back_to(platform):
+    for number in (1, 2, 3):
+        platform.deploy("versions", f"def handle(r):\n    return '{number}'\n")
+    assert [r["number"] for r in platform.client.get("/functions/versions/revisions").json()] == [3, 2, 1]
+    assert platform.invoke("versions").text == "3"
+    assert platform.invoke("versions@1").text == "1"
+    assert platform.client.post("/functions/versions/rollback", json={"revision": 2}).json()["latest"] == 2
+    assert platform.invoke("versions").text == platform.invoke("versions@latest").text == "2"
+    platform.deploy("versions", "def handle(r):\n    return '4'\n")
+    assert platform.invoke("versions").headers["x-faas-revision"] == "4"
+
+
+def test_an_alias_splits_requests_by_weight(platform):
+    for number in (1, 2):
+        platform.deploy("split", f"def handle(r):\n    return '{number}'\n")
+    put = platform.client.put("/functions/split/aliases/live", json={"weights": {"1": 80, "2": 20}})
+    assert put.status_code == 200, put.text
+    seen = [platform.invoke("split@live").text for _ in range(200)]
+    assert 130 < seen.count("1") < 195
+    wrong = platform.client.put("/functions/split/aliases/live", json={"weights": {"1": 80}})
+    assert wrong.status_code == 422
+    assert platform.client.delete("/functions/split/aliases/live").status_code == 204
+    assert platform.invoke("split@live").status_code == 404
+
+
+def test_a_change_is_seen_by_the_very_next_request_on_every_lane(platform):
+    for number in range(1, 11):
+        platform.deploy("fresh", f"def handle(r):\n    return '{number}'\n")
+        for _ in range(6):
+            with httpx2.Client(base_url=platform.url, headers={"authorization": "Bearer demo-key"}) as client:
+                assert client.post("/invoke/fresh").text == str(number)
+
+
+def test_updates_under_load_lose_no_request_and_mix_no_revisions(platform):
+    code = "import time\nN = {n}\nPIDS = set()\ndef handle(r):\n    time.sleep(0.002)\n    return str(N)\n"
+    platform.deploy("hot", code.format(n=1), max_instances=4)
+    seen, stop = [], threading.Event()
+
+    def call():
+        with httpx2.Client(base_url=platform.url, headers={"authorization": "Bearer demo-key"}) as client:
+            while not stop.is_set():
+                response = client.post("/invoke/hot", timeout=30)
+                seen.append((response.status_code, response.text, response.headers.get("x-faas-revision")))
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 7):
+        platform.deploy("hot", code.format(n=number))
+        until(lambda number=number: any(text == str(number) for _, text, _ in seen))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _, _ in seen} == {200}
+    assert all(text == revision for _, text, revision in seen)
+    assert {text for _, text, _ in seen} == {str(number) for number in range(1, 7)}
+    until(lambda: {i["revision"] for i in platform.instances("hot")} == {6}, why="old instances live on")
+
+
+def test_a_failed_build_says_why_and_changes_nothing(platform):
+    platform.deploy("builds", "def handle(r):\n    return 'old'\n")
+    change = {"config": {"dependencies": ["no-such-package-anywhere-at-all==99"]}}
+    answer = platform.client.put("/functions/builds", json=change)
+    assert answer.status_code >= 400
+    assert "no-such-package-anywhere-at-all" in answer.text
+    assert platform.invoke("builds").text == "old"
+    assert platform.client.get("/functions/builds").json()["config"]["dependencies"] == []
+    assert platform.client.get("/builds").json()[-1]["state"] == "failed" or any(
+        build["state"] == "failed" and build["function"] == "builds"
+        for build in platform.client.get("/builds").json()
+    )
+
+
+@pytest.mark.slow
+def test_dependencies_are_installed_and_reused(platform):
+    code = "import six\ndef handle(r):\n    return six.__version__\n"
+    platform.deploy("needs", code, dependencies=["six==1.16.0"])
+    assert platform.invoke("needs").text == "1.16.0"
+    began = time.monotonic()
+    platform.deploy("needs-too", code, dependencies=["six==1.16.0"])
+    assert platform.invoke("needs-too").text == "1.16.0"
+    assert time.monotonic() - began < 20
+
+
+def test_functions_of_the_configuration_file_are_there_after_the_start(make_platform):
+    platform = make_platform(lanes=1)
+    (platform.data.parent / "greeter.py").write_text(
+        "import os\ndef handle(r):\n    return os.environ['GREETING']\n"
+    )
+    document = platform.config.read_text()
+    platform.config.write_text(
+        document + "functions:\n  greeter:\n    path: greeter.py\n    environment: {GREETING: moin}\n"
+        "  inline:\n    code: |\n      def handle(r):\n          return 'inline'\n"
+    )
+    platform.start()
+    until(lambda: platform.invoke("greeter").text == "moin", why="the declared function does not answer")
+    until(lambda: platform.invoke("inline").text == "inline", why="the declared function does not answer")
+    platform.stop()
