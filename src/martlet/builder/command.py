@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from martlet.sandbox import syscalls
+
 LONGEST_LINE = 2000
 PASSED_ON = (
     "PATH",
@@ -51,7 +53,8 @@ async def run(
 ) -> None:
     """Runs a tool in a process group of its own and returns when it has succeeded.
 
-    The group is killed when the caller is cancelled, so a deadline is `asyncio.timeout` around the call.
+    The group is killed when the caller is cancelled, so a deadline is `asyncio.timeout` around the call. Should this
+    process be killed, the kernel kills the tool.
 
     Args:
         arguments: the program and its arguments.
@@ -72,6 +75,7 @@ async def run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_die_with_parent,
     )
     try:
         assert process.stdout is not None
@@ -83,6 +87,10 @@ async def run(
         await process.wait()
     if code != 0:
         raise CommandFailed(Path(program).name, code)
+
+
+def _die_with_parent() -> None:
+    syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 async def _relay(output: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:

@@ -8,7 +8,8 @@ fails, or is cut off at any point, leaves behind at most what `Garbage` removes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -61,6 +62,32 @@ class Deploy:
     def config_before(self, current: Current | None) -> FunctionConfig | None:
         """Returns the configuration that ``config`` changes; None: the defaults."""
         return None if current is None or self.replace else current.revision.config
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A deploy that has the lock of its function, with the function as it is now and as it is to be configured."""
+
+    deploy: Deploy
+    build: RunningBuild
+    claim: Claim
+    current: Current | None
+    config: FunctionConfig
+
+    @property
+    def before(self) -> Revision:
+        """The revision that serves now; there is one, or else the deploy has brought code."""
+        assert self.current is not None
+        return self.current.revision
+
+    def is_current(self, code: str, dependencies: str | None) -> bool:
+        """Whether a revision of these packages serves already."""
+        wanted = (code, dependencies, self.config)
+        return self.current is not None and wanted == (
+            self.before.code,
+            self.before.dependencies,
+            self.before.config,
+        )
 
 
 class Deployments:
@@ -153,95 +180,78 @@ class Deployments:
         try:
             async with self._publishing.lock(deploy.name):
                 with self._packages.claim() as claim:
-                    return await self._deploy(deploy, build, claim)
+                    current = await self._publishing.current(deploy.name)
+                    attempt = Attempt(deploy, build, claim, current, self._plan(deploy, current))
+                    return await self._deploy(attempt)
         finally:
             discard(deploy)
 
-    async def _deploy(self, deploy: Deploy, build: RunningBuild, claim: Claim) -> Outcome:
-        current = await self._publishing.current(deploy.name)
-        config = self._plan(deploy, current)
-        code, folder = await self._pack(deploy, config, build, claim, current)
-        dependencies = await self._dependencies(deploy, config, build, claim, current, folder)
-        before = None if current is None else current.revision
-        if before is not None and (before.code, before.dependencies, before.config) == (
-            code,
-            dependencies,
-            config,
-        ):
-            build.say(f"{before.id} is the same and serves already")
-            return Outcome(before.number, unchanged=True)
-        number, current = await self._publishing.reserve(deploy.name, current)
+    async def _deploy(self, attempt: Attempt) -> Outcome:
+        name, build, config = attempt.deploy.name, attempt.build, attempt.config
+        code, folder = await self._pack(attempt)
+        dependencies = await self._dependencies(attempt, folder)
+        if attempt.is_current(code, dependencies):
+            build.say(f"{attempt.before.id} is the same and serves already")
+            return Outcome(attempt.before.number, unchanged=True)
+        number, current = await self._publishing.reserve(name, attempt.current)
         revision = Revision(
-            function=deploy.name,
-            number=number,
-            config=config,
-            code=code,
-            dependencies=dependencies,
-            created=time(),
+            function=name, number=number, config=config, code=code, dependencies=dependencies, created=time()
         )
         await self._try(revision, build)
         await self._publishing.publish(revision, current)
         build.say(f"{revision.id} serves")
-        await self._garbage.prune(deploy.name)
+        await self._garbage.prune(name)
         return Outcome(number)
 
-    async def _pack(
-        self,
-        deploy: Deploy,
-        config: FunctionConfig,
-        build: RunningBuild,
-        claim: Claim,
-        current: Current | None,
-    ) -> tuple[str, Path | None]:
+    async def _pack(self, attempt: Attempt) -> tuple[str, Path | None]:
         """Stores the code; returns its digest, and the folder it lies in where it was sent."""
-        if deploy.source is None:
-            assert current is not None, "a new function has code"
-            await claim.has(current.revision.code)
-            return current.revision.code, None
-        file_name = self._configuration.runtime(config).description.inline_file
-        package, folder = await asyncio.to_thread(
-            make_package, deploy.source, build.folder, file_name, self._limits
-        )
+        source, build = attempt.deploy.source, attempt.build
+        if source is None:
+            await attempt.claim.has(attempt.before.code)
+            return attempt.before.code, None
+        file_name = self._configuration.runtime(attempt.config).description.inline_file
+        package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
         build.say(f"packed {package.entries} entries, {package.bytes} bytes")
-        await claim.add(package)
+        async with self._deadline("code"):
+            package = await self._builder(attempt).compile(package, build)
+        await attempt.claim.add(package)
         return package.digest, folder
 
-    async def _dependencies(
-        self,
-        deploy: Deploy,
-        config: FunctionConfig,
-        build: RunningBuild,
-        claim: Claim,
-        current: Current | None,
-        folder: Path | None,
-    ) -> str | None:
+    async def _dependencies(self, attempt: Attempt, folder: Path | None) -> str | None:
         """Builds what the function needs; returns the digest of that package."""
+        build, upgrade = attempt.build, attempt.deploy.upgrade
         if folder is None:
-            assert current is not None, "a new function has code"
-            before = current.revision
-            if config.dependencies == before.config.dependencies and not deploy.upgrade:
+            before = attempt.before
+            if attempt.config.dependencies == before.config.dependencies and not upgrade:
                 if before.dependencies is not None:
-                    await claim.has(before.dependencies)
+                    await attempt.claim.has(before.dependencies)
                 return before.dependencies
             folder = build.folder / "code"
             await self._packages.unpack(before.code, folder)
-        builder = self._builders[self._configuration.runtime(config).description.name]
-        wanted = builder.wanted(config.dependencies, folder)
+        builder = self._builder(attempt)
+        wanted = builder.wanted(attempt.config.dependencies, folder)
         if not wanted:
             return None
         build.enter(BuildState.BUILDING)
         if build.slots.locked():
             build.say("waiting for other builds to end")
-        async with build.slots:
-            try:
-                async with asyncio.timeout(self._settings.build_timeout):
-                    return await builder.build(wanted, build, claim, upgrade=deploy.upgrade)
-            except TimeoutError:
-                raise BuildFailed(
-                    f"the dependencies took over {self._settings.build_timeout:g} s to install "
-                    "(system.build_timeout)",
-                    field="config.dependencies",
-                ) from None
+        async with build.slots, self._deadline("config.dependencies"):
+            return await builder.build(wanted, build, attempt.claim, upgrade=upgrade)
+
+    @asynccontextmanager
+    async def _deadline(self, field: str) -> AsyncIterator[None]:
+        """Ends what takes longer than builds may, for the sake of this field."""
+        limit = self._settings.build_timeout
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except TimeoutError:
+            raise BuildFailed(
+                f"{field}: the build took over {limit:g} s (system.build_timeout)", field=field
+            ) from None
+
+    def _builder(self, attempt: Attempt) -> PythonBuilder:
+        return self._builders[self._configuration.runtime(attempt.config).description.name]
 
     async def _try(self, revision: Revision, build: RunningBuild) -> None:
         """Starts an instance of a revision that nothing points at yet."""

@@ -8,6 +8,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ from martlet.package.rules import Limits
 LIMITS = Limits(bytes=1_000_000, entries=100)
 
 
-def tar_of(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_of(*members: tuple[tarfile.TarInfo, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
         for info, content in members:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
@@ -55,12 +56,16 @@ def unpacked(tmp_path: Path, content: bytes, limits: Limits = LIMITS) -> Path:
     return folder
 
 
+def taken(tmp_path: Path, content: bytes, limits: Limits = LIMITS) -> Path:
+    """Returns the package that an archive becomes."""
+    return pack(unpacked(tmp_path, content, limits), tmp_path / "packed", limits).path
+
+
 def refusal(tmp_path: Path, content: bytes, limits: Limits = LIMITS) -> str:
     """Returns the sentence that an archive is refused with, and checks that nothing lies elsewhere."""
     before = sorted(path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents)
     with pytest.raises(Invalid) as caught:
-        folder = unpacked(tmp_path, content, limits)
-        pack(folder, tmp_path / "packed", limits)
+        taken(tmp_path, content, limits)
     assert sorted(path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents) == before
     assert {path.name for path in tmp_path.iterdir()} <= {"upload", "folder", "packed"}
     assert caught.value.field == "code"
@@ -77,10 +82,10 @@ TREE = {"handler.py": b"def handle(request): ...", "data/words.txt": b"a b", "da
         pytest.param(zip_of(*TREE.items(), compression=zipfile.ZIP_STORED), id="zip, stored"),
         pytest.param(tar_of(*(member(*item) for item in TREE.items())), id="tar, pax"),
         pytest.param(
-            tar_of(*(member(*item) for item in TREE.items()), format=tarfile.GNU_FORMAT), id="tar, GNU"
+            tar_of(*(member(*item) for item in TREE.items()), kind=tarfile.GNU_FORMAT), id="tar, GNU"
         ),
         pytest.param(
-            tar_of(*(member(*item) for item in TREE.items()), format=tarfile.USTAR_FORMAT), id="ustar"
+            tar_of(*(member(*item) for item in TREE.items()), kind=tarfile.USTAR_FORMAT), id="ustar"
         ),
         pytest.param(gzip.compress(tar_of(*(member(f"./{n}", c) for n, c in TREE.items()))), id="tar.gz"),
     ],
@@ -91,12 +96,12 @@ def test_every_kind_is_told_by_its_content_and_read(tmp_path: Path, content: byt
     assert found == TREE
 
 
-@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_long_and_foreign_names_are_read(tmp_path: Path, format: int) -> None:
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_and_foreign_names_are_read(tmp_path: Path, kind: int) -> None:
     name = "/".join(["größe" * 8] * 12) + "/日本.py"
     folder = unpacked(
         tmp_path,
-        tar_of(member(name, b"1"), member("l", b"", type=tarfile.SYMTYPE, linkname=name), format=format),
+        tar_of(member(name, b"1"), member("l", b"", type=tarfile.SYMTYPE, linkname=name), kind=kind),
     )
     assert (folder / name).read_bytes() == b"1"
     assert os.readlink(folder / "l") == name
@@ -148,7 +153,7 @@ def test_a_link_and_a_mode_in_a_zip_are_kept(tmp_path: Path) -> None:
 def test_names_that_lead_out_or_trip_are_refused(tmp_path: Path, name: str, make: str) -> None:
     if make == "tar":
         name = name.replace("\0", "\x01")  # a NUL ends a name in a tar
-        content = tar_of(member(name), format=tarfile.GNU_FORMAT)
+        content = tar_of(member(name), kind=tarfile.GNU_FORMAT)
     else:
         name = name.replace("\udcff", "\x01")  # a zip says how its names are encoded
         info = zipfile.ZipInfo("x")
@@ -324,10 +329,8 @@ def test_whatever_is_uploaded_is_either_taken_or_refused(
                 content[at:at] = data.draw(st.binary(max_size=40))
         content = content or bytearray(b"\0")
     base = tmp_path_factory.mktemp("fuzz")
-    try:
-        pack(unpacked(base, bytes(content)), base / "packed", LIMITS)
-    except Invalid as error:
-        assert error.field == "code"
+    with suppress(Invalid):
+        taken(base, bytes(content))
     assert {path.name for path in base.iterdir()} <= {"upload", "folder", "packed"}
 
 
