@@ -27,12 +27,13 @@ test: $(BIN)/.installed-test ## Run every test; ARGS="-k keys -x" goes to pytest
 unit: $(BIN)/.installed-test ## Run the tests that need no server
 	$(BIN)/pytest tests/unit tests/contract $(ARGS)
 
-lint: types ## Check style, formatting and who imports whom
+lint: $(BIN)/.installed-lint ## Check style, formatting, who imports whom, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
-types: $(BIN)/.installed-test $(BIN)/.installed-lint ## Check the types
+types: $(BIN)/.installed-lint ## Check the types only
 	$(BIN)/mypy
 
 format: $(BIN)/.installed-lint ## Format the sources and mend what can be mended

@@ -20,23 +20,21 @@ def table() -> str:
     """Returns the table of every endpoint, with the scope its key needs and what it does."""
     rows = [
         (code(f"{method} {path}"), _scope(path), described(meaning, f"{method} {path}"))
-        for path, method, meaning in (
-            *_operations(),
-            (DESCRIPTION, "GET", "Describes the API, as OpenAPI 3.1."),
-        )
+        for method, path, meaning in _operations()
     ]
     return markdown.table(("request", "scope", "meaning"), rows)
 
 
-def paths() -> list[str]:
-    """Returns the path of every endpoint: ``/functions/{name}``."""
-    return [*dict.fromkeys(path for path, _, _ in _operations()), DESCRIPTION]
+def requests() -> list[tuple[str, str]]:
+    """Returns the method and the path of every endpoint: ``("GET", "/functions/{name}")``."""
+    return [(method, path) for method, path, _ in _operations()]
 
 
 def _operations() -> Iterator[tuple[str, str, str]]:
     for path, operations in _document()["paths"].items():
         for method, operation in operations.items():
-            yield path, method.upper(), operation.get("description", "").split("\n\n")[0]
+            yield method.upper(), path, operation.get("description", "").split("\n\n")[0]
+    yield "GET", DESCRIPTION, "Describes the management API, as OpenAPI."
 
 
 @cache
