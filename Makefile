@@ -5,7 +5,7 @@ DATA ?= .martlet
 ARGS ?=
 
 BIN := .venv/bin
-TEST_PACKAGES := curl wrk zip
+TEST_PACKAGES := curl
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA
