@@ -145,8 +145,10 @@ def test_every_key_of_the_configuration_has_an_option():
     assert {renamed.get(option, option) for option in options} == set(FunctionConfig.model_fields)
 
 
-def test_no_bar_is_drawn_where_stderr_is_no_terminal(martlet, platform, folder):
+def test_no_bar_is_drawn_and_no_line_broken_where_stderr_is_no_terminal(martlet, platform, folder):
+    platform.answer("GET", "/builds/b1/logs", events({"message": "long " * 100}))
     result = martlet("deploy", folder)
+    assert "long " * 100 in result.err
     assert "\x1b[" not in result.err
     assert "sending" not in result.err
 

@@ -30,17 +30,27 @@ def test_what_a_deploy_leaves_out_is_not_looked_at(folder):
 
 async def test_changed_added_and_removed_files_are_named_once(folder):
     (folder / "old.txt").touch()
-    looking = changes(folder, interval=0.01)
-    found = asyncio.ensure_future(anext(looking))
-    await asyncio.sleep(0)  # the first look is what later ones are compared with
-    touch(folder / "handler.py", "x = 1")
-    touch(folder / "new.txt", "")
-    (folder / "old.txt").unlink()
-    async with asyncio.timeout(10):
-        assert await found == ["handler.py", "new.txt", "old.txt"]
+    found: list[list[str]] = []
+
+    async def look():
+        async for changed in changes(folder, interval=0.01):
+            found.append(changed)  # noqa: PERF401 (it never ends)
+
+    async def found_are(count):
+        while len(found) < count:
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(look())
+        await asyncio.sleep(0)  # the first look is what later ones are compared with
+        touch(folder / "handler.py", "x = 1")
+        touch(folder / "new.txt", "")
+        (folder / "old.txt").unlink()
+        await found_are(1)
         touch(folder / "handler.py", "x = 2")
-        assert await anext(looking) == ["handler.py"]
-    await looking.aclose()
+        await found_are(2)
+        looking.cancel()
+    assert found == [["handler.py", "new.txt", "old.txt"], ["handler.py"]]
 
 
 def test_one_file_is_watched_with_its_manifest(folder):
