@@ -166,9 +166,10 @@ class Builds:
         seen = 0
         while True:
             news, ended = running.news, running.build.finished is not None
-            for line in running.lines[seen:]:
+            fresh = running.lines[seen:]
+            seen += len(fresh)
+            for line in fresh:
                 yield line
-            seen = max(seen, len(running.lines))
             if ended:
                 return
             await news.wait()

@@ -49,9 +49,10 @@ class FunctionView(Frozen):
 
 
 class Deployed(FunctionView):
-    """A function after a deploy, and the build that this was; ``unchanged`` where it served already."""
+    """A function after a deploy: the build that this was, and the revision it made (``unchanged``: that it found)."""
 
     build: str
+    revision: int
     unchanged: bool
 
 
@@ -217,7 +218,10 @@ async def _answer(
         return _json(build.build, 202, {"location": location})
     outcome = await asyncio.shield(build.task)
     members = _members(platform, find(platform, deploy.name), request)
-    return _json(Deployed(**members, build=build.build.id, unchanged=outcome.unchanged), status)
+    return _json(
+        Deployed(**members, build=build.build.id, revision=outcome.revision, unchanged=outcome.unchanged),
+        status,
+    )
 
 
 def _json(model: Frozen, status: int, headers: dict[str, str] | None = None) -> Response:

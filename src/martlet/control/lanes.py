@@ -110,33 +110,30 @@ class Lanes:
         """Deletes the logs, history and counters of a function."""
         await self._ask_all("DELETE", f"/_node/functions/{function}")
 
-    async def logs(self, function: str, tail: int) -> list[LogLine]:
-        """Returns the last lines that a function wrote, in the order of time."""
-        answers = await self._ask_all("GET", f"/_node/logs/{function}?tail={tail}")
-        lines = [LogLine.model_validate_json(line) for answer in answers for line in answer.splitlines()]
-        return sorted(lines, key=lambda line: line.time)[-tail:] if tail else []
+    async def logs_of(
+        self, lane: Path, function: str, tail: int, request_id: str | None = None
+    ) -> list[LogLine]:
+        """Returns the last lines of a function on one lane, oldest first; none from a lane that does not answer."""
+        answer = await self._ask(lane, "GET", f"/_node/logs/{function}?tail={tail}")
+        return [LogLine.model_validate_json(line) for line in (answer or b"").splitlines()]
 
-    async def follow(
-        self, lane: Path, function: str, tail: int, since: float | None
-    ) -> AsyncIterator[LogLine]:
-        """Yields the last ``tail`` lines of a function on one lane, and those to come, until the lane ends.
+    async def follow(self, lane: Path, function: str, tail: int, since: float) -> AsyncIterator[LogLine]:
+        """Yields the lines of a function on one lane, until the lane ends.
 
         Args:
             lane: its socket.
             function: whose lines.
-            tail: how many of the past.
+            tail: how many of the past at most.
             since: only lines later than this, in seconds since the epoch.
 
         Raises:
             httpx2.TransportError: the lane does not answer, or went away.
         """
-        query: dict[str, Any] = {"tail": tail, "follow": 1}
-        if since is not None:
-            query["since"] = since
+        query = urlencode({"tail": tail, "follow": 1, "since": since})
         transport = httpx2.AsyncHTTPTransport(uds=str(lane), verify=False)
         async with (
             httpx2.AsyncClient(transport=transport, timeout=None) as client,
-            client.stream("GET", f"http://lane/_node/logs/{function}?{urlencode(query)}") as answer,
+            client.stream("GET", f"http://lane/_node/logs/{function}?{query}") as answer,
         ):
             async for line in answer.aiter_lines():
                 yield LogLine.model_validate_json(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -59,23 +60,31 @@ async def read_logs(
     find(platform, name)
     if follow:
         return event_stream(_wanted(followed(platform.lanes, name, tail), request_id))
-    lines = await platform.lanes.logs(name, tail if request_id is None else LONGEST_TAIL)
+    asked = tail if request_id is None else LONGEST_TAIL
+    of_each = await asyncio.gather(
+        *(platform.lanes.logs_of(lane, name, asked) for lane in platform.lanes.sockets)
+    )
     if request_id is not None:
-        lines = [line for line in lines if line.request_id == request_id][-tail:] if tail else []
+        of_each = [[line for line in lines if line.request_id == request_id] for lines in of_each]
+    lines = in_order(of_each, tail)
     return Response(_LINES.dump_json(lines), media_type="application/json")
 
 
 async def followed(lanes: Lanes, function: str, tail: int) -> AsyncIterator[LogLine]:
     """Yields the last ``tail`` lines of a function and then those to come, as all lanes have them."""
+    past = await asyncio.gather(*(lanes.logs_of(lane, function, tail) for lane in lanes.sockets))
+    for line in in_order(past, tail):
+        yield line
     arrived: asyncio.Queue[LogLine] = asyncio.Queue(maxsize=LONGEST_TAIL)
-    tasks = [asyncio.create_task(_follow(lanes, lane, function, tail, arrived)) for lane in lanes.sockets]
+    tasks = [
+        asyncio.create_task(_follow(lanes, lane, function, lines[-1].time if lines else 0.0, arrived))
+        for lane, lines in zip(lanes.sockets, past, strict=True)
+    ]
     try:
-        past = await _settled(arrived)
-        for line in past[-tail:] if tail else []:
-            yield line
         while True:
             first = await arrived.get()
-            for line in sorted([first, *await _settled(arrived)], key=_time):
+            await asyncio.sleep(SETTLE)
+            for line in sorted([first, *(arrived.get_nowait() for _ in range(arrived.qsize()))], key=_time):
                 yield line
     finally:
         for task in tasks:
@@ -83,20 +92,13 @@ async def followed(lanes: Lanes, function: str, tail: int) -> AsyncIterator[LogL
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _settled(arrived: asyncio.Queue[LogLine]) -> list[LogLine]:
-    """Returns what arrives within a moment, in the order of time."""
-    await asyncio.sleep(SETTLE)
-    return sorted((arrived.get_nowait() for _ in range(arrived.qsize())), key=_time)
-
-
 async def _follow(
-    lanes: Lanes, lane: Path, function: str, tail: int, arrived: asyncio.Queue[LogLine]
+    lanes: Lanes, lane: Path, function: str, since: float, arrived: asyncio.Queue[LogLine]
 ) -> None:
     """Puts the lines of one lane into the queue, also after it was started anew."""
-    since: float | None = None
     while True:
         try:
-            async for line in lanes.follow(lane, function, tail, since):
+            async for line in lanes.follow(lane, function, LONGEST_TAIL, since):
                 since = line.time
                 await arrived.put(line)
         except httpx2.TransportError:
@@ -108,6 +110,11 @@ async def _wanted(lines: AsyncIterator[LogLine], request_id: str | None) -> Asyn
     async for line in lines:
         if request_id is None or line.request_id == request_id:
             yield line
+
+
+def in_order(of_each: list[list[LogLine]], tail: int) -> list[LogLine]:
+    """Returns the last ``tail`` lines of all lanes, oldest first."""
+    return sorted(chain(*of_each), key=_time)[-tail:] if tail else []
 
 
 def _time(line: LogLine) -> float:

@@ -51,6 +51,7 @@ class FakeLane:
         self.lines: list[dict[str, Any]] = []
         self.stats = LaneStats()
         self.news = asyncio.Event()
+        self.stopping = False
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[Any]] = set()
 
@@ -60,10 +61,11 @@ class FakeLane:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-            for task in self._serving:
-                task.cancel()
-            await asyncio.gather(*self._serving, return_exceptions=True)
-            await self._server.wait_closed()
+            self.hold.set()
+            self.stopping = True
+            self.news.set()
+            await asyncio.gather(*self._serving)
+            self.stopping = False
             self._server = None
             self.socket.unlink(missing_ok=True)
 
@@ -127,19 +129,28 @@ class FakeLane:
                 return 204, None
 
     async def _logs(self, writer: asyncio.StreamWriter, query: dict[str, str]) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n")
+        def write(line: dict[str, Any]) -> None:
+            data = orjson.dumps(line) + b"\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         seen = len(self.lines)
         past = [line for line in self.lines if line["time"] > float(query.get("since", "-inf"))]
+        past = [line for line in past if query.get("request_id") in (None, line["request_id"])]
         for line in past[-int(query["tail"]) :] if int(query["tail"]) else []:
-            writer.write(orjson.dumps(line) + b"\n")
+            write(line)
         await writer.drain()
-        while query.get("follow"):
+        while query.get("follow") and not self.stopping:
             news = self.news
             for line in self.lines[seen:]:
-                writer.write(orjson.dumps(line) + b"\n")
+                write(line)
             await writer.drain()
             seen = len(self.lines)
             await news.wait()
+        if not self.stopping:
+            writer.write(b"0\r\n\r\n")
 
 
 class Platform:
