@@ -20,6 +20,8 @@ from tests.conftest import require
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
+LANE = 50 + os.getpid() % 200
+"""A lane that no platform on this machine has, nor another run of the tests."""
 
 SOURCES = {
     "echo": "def handle(request): return request.body",
@@ -31,10 +33,6 @@ SOURCES = {
     "slow": "import time\ntime.sleep(600)",
 }
 """What each function of the rigs does. A driver is free to do it in another way than by running this."""
-
-
-def are_roots() -> bool:
-    return os.geteuid() == 0
 
 
 async def eventually(condition: Callable[[], Any], why: str) -> Any:
@@ -75,9 +73,10 @@ class Rig:
     def package(self, **files: str) -> Path:
         """Writes a package of modules; ``handler="…"`` is the text of ``handler.py``."""
         folder = self.packages / sha256(repr(files).encode()).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / f"{name}.py").write_text(text)
+        if not folder.exists():  # as everywhere, a package never changes
+            folder.mkdir(parents=True)
+            for name, text in files.items():
+                (folder / f"{name}.py").write_text(text)
         return folder
 
     async def specialise(
@@ -112,12 +111,12 @@ async def ask(handle: Handle, document: Any = None) -> bytes:
 
 
 @asynccontextmanager
-async def process_rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
+async def process_rig(folder: Path, lane: int = LANE, **options: Any) -> AsyncIterator[Rig]:
     """A `ProcessDriver` that is open. Takes what its constructor takes."""
     if options.get("isolation") != "relaxed":
-        require(are_roots(), "root")
+        require(os.geteuid() == 0, "root")
     (folder / "packages").mkdir()
-    driver = ProcessDriver(7, folder / "packages", folder / "run", **options)
+    driver = ProcessDriver(lane, folder / "packages", folder / "run", **options)
     async with _opened(Rig(driver, folder)) as rig:
         yield rig
 

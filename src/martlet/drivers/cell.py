@@ -29,7 +29,7 @@ class Cell:
         identity: its user and group id.
         group: its cgroup; None on a host without (relaxed).
         pid: its process, once it is forked.
-        leaving: whether it is being destroyed, so that its end is no news.
+        in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
         ended: done with the exit code once the process is gone.
         failure: why its sandbox could not be made.
     """
@@ -39,7 +39,7 @@ class Cell:
         self.group, self.identity = group, identity
         self.zygote: Zygote | None = None
         self.pid: int | None = None
-        self.leaving = False
+        self.in_service = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.failure: str | None = None
         self.removal: asyncio.Task[None] | None = None

@@ -115,14 +115,16 @@ class ProcessDriver:
             with cell.belongings() as descriptors:
                 cell.pid = await cell.zygote.fork(spec.id, descriptors)
             await contract.check_health(cell.handle.socket, _START_SECONDS)
+            if cell.ended.done():
+                raise DriverError("it ended")
         except (OSError, FetchError, DriverError) as error:
-            cell.leaving = True
             await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS if cell.pid else 0)
             await self._remove(cell)
             raise DriverError(f"no cell could be started: {cell.failure or error}") from error
         except BaseException:
             await self._remove(cell)
             raise
+        cell.in_service = True
         return cell.handle
 
     async def specialise(
@@ -170,7 +172,7 @@ class ProcessDriver:
         """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
         cell = self._cells.get(handle.id)
         if cell is not None and cell.zygote is not None:
-            cell.leaving = True
+            cell.in_service = False
             await cell.zygote.signal(cell.id, signal.SIGTERM)
             await asyncio.wait([cell.ended], timeout=grace)
         await self.destroy(handle)
@@ -221,11 +223,11 @@ class ProcessDriver:
             return
         cell.failure = failure
         cell.ended.set_result(code)
-        if not cell.leaving:
+        if cell.in_service:
             self._on_exit(id, code)
 
     async def _remove(self, cell: Cell) -> None:
-        cell.leaving = True
+        cell.in_service = False
         if cell.removal is None:
             cell.removal = asyncio.create_task(self._forget(cell))
         await asyncio.shield(cell.removal)
