@@ -18,3 +18,10 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"missing in CI: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _root(request: pytest.FixtureRequest) -> None:
+    """Tests marked ``root`` need it."""
+    if request.node.get_closest_marker("root"):
+        require(os.geteuid() == 0, "root, to make namespaces and cgroups")

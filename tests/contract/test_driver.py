@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig
 
 from martlet.drivers.contract import check_health
 from martlet.drivers.driver import DriverError, Handle, LoadFailed
 from martlet.http.fetch import FetchError
+from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig
 
 pytestmark = pytest.mark.anyio
 

@@ -90,6 +90,7 @@ def confine_relaxed(confinement: Confinement, lifeline: Lifeline) -> None:
     """What of `confine` needs no power. The code stays where it is, and the user is the platform's."""
     _spread(confinement.every_cpu)
     rlimits.apply(confinement.open_files, confinement.scratch, processes=None)
+    privileges.drop_capabilities()
     lifeline.hold()
     lifeline.release()
     os.chdir(confinement.code)

@@ -30,5 +30,10 @@ def become(identity: int) -> None:
     os.setgroups([])
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
+    drop_capabilities()
+
+
+def drop_capabilities() -> None:
+    """Empties every set of capabilities that the process itself has; the user stays."""
     syscalls.clear_ambient_capabilities()
     syscalls.clear_capabilities()
