@@ -89,7 +89,8 @@ def python_workers(count: int, concurrency: int) -> Iterator[list[Path]]:
         (Path(folder) / "handler.py").write_text(HELLO)
         sockets = [Path(folder) / f"{number}.sock" for number in range(count)]
         for path in sockets:
-            stack.enter_context(running(runtime.command(path)))
+            program = runtime.folder / runtime.description.program
+            stack.enter_context(running([str(runtime.interpreter), str(program), "--socket", str(path)]))
             _specialise(path, folder, concurrency)
         yield sockets
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -37,7 +37,7 @@ class Platform:
 
     def deploy(self, name: str, code: str = HELLO, **config: object) -> None:
         """Creates a function with a rate limit of its own."""
-        self.client.create_function(name, code=code, config={"rate_limit": UNLIMITED, **config})
+        self.client.create(name, code, {"rate_limit": UNLIMITED, **config})
 
     def pids(self) -> list[int]:
         """Returns every process of the platform."""
@@ -45,8 +45,9 @@ class Platform:
         while new:
             pid = new.pop()
             found.append(pid)
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                new += map(int, (task / "children").read_text().split())
+            with suppress(ProcessLookupError, FileNotFoundError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    new += map(int, (task / "children").read_text().split())
         return found
 
 

@@ -45,29 +45,40 @@ class SystemSettings(Frozen):
     function_storage_path: Path = Field(
         default_factory=default_storage_path, description="Folder of the database, packages, logs and caches."
     )
-    logging_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    logging_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level logged."
+    )
     logging_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="`json` for machines, `text` for people; `auto` asks whether stderr is a terminal."
+        "auto",
+        description="`json` for machines, `text` for people; `auto` asks whether stderr is a terminal.",
     )
 
-    default_mode: ExecutionMode = Field(ExecutionMode.PROCESS, description="Rung of functions that name none.")
+    default_mode: ExecutionMode = Field(
+        ExecutionMode.PROCESS, description="Rung of functions that name none."
+    )
     process_isolation_level: Literal["strict", "relaxed"] = Field(
         "strict",
         description="`strict` refuses to run where a guarantee of the process sandbox cannot be had; `relaxed` runs "
         "with what there is and says so.",
     )
     disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
-    container_runtime: str = Field("docker", description="Engine of the container rung (not in this version).")
-    base_image: str = Field("python:3.11-slim", description="Image of the container rung (not in this version).")
+    container_runtime: str = Field(
+        "docker", description="Engine of the container rung (not in this version)."
+    )
+    base_image: str = Field(
+        "python:3.11-slim", description="Image of the container rung (not in this version)."
+    )
 
     max_concurrent_functions: int = Field(1000, ge=1, description="Instances this machine may hold at once.")
     cold_start_timeout: float = Field(30, gt=0, description="Seconds an instance may take to become ready.")
     warm_instance_ttl: float = Field(600, ge=0, description="Seconds an idle instance is kept.")
     drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")
-    min_cells: int = Field(2, ge=0, le=1000, description="Ready cells each lane keeps per runtime.")
+    min_cells: int = Field(4, ge=0, le=1000, description="Ready cells each lane keeps per runtime.")
 
     max_body: Bytes = Field(20 * MiB, ge=1024, description="Largest request body; more is answered 413.")
-    max_header: Bytes = Field(32 * 1024, ge=1024, description="Largest request head (line and headers together).")
+    max_header: Bytes = Field(
+        32 * 1024, ge=1024, description="Largest request head (line and headers together)."
+    )
     header_timeout: float = Field(10, gt=0, description="Seconds a client may take to send a request head.")
     body_timeout: float = Field(30, gt=0, description="Seconds a client may be silent inside a request body.")
     keep_alive_timeout: float = Field(75, gt=0, description="Seconds an idle client connection is kept.")
@@ -76,9 +87,13 @@ class SystemSettings(Frozen):
         EventRate(1000, 60), description="Requests per client address; keys marked trusted are not limited."
     )
 
-    log_bytes_per_function: Bytes = Field(5 * MiB, ge=64 * 1024, description="Log kept per function and lane.")
+    log_bytes_per_function: Bytes = Field(
+        5 * MiB, ge=64 * 1024, description="Log kept per function and lane."
+    )
     log_bytes_per_invocation: Bytes = Field(64 * 1024, ge=1024, description="Log kept of one invocation.")
-    invocations_kept: int = Field(100, ge=0, le=10_000, description="Finished invocations remembered per function.")
+    invocations_kept: int = Field(
+        100, ge=0, le=10_000, description="Finished invocations remembered per function."
+    )
     revisions_kept: int = Field(10, ge=1, le=1000, description="Revisions kept per function for rollback.")
 
     build_timeout: float = Field(600, gt=0, description="Seconds a build may take.")
@@ -105,7 +120,9 @@ class SystemSettings(Frozen):
 class DeclaredFunction(FunctionConfig):
     """A function under ``functions:``: its configuration and, where the code is not inline, where it is."""
 
-    path: Path | None = Field(None, description="File or folder with the code, relative to the configuration file.")
+    path: Path | None = Field(
+        None, description="File or folder with the code, relative to the configuration file."
+    )
     code: str | None = Field(None, description="The code itself, for functions of one file.")
 
     @property
@@ -180,7 +197,9 @@ def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
         return model.model_validate(document)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        field = ".".join([prefix, *(str(part) for part in fault["loc"])] if prefix else map(str, fault["loc"]))
+        field = ".".join(
+            [prefix, *(str(part) for part in fault["loc"])] if prefix else map(str, fault["loc"])
+        )
         reason = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             reason = f"there is no such key; known are {', '.join(_fields_at(model, fault['loc'][:-1]))}"
@@ -200,7 +219,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
-        raise Invalid(f"cannot read the configuration file {path}: {error.strerror}", field="config_file") from None
+        raise Invalid(
+            f"cannot read the configuration file {path}: {error.strerror}", field="config_file"
+        ) from None
     except yaml.YAMLError as error:
         raise Invalid(f"{path} is not YAML: {error}", field="config_file") from None
     if not isinstance(document, dict):

@@ -42,7 +42,9 @@ class Buckets:
             0.0 if there was one, else the seconds until there is.
         """
         now = monotonic()
-        slot = self._slot(bucket, now)
+        slot = (bucket % SLOTS) * 2 + 1
+        if self._names[slot - 1] != bucket:
+            slot = self._slot(bucket, now)
         interval = rate.seconds / rate.events
         arrival = self._times[slot]
         arrival = (arrival if arrival > now else now) + interval
@@ -55,8 +57,6 @@ class Buckets:
     def _slot(self, bucket: int, now: float) -> int:
         names, times = self._names, self._times
         first = (bucket % SLOTS) * 2
-        if names[first] == bucket:
-            return first + 1
         victim, least = first, float("inf")
         for probe in range(PROBES):
             slot = (first + probe * 2) % (SLOTS * 2)

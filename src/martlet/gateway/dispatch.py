@@ -84,14 +84,11 @@ class Dispatch:
             self._forward(call, lane)
 
     def _forward(self, call: Call, lane: int) -> None:
-        exchange = call.exchange
-        head = call.head()
-        head[0] = b"%b /_node/invoke%b HTTP/1.1\r\n" % (exchange.method, call.path)
-        head[1] = b"x-martlet-revision: %b\r\nx-martlet-lane: %d\r\n" % (
+        identity = b"x-martlet-revision: %b\r\nx-martlet-lane: %d\r\n" % (
             call.target.id.encode(),
             self._node.lane,
         )
-        self._hops[lane].send(exchange, head)
+        self._hops[lane].send(call.exchange, call.head(b"/_node/invoke", identity))
 
     def _hop(self, lane: int, path: Path) -> Hop:
         def elsewhere(unsent: list[Exchange]) -> None:

@@ -55,6 +55,8 @@ class Gateway:
         routing: Routing,
         dispatch: Dispatch,
         control: Hop,
+        max_body: int,
+        max_upload: int,
     ) -> None:
         self._node = node
         self._stats = node.recorder.stats
@@ -63,12 +65,14 @@ class Gateway:
         self._routing = routing
         self._dispatch = dispatch
         self._control = control
+        self._max_body = max_body
+        self._max_upload = max_upload
         self._prefix = secrets.token_hex(6)
         self._count = 0
 
     def handle(self, exchange: Exchange) -> None:
         """Answers a request, or passes it to who does."""
-        exchange.request_id = self._request_id(exchange.header(b"x-request-id"))
+        exchange.request_id = self._request_id(exchange.given_id)
         try:
             route = self._routing.route(exchange.target, exchange.host)
             if route is not None:
@@ -80,6 +84,12 @@ class Gateway:
         except Exception:
             log.exception("request_failed", request_id=exchange.request_id)
             self._refuse(exchange, MartletError())
+
+    def max_body(self, exchange: Exchange) -> int:
+        """Allows what is uploaded to the platform more than what is sent to functions."""
+        function = self._routing.route(exchange.target, exchange.host)
+        upload = function is None and exchange.target.startswith(b"/functions")
+        return self._max_upload if upload else self._max_body
 
     def refused(self, exchange: Exchange, error: MartletError) -> None:
         """Answers a request that is not HTTP as it should be."""

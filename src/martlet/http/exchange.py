@@ -73,6 +73,8 @@ class Exchange:
         "content_length",
         "context",
         "expects_continue",
+        "framed_by_length",
+        "given_id",
         "gone",
         "headers",
         "host",
@@ -96,12 +98,14 @@ class Exchange:
         self.headers: list[Header] = []
         self.host: bytes | None = None
         self.authorization: bytes | None = None
+        self.given_id: bytes | None = None
         self.content_length: int | None = 0
         self.chunks: list[bytes] = []
         self.received = 0
         self.sent = 0
         self.complete = False
         self.expects_continue = False
+        self.framed_by_length = True
         self.upgrade = False
         self.http10 = False
         self.keep_alive = True
@@ -110,6 +114,25 @@ class Exchange:
         self.gone = False
         self.request_id = ""
         self.context: Any = None
+
+    def repeat(self, connection: ServerConnection, began: float, body: bytes) -> Exchange:
+        """Returns a complete exchange with the same head and another body of the same length.
+
+        ``headers`` is the same list, so whoever keeps something that follows from it can tell.
+        """
+        exchange = Exchange(connection, began)
+        exchange.method = self.method
+        exchange.target = self.target
+        exchange.headers = self.headers
+        exchange.host = self.host
+        exchange.authorization = self.authorization
+        exchange.given_id = self.given_id
+        exchange.content_length = self.content_length
+        exchange.received = len(body)
+        exchange.complete = True
+        if body:
+            exchange.chunks.append(body)
+        return exchange
 
     def header(self, name: bytes) -> bytes | None:
         """Returns the first header of that name (lower case), or None."""

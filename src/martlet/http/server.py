@@ -1,7 +1,8 @@
 """The server side of HTTP/1.1: one connection of a client.
 
 Parsing is llhttp's (through httptools): strict about framing, so that what one hop takes for a request the next does
-too. Callbacks of the parser only gather; requests are handed over when a read has been parsed to its end, which lets
+too. A client that repeats itself, as most do, is parsed once: a read that is the head of the last request to the byte,
+with a body of the same length, needs no parser. Callbacks of the parser only gather; requests are handed over when a read has been parsed to its end, which lets
 a small request travel on in one write. One request runs at a time; pipelined ones wait their turn.
 """
 
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -52,6 +53,9 @@ class Application(Protocol):
     def handle(self, exchange: Exchange) -> None:
         """Answers, now or later; never raises."""
 
+    def max_body(self, exchange: Exchange) -> int:
+        """Returns how many bytes the body of this request may have; asked once it has more than the general limit."""
+
     def refused(self, exchange: Exchange, error: MartletError) -> None:
         """A request that is not HTTP as it should be: gives it an id and answers the error."""
 
@@ -90,7 +94,11 @@ class Server:
 
 
 class ServerConnection(asyncio.Protocol):
-    """One client. See the module."""
+    """One client. See the module.
+
+    Attributes:
+        kept: what the application keeps of this client's last request, for the next that is like it.
+    """
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -104,6 +112,9 @@ class ServerConnection(asyncio.Protocol):
         self.waits_since = 0.0
         self.head_bytes = 0
         self.in_head = False
+        self.begun = 0
+        self.last_head: tuple[bytes, int, Exchange] | None = None
+        self.kept: Any = None
         self.fault: MartletError | None = None
         self.tunnel: Callable[[bytes], None] | None = None
         self.early: list[bytes] = []
@@ -163,6 +174,14 @@ class ServerConnection(asyncio.Protocol):
             return
         if self.fault is not None or self.lingering:
             return
+        if self.last_head is not None and self.reading is None:
+            head, size, exchange = self.last_head
+            if len(data) == size and data.startswith(head):
+                self.waiting.append(exchange.repeat(self, monotonic(), data[len(head) :]))
+                self._next()
+                return
+        at_start = self.reading is None
+        self.begun = 0
         try:
             self._parse(data)
         except MartletError as error:
@@ -172,10 +191,20 @@ class ServerConnection(asyncio.Protocol):
             self.fault = (
                 cause if isinstance(cause, MartletError) else BadRequest(f"this is not HTTP/1.1: {error}")
             )
+        if at_start and self.begun == 1 and self.reading is None and self.waiting:
+            self._remember(data)
         if self.active is None and self.waiting:
             self._next()
         if self.fault is not None:
             self._refuse()
+
+    def _remember(self, data: bytes) -> None:
+        """Keeps the head of a request that was one read, from its first byte to its last."""
+        exchange = self.waiting[-1]
+        plain = exchange.keep_alive and not (exchange.http10 or exchange.upgrade or exchange.expects_continue)
+        if plain and self.fault is None and exchange.framed_by_length:
+            head = data[: len(data) - exchange.received]
+            self.last_head = (head, len(data), exchange) if head.endswith(b"\r\n\r\n") else None
 
     def _parse(self, data: bytes) -> None:
         if self.in_head or self.reading is None:
@@ -202,6 +231,7 @@ class ServerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self.reading = Exchange(self, monotonic())
+        self.begun += 1
         self.in_head = True
         self.waits_since = self.reading.began
 
@@ -238,7 +268,7 @@ class ServerConnection(asyncio.Protocol):
         if exchange.target[:1] != b"/":
             exchange.target = _origin_form(exchange.target)
         if length is not None and length > self.limits.max_body:
-            raise BodyTooLarge(f"the body has {length} bytes, {self.limits.max_body} are allowed")
+            self._check_body(exchange, length)
         self.waiting.append(exchange)
         if len(self.waiting) > MAX_PIPELINED:
             self._pause_reading()
@@ -249,7 +279,7 @@ class ServerConnection(asyncio.Protocol):
         assert exchange is not None
         exchange.received += len(data)
         if exchange.received > self.limits.max_body:
-            raise BodyTooLarge(f"the body has more than the {self.limits.max_body} bytes allowed")
+            self._check_body(exchange, exchange.received)
         if exchange.sink is not None:
             self.waits_since = monotonic()
             exchange.sink.body(data)
@@ -269,6 +299,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.sink.body_end()
         elif exchange.content_length is None:
             exchange.content_length = exchange.received
+            exchange.framed_by_length = False
 
     # -- the exchange's side
 
@@ -395,6 +426,8 @@ class ServerConnection(asyncio.Protocol):
             exchange.content_length = None
         elif name == b"expect":
             exchange.expects_continue = value.lower() == b"100-continue"
+        elif name == b"x-request-id":
+            exchange.given_id = value
         elif name == b"upgrade":
             exchange.upgrade = value.lower() == b"websocket"
 
@@ -403,6 +436,12 @@ class ServerConnection(asyncio.Protocol):
         size = len(exchange.target) + sum(len(name) + len(value) + 4 for name, value in exchange.headers)
         if size > self.limits.max_header:
             raise self._head_too_large()
+
+    def _check_body(self, exchange: Exchange, size: int) -> None:
+        """A body is over the general limit; the application may allow some requests more."""
+        allowed = self.server.application.max_body(exchange)
+        if size > allowed:
+            raise BodyTooLarge(f"the body has {size} bytes or more, {allowed} are allowed")
 
     def _head_too_large(self) -> HeadTooLarge:
         return HeadTooLarge(f"the request line and headers are over {self.limits.max_header} bytes")

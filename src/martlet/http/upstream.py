@@ -59,6 +59,7 @@ class Upstream(asyncio.Protocol):
         self._chunked_request = False
         self._request_done = True
         self._tunnel = False
+        self._last_head: tuple[bytes, int, int, list[Header]] | None = None
 
     # -- for whoever sends requests
 
@@ -198,6 +199,17 @@ class Upstream(asyncio.Protocol):
         if exchange is None:
             self.close()  # nothing was asked
             return
+        if not self._head_bytes:
+            last = self._last_head
+            if (
+                last is not None
+                and len(data) == last[1]
+                and data.startswith(last[0])
+                and exchange.method != b"HEAD"
+            ):
+                self._repeat(exchange, data[len(last[0]) :])
+                return
+        at_start = not self._head_bytes
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -210,6 +222,8 @@ class Upstream(asyncio.Protocol):
         if not self._head_done and self._head_bytes > MAX_RESPONSE_HEAD:
             self._broken(f"the response's head is over {MAX_RESPONSE_HEAD} bytes")
             return
+        if at_start and self._done:
+            self._remember(exchange, data)
         self._flush(exchange, self._done)
 
     # -- the parser's side
@@ -276,6 +290,35 @@ class Upstream(asyncio.Protocol):
             self._reusable = self._parser.should_keep_alive()
 
     # -- inside
+
+    def _remember(self, exchange: Exchange, data: bytes) -> None:
+        """Keeps the head of a response that was one read, from its first byte to its last, and ordinary."""
+        self._last_head = None
+        if (
+            self._length is not None
+            and self._head is not None
+            and self._reusable
+            and exchange.method != b"HEAD"
+        ):
+            head = data[: len(data) - self._length]
+            if (
+                head.endswith(b"\r\n\r\n")
+                and head.startswith(b"HTTP/1.1 ")
+                and self._status not in (204, 304)
+            ):
+                self._last_head = (head, len(data), self._status, self._headers)
+
+    def _repeat(self, exchange: Exchange, body: bytes) -> None:
+        """Passes on a response whose head is the last one's to the byte, and its body of the same length."""
+        assert self._last_head is not None
+        _, _, status, headers = self._last_head
+        head = self.on_head(exchange, status, headers)
+        assert head is not None
+        if not exchange.gone:
+            exchange.sent += len(body)
+            exchange.start(head + b"content-length: %d\r\n" % len(body), len(body), body, last=True)
+        self._reusable = True
+        self._end(exchange, None)
 
     def _check_head(self) -> None:
         """Much has come since the head began; some of it may be the body."""

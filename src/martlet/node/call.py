@@ -48,29 +48,47 @@ class Call:
         """Seconds it waited for a slot, less what was the start of an instance."""
         return max(0.0, (self.sent or monotonic()) - self.arrived - self.start)
 
-    def head(self) -> list[bytes]:
-        """Returns the head of the request as the instance gets it."""
+    def head(self, prefix: bytes = b"", identity: bytes | None = None) -> list[bytes]:
+        """Returns the head of the request as the instance gets it.
+
+        Args:
+            prefix: goes before the path, where another lane is to run the call.
+            identity: header lines in place of those that tell an instance who it is.
+        """
         exchange = self.exchange
-        lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, self.path), self.target.head]
+        kept = exchange.connection.kept
+        if kept is None or kept[0] is not exchange.headers or kept[1] is not self.strip_key:
+            kept = exchange.connection.kept = (exchange.headers, self.strip_key, self._passed_on())
+        head = b"%b %b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%b" % (
+            exchange.method,
+            prefix,
+            self.path,
+            self.target.head if identity is None else identity,
+            exchange.request_id.encode(),
+            kept[2],
+        )
+        return [head]
+
+    def _passed_on(self) -> bytes:
+        """Returns the client's header lines, less what is not the function's business, and where they came from."""
+        exchange = self.exchange
+        lines = []
         forwarded = exchange.connection.peer.encode()
         for header in exchange.headers:
             name = header[0]
-            if name in NOT_FOR_FUNCTIONS:
+            if name in NOT_FOR_FUNCTIONS or name.startswith((b"x-martlet-", b"x-faas-")):
                 continue
-            if name[:2] == b"x-":
-                if name.startswith((b"x-martlet-", b"x-faas-")):
-                    continue
-                if name == b"x-forwarded-for":
-                    forwarded = b"%b, %b" % (header[1], forwarded) if forwarded else header[1]
-                    continue
-            elif name == b"authorization" and self.strip_key:
+            if name == b"authorization" and self.strip_key:
+                continue
+            if name == b"x-forwarded-for":
+                forwarded = b"%b, %b" % (header[1], forwarded) if forwarded else header[1]
                 continue
             lines.append(b"%b: %b\r\n" % header)
         lines.append(
-            b"x-request-id: %b\r\nx-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-proto: http\r\n"
-            % (exchange.request_id.encode(), forwarded, exchange.host or b"")
+            b"x-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-proto: http\r\n"
+            % (forwarded, exchange.host or b"")
         )
-        return lines
+        return b"".join(lines)
 
     def fail(self, error: MartletError) -> None:
         """Answers an error, with the stamp of the revision."""

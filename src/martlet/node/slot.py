@@ -28,6 +28,8 @@ class Slot(Upstream):
         self.deadline = 0.0
         self.answered_at = 0.0
         self.status = 0
+        self._headers_kept: list[Header] | None = None
+        self._kept = b""
 
     def run(self, call: Call) -> None:
         """Sends an invocation to the instance."""
@@ -46,23 +48,22 @@ class Slot(Upstream):
         assert call is not None
         self.answered_at = now = monotonic()
         self.status = status
-        lines = [status_line(status)]
-        for header in headers:
-            name = header[0]
-            if name[:2] == b"x-":
-                if name == RAISED and status == 500:
-                    return None
-                if name == b"x-request-id" or name.startswith((b"x-martlet-", b"x-faas-")):
-                    continue
-            lines.append(b"%b: %b\r\n" % header)
-        lines.append(call.target.stamp)
-        lines.append(
-            b"x-request-id: %b\r\nserver-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n"
-            % (exchange.request_id.encode(), call.queue * 1e3, call.start * 1e3, (now - call.sent) * 1e3)
+        if headers is not self._headers_kept:
+            kept = _kept(status, headers)
+            if kept is None:
+                return None
+            self._headers_kept, self._kept = headers, kept
+        head = b"%b%bx-request-id: %b\r\nserver-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n" % (
+            self._kept,
+            call.target.stamp,
+            exchange.request_id.encode(),
+            call.queue * 1e3,
+            call.start * 1e3,
+            (now - call.sent) * 1e3,
         )
         if status == 101:
             self.deadline = float("inf")
-        return b"".join(lines)
+        return head
 
     def on_end(self, exchange: Exchange, kept: bytes | None) -> None:
         """The invocation is over."""
@@ -88,6 +89,20 @@ class Slot(Upstream):
         """The instance has closed the connection, or died, or does not speak HTTP."""
         call, self.call = self.call, None
         self.instance.lost(self, call, why)
+
+
+def _kept(status: int, headers: list[Header]) -> bytes | None:
+    """Returns the status line and the headers that go on to the client; None where the handler raised."""
+    lines = [status_line(status)]
+    for header in headers:
+        name = header[0]
+        if name[:2] == b"x-":
+            if name == RAISED and status == 500:
+                return None
+            if name == b"x-request-id" or name.startswith((b"x-martlet-", b"x-faas-")):
+                continue
+        lines.append(b"%b: %b\r\n" % header)
+    return b"".join(lines)
 
 
 def _raised(body: bytes) -> FunctionError:

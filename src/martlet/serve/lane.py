@@ -36,8 +36,6 @@ log = structlog.get_logger()
 BACKLOG = 4096
 DRAIN = 5.0
 """Seconds that requests under way may take when the lane is told to stop."""
-PRIVATE_BODY = 1 << 40
-"""The private socket trusts its peers with the size of bodies; the public one has bounded them."""
 
 
 async def run_lane(settings: Settings, number: int) -> None:
@@ -80,10 +78,12 @@ async def run_lane(settings: Settings, number: int) -> None:
         routing=Routing(view, system.domain),
         dispatch=Dispatch(node, run),
         control=Hop(run / "control.sock", "the management API"),
+        max_body=system.max_body,
+        max_upload=system.max_package,
     )
-    public = Server(gateway, _limits(settings, system.max_body))
+    public = Server(gateway, _limits(settings))
     node.count_connections = lambda: len(public.connections)
-    private = Server(Endpoint(node, view, lambda n: run / f"lane-{n}.sock"), _limits(settings, PRIVATE_BODY))
+    private = Server(Endpoint(node, view, lambda n: run / f"lane-{n}.sock"), _limits(settings))
     loop = asyncio.get_running_loop()
     unix = await loop.create_unix_server(private, str(_fresh(run / f"lane-{number}.sock")), backlog=BACKLOG)
     tcp = await loop.create_server(
@@ -105,10 +105,10 @@ async def run_lane(settings: Settings, number: int) -> None:
     await store.close()
 
 
-def _limits(settings: Settings, max_body: int) -> ServerLimits:
+def _limits(settings: Settings) -> ServerLimits:
     system = settings.system
     return ServerLimits(
-        max_body=max_body,
+        max_body=system.max_body,
         max_header=system.max_header,
         header_timeout=system.header_timeout,
         body_timeout=system.body_timeout,

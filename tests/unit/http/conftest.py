@@ -28,6 +28,9 @@ class Application:
     def __init__(self, handle: Callable[[Exchange], None]) -> None:
         self.handle = handle
 
+    def max_body(self, exchange: Exchange) -> int:
+        return LIMITS.max_body
+
     def refused(self, exchange: Exchange, error: MartletError) -> None:
         exchange.request_id = "refused"
         exchange.problem(error)

@@ -39,7 +39,9 @@ async def test_pipelined_requests_are_answered_in_order(serving):
     async with serving(hello) as connect:
         client = await connect()
         client.send(b"".join(b"GET /%d HTTP/1.1\r\nhost: h\r\n\r\n" % n for n in range(100)))
-        assert [(await client.response())[2] for _ in range(100)] == [b"hello GET /%d" % n for n in range(100)]
+        assert [(await client.response())[2] for _ in range(100)] == [
+            b"hello GET /%d" % n for n in range(100)
+        ]
 
 
 async def test_a_request_may_come_byte_by_byte(serving):
@@ -127,7 +129,9 @@ async def test_an_unknown_length_is_framed_as_chunks_or_by_the_end_of_the_connec
         (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n", 431, "head_too_large"),
         (b"POST / HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n", 413, "body_too_large"),
         (
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n" + b"a" * 0x200000 + b"\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n"
+            + b"a" * 0x200000
+            + b"\r\n0\r\n\r\n",
             413,
             "body_too_large",
         ),
@@ -138,7 +142,11 @@ async def test_what_is_not_allowed_is_answered_and_closed(serving, request_bytes
         client = await connect()
         client.send(request_bytes)
         got, headers, body = await client.response()
-        assert (got, headers["content-type"], headers["connection"]) == (status, "application/problem+json", "close")
+        assert (got, headers["content-type"], headers["connection"]) == (
+            status,
+            "application/problem+json",
+            "close",
+        )
         assert f'"code":"{code}"'.encode() in body
         assert await client.closed()
 

@@ -62,13 +62,26 @@ async def get(connect, method=b"GET"):
     [
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"], False, b"hello"),
         ([b"HTTP/1.1 200 OK\r\ncont", b"ent-length: 5\r\n\r\nhe", b"llo"], False, b"hello"),
-        ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n\r\n"], False, b"hello"),
+        (
+            [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n\r\n"],
+            False,
+            b"hello",
+        ),
         ([b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo"], True, b"hello"),
-        ([b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"], False, b"hello"),
+        (
+            [
+                b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            ],
+            False,
+            b"hello",
+        ),
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], False, b""),
     ],
 )
-async def test_every_framing_arrives_whole_and_the_client_connection_lives_on(serving, tmp_path, pieces, close, body):
+async def test_every_framing_arrives_whole_and_the_client_connection_lives_on(
+    serving, tmp_path, pieces, close, body
+):
     async with forwarding(serving, tmp_path, canned(*pieces, close=close)) as connect:
         client = await connect()
         for _ in range(3):
@@ -76,11 +89,16 @@ async def test_every_framing_arrives_whole_and_the_client_connection_lives_on(se
             if body:
                 assert (await client.response())[2] == body
             else:
-                assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 204 No Content\r\nx-request-id: r1\r\n\r\n"
+                assert (
+                    await client.reader.readuntil(b"\r\n\r\n")
+                    == b"HTTP/1.1 204 No Content\r\nx-request-id: r1\r\n\r\n"
+                )
 
 
 async def test_head_takes_no_body_even_where_a_length_is_named(serving, tmp_path):
-    async with forwarding(serving, tmp_path, canned(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")) as connect:
+    async with forwarding(
+        serving, tmp_path, canned(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    ) as connect:
         client = await connect()
         for _ in range(2):
             client.send(b"HEAD / HTTP/1.1\r\nhost: h\r\n\r\n")
@@ -119,7 +137,9 @@ async def test_a_response_that_breaks_off_cuts_the_client_rather_than_look_compl
 
 
 async def test_headers_of_one_connection_are_not_passed_on(serving, tmp_path):
-    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nkeep-alive: 1\r\nx-martlet-secret: 1\r\nx-kept: 1\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nkeep-alive: 1\r\nx-martlet-secret: 1\r\nx-kept: 1\r\n\r\n"
+    )
     async with forwarding(serving, tmp_path, canned(answer)) as connect:
         _, headers, _ = await (await get(connect)).response()
         assert headers == {"x-kept": "1", "x-request-id": "r1", "content-length": "0"}
@@ -173,7 +193,9 @@ async def test_an_upgrade_becomes_a_tunnel_both_ways(serving, tmp_path):
     async def upstream(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"upgrade: websocket\r\n" in head
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nready")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nready"
+        )
         while data := await reader.read(100):
             writer.write(data.upper())
 
