@@ -66,6 +66,7 @@ class Application:
                 await session.fail(error)
         else:
             await session.close()
+        await session.settle()
         return False
 
     def _scope(self, head: Head) -> dict[str, Any]:

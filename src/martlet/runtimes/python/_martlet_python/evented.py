@@ -34,13 +34,11 @@ class Channel(asyncio.Protocol):
 
     Attributes:
         transport: where bytes are written.
-        closed: whether the peer is gone.
     """
 
     transport: asyncio.Transport
 
     def __init__(self, server: Server, parser: Parser) -> None:
-        self.closed = False
         self._server = server
         self._parser = parser
         self._task: asyncio.Task[None] | None = None
@@ -52,6 +50,11 @@ class Channel(asyncio.Protocol):
         self._successor: Successor | None = None
 
     # -- for what answers requests
+
+    @property
+    def closed(self) -> bool:
+        """Whether the peer is gone, or about to be cut off."""
+        return self.transport.is_closing()
 
     async def piece(self) -> bytes:
         """Returns the next bytes of the request's body; empty ones are its end.
@@ -79,12 +82,11 @@ class Channel(asyncio.Protocol):
         Raises:
             Disconnected: the peer is gone.
         """
-        if not self.closed:
-            self._answered = True
-            self.transport.write(data)
-            await self._writable.wait()
         if self.closed:
             raise Disconnected
+        self._answered = True
+        self.transport.write(data)
+        await self._writable.wait()
 
     async def gone(self, condition: Callable[[], bool]) -> None:
         """Waits until the peer is gone, or ``condition`` holds (say so with `wake`)."""
@@ -145,7 +147,6 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The peer is gone, or the connection was closed here."""
-        self.closed = True
         self._server.channels.discard(self)
         self._news.set()
         self._writable.set()

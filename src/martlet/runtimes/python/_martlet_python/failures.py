@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import traceback
@@ -16,7 +17,7 @@ MESSAGE_CHARACTERS = 4096
 """Longest message that travels in an answer; the log has all of it."""
 
 _OURS = f"{Path(__file__).parent}{os.sep}"
-_IMPORT_MACHINERY = "<frozen importlib"
+_NOT_THE_USERS = (_OURS, "<frozen importlib", importlib.__file__)
 _NOT_JSON = "The request body is not JSON"
 
 
@@ -69,7 +70,7 @@ def answer(error: BaseException, head: Head) -> bytes:
 def _keep_user_frames(report: traceback.TracebackException) -> None:
     """Drops our frames and the import machinery's, in the exception and in those it came from."""
     report.stack = traceback.StackSummary.from_list(
-        [frame for frame in report.stack if not frame.filename.startswith((_OURS, _IMPORT_MACHINERY))]
+        [frame for frame in report.stack if not frame.filename.startswith(_NOT_THE_USERS)]
     )
     others = [report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())]
     for other in others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from .failures import Failure, answer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _ENOUGH_MESSAGES = 16
 """Messages received and not yet taken by the application from which on no more are read."""
 
+_CLOSE_SECONDS = 5.0
 _DENIAL = "websocket.http.response."
 
 
@@ -48,8 +50,9 @@ class Session:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._events.put_nowait({"type": "websocket.connect"})
         self._accepted = False
-        self._closed = False
-        self._over = False
+        self._over = False  # nothing more may be sent
+        self._told = False  # the application knows that it is over
+        self._finished = asyncio.Event()  # nothing more will be received
 
     @property
     def scope(self) -> dict[str, Any]:
@@ -113,10 +116,15 @@ class Session:
         """Closes the connection, unless it is closed, or refuses it, unless it was answered."""
         if self._accepted and not self._over:
             self._over = True
-            if not self._closed:
-                await self._channel.send(encode_close(code, reason))
+            await self._channel.send(encode_close(code, reason))
         elif not self._accepted and not self._refusal.framing.ready:
             await self._refuse(403, [])
+
+    async def settle(self) -> None:
+        """Gives the client time to answer the close before the connection is cut."""
+        if self._accepted:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finished.wait(), _CLOSE_SECONDS)
 
     async def fail(self, error: BaseException) -> None:
         """Logs what the application raised, and tells the client that there was an error."""
@@ -135,16 +143,19 @@ class Session:
             self._channel.transport.pause_reading()
             return
         try:
-            while not self._closed and (message := self._decoder.next()) is not None:
+            while not self._finished.is_set() and (message := self._decoder.next()) is not None:
                 self._take(message)
         except FrameError as error:
             self._end_with(error.code, str(error), encode_close(error.code, str(error)))
-        if self._events.qsize() >= _ENOUGH_MESSAGES:
+            self._finished.set()
+        if self._events.qsize() >= _ENOUGH_MESSAGES and not self._over:
             self._channel.transport.pause_reading()
 
     def connection_lost(self) -> None:
         """The client is gone, perhaps without a word."""
-        self._disconnected(Close.ABNORMAL, "")
+        self._over = True
+        self._tell(Close.ABNORMAL, "")
+        self._finished.set()
 
     def end(self) -> None:
         """The process is about to end."""
@@ -152,24 +163,29 @@ class Session:
 
     def _take(self, message: Message) -> None:
         match message.opcode:
+            case Opcode.CLOSE:
+                code, reason = parse_close(message.payload)
+                self._end_with(code, reason, encode(Opcode.CLOSE, message.payload[:2]))
+                self._finished.set()
+            case _ if self._over:
+                pass
             case Opcode.TEXT:
                 self._events.put_nowait({"type": "websocket.receive", "text": text(message.payload)})
             case Opcode.BINARY:
                 self._events.put_nowait({"type": "websocket.receive", "bytes": message.payload})
             case Opcode.PING:
                 self._channel.transport.write(encode(Opcode.PONG, message.payload))
-            case Opcode.CLOSE:
-                code, reason = parse_close(message.payload)
-                self._end_with(code, reason, encode(Opcode.CLOSE, message.payload[:2]))
 
     def _end_with(self, code: int, reason: str, frame: bytes) -> None:
         if not self._over:
+            self._over = True
             self._channel.transport.write(frame)
-        self._disconnected(code, reason)
+            self._channel.transport.resume_reading()
+        self._tell(code, reason)
 
-    def _disconnected(self, code: int, reason: str) -> None:
-        if not self._closed:
-            self._closed = self._over = True
+    def _tell(self, code: int, reason: str) -> None:
+        if not self._told:
+            self._told = True
             self._events.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     async def _accept(self, subprotocol: str | None, headers: Any) -> None:
