@@ -1,9 +1,10 @@
 """The server side of HTTP/1.1: one connection of a client.
 
 Parsing is llhttp's (through httptools): strict about framing, so that what one hop takes for a request the next does
-too. A client that repeats itself, as most do, is parsed once: a read that is the head of the last request to the byte,
-with a body of the same length, needs no parser. Callbacks of the parser only gather; requests are handed over when a read has been parsed to its end, which lets
-a small request travel on in one write. One request runs at a time; pipelined ones wait their turn.
+too. Callbacks of the parser only gather; requests are handed over when a read has been parsed to its end, which lets
+a small request travel on in one write. A client that repeats itself, as most do, is parsed once: a read that is the
+head of the last request to the byte, with a body of the same length, needs no parser. One request runs at a time;
+pipelined ones wait their turn.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ WRITE_BUFFER = 1024 * 1024
 """Bytes of a response that may wait for the client; then the upstream is not read any more. Large enough that a
 slow client does not hold an instance for an ordinary response."""
 SPECIAL = frozenset(
-    {b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"upgrade"}
+    {
+        b"host",
+        b"content-length",
+        b"authorization",
+        b"transfer-encoding",
+        b"expect",
+        b"upgrade",
+        b"x-request-id",
+    }
 )
 
 LINGER = 2.0

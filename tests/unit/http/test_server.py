@@ -67,6 +67,38 @@ async def test_bodies_come_whole_by_length_and_by_chunks(serving):
         assert (await client.response())[2] == large
 
 
+async def test_a_client_that_repeats_its_head_is_answered_by_each_body(serving):
+    head = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\n"
+    async with serving(echo) as connect:
+        client = await connect()
+        for body in (b"abc", b"def", b"ghi"):
+            client.send(head + body)
+            assert (await client.response())[2] == body
+        client.send(head + b"jk")
+        await asyncio.sleep(0.01)
+        client.send(b"l" + head + b"mno" + head + b"pqr")
+        assert [(await client.response())[2] for _ in range(3)] == [b"jkl", b"mno", b"pqr"]
+        client.send(head.replace(b"3", b"4") + b"four")
+        assert (await client.response())[2] == b"four"
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+        assert (await client.response())[2] == b"x"
+        client.send(head + b"end")
+        assert (await client.response())[2] == b"end"
+
+
+async def test_a_body_that_looks_like_the_repeated_head_is_still_a_body(serving):
+    head = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\n"
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(head + b"abc")
+        assert (await client.response())[2] == b"abc"
+        inner = head + b"xyz"
+        client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(inner))
+        await asyncio.sleep(0.01)
+        client.send(inner)
+        assert (await client.response())[2] == inner
+
+
 async def test_expect_continue_is_answered_before_the_body_is_sent(serving):
     async with serving(echo) as connect:
         client = await connect()

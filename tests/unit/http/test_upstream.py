@@ -95,6 +95,22 @@ async def test_every_framing_arrives_whole_and_the_client_connection_lives_on(
                 )
 
 
+async def test_an_upstream_that_repeats_its_head_passes_on_each_body(serving, tmp_path):
+    bodies = [b"one", b"two", b"three", b"six", b"ten"]
+
+    async def upstream(reader, writer):
+        for body in bodies:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nx-kept: 1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        client = await connect()
+        for body in bodies:
+            client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            _, headers, got = await client.response()
+            assert (got, headers["x-kept"]) == (body, "1")
+
+
 async def test_head_takes_no_body_even_where_a_length_is_named(serving, tmp_path):
     async with forwarding(
         serving, tmp_path, canned(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
