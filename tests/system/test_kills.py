@@ -44,7 +44,7 @@ def cgroups(pid):
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         top = Path("/sys/fs/cgroup") / controllers if controllers else Path("/sys/fs/cgroup")
-        if "/martlet/" in path:
+        if path.startswith("/martlet-"):
             found.add(top / path.lstrip("/"))
     return found
 
@@ -150,6 +150,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_a_new_one_finds_all_in
     for _ in range(3):
         with Load(platform, clients=2):
             everything = descendants(platform.process.pid)
+            groups |= {group for pid in alive(everything) for group in cgroups(pid)}
             os.kill(platform.process.pid, signal.SIGKILL)
             platform.process.wait()
         until(lambda everything=everything: not alive(everything), why="processes outlive the supervisor")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+WORTHWHILE = 0.02
+"""Seconds of waiting that are worth another instance, however quickly one starts: it takes memory and a share of the
+core, so shorter queues are left to drain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -44,10 +48,11 @@ def instances_to_start(load: Load) -> int:
     if load.instances == 0:
         return 0 if load.starting else 1
     slots = load.instances * load.concurrency
-    run_time = max(load.run_time, load.oldest_run) if load.oldest_run > load.start_time else load.run_time
+    patience = max(load.start_time, WORTHWHILE)
+    run_time = max(load.run_time, load.oldest_run) if load.oldest_run > patience else load.run_time
     work = run_time * load.waiting
-    if work <= load.start_time * slots:
+    if work <= patience * slots:
         return 0
-    slots_wanted = min(load.waiting + slots, ceil(work / load.start_time))
+    slots_wanted = min(load.waiting + slots, ceil(work / patience))
     wanted = ceil((slots_wanted - slots) / load.concurrency) - load.starting
     return max(0, min(wanted, load.room))
