@@ -55,18 +55,27 @@ class FunctionConfig(Frozen):
     execution_mode: ExecutionMode = Field(
         ExecutionMode.PROCESS, description="The rung of the isolation ladder: `process` or `container`."
     )
-    runtime: str = Field("python3.11", description="The language and version, as `GET /runtimes` lists them.")
+    runtime: str = Field("python", description="The language, or language and version, as `GET /runtimes` lists them.")
     handler: str = Field(
         "handle",
         pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*)?$",
         description="The callable to run: `handle`, or `module.handle` where the code has several modules.",
     )
-    timeout: float = Field(30, gt=0, le=3600, description="Seconds a request may run before its instance is killed.")
-    memory: Bytes = Field(128 * MiB, ge=16 * MiB, le=64 * 1024 * MiB, description="Memory limit of an instance.")
-    cpu_limit: Millicores | None = Field(
-        None, ge=10, le=256_000, description="CPU limit of an instance (`100m` is a tenth of a core); none by default."
+    timeout: float = Field(
+        30, gt=0, le=3600, description="Seconds a request may run before its instance is killed."
     )
-    dependencies: tuple[str, ...] = Field((), max_length=200, description="Packages to install, as pip writes them.")
+    memory: Bytes = Field(
+        128 * MiB, ge=16 * MiB, le=64 * 1024 * MiB, description="Memory limit of an instance."
+    )
+    cpu_limit: Millicores | None = Field(
+        None,
+        ge=10,
+        le=256_000,
+        description="CPU limit of an instance (`100m` is a tenth of a core); none by default.",
+    )
+    dependencies: tuple[str, ...] = Field(
+        (), max_length=200, description="Packages to install, as pip writes them."
+    )
     environment: dict[str, str] = Field({}, description="Environment variables of the function.")
     min_instances: int = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
     max_instances: int = Field(10, ge=1, le=10_000, description="Instances there may be at once.")
@@ -75,16 +84,24 @@ class FunctionConfig(Frozen):
         1000, ge=0, le=100_000, description="Requests that may wait for an instance before 429 is answered."
     )
     idle_ttl: float | None = Field(
-        None, ge=0, le=86_400 * 7, description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default."
+        None,
+        ge=0,
+        le=86_400 * 7,
+        description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default.",
     )
-    rate_limit: Rate = Field(NO_LIMIT, description="Requests the function accepts (`100/s`); no limit by default.")
+    rate_limit: Rate = Field(
+        NO_LIMIT, description="Requests the function accepts (`100/s`); no limit by default."
+    )
     public: bool = Field(False, description="Whether the function may be invoked without a key (webhooks).")
 
     @field_validator("environment", mode="before")
     @classmethod
     def _scalars_are_strings(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in value.items()}
+            return {
+                k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v
+                for k, v in value.items()
+            }
         return value
 
     @field_validator("environment")
@@ -104,7 +121,9 @@ class FunctionConfig(Frozen):
     @model_validator(mode="after")
     def _instances_are_ordered(self) -> FunctionConfig:
         if self.min_instances > self.max_instances:
-            raise ValueError(f"min_instances ({self.min_instances}) is over max_instances ({self.max_instances})")
+            raise ValueError(
+                f"min_instances ({self.min_instances}) is over max_instances ({self.max_instances})"
+            )
         return self
 
 

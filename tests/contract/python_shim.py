@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -140,6 +141,17 @@ class Shim:
         """Waits for a frame and returns it."""
         until(lambda: any(map(wanted, self.frames())))
         return next(filter(wanted, self.frames()))
+
+
+def send_until_refused(connection: socket.socket, data: bytes) -> int:
+    """Sends until the peer has taken nothing for a while. Returns how many bytes it took."""
+    connection.settimeout(0.3)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < len(data):
+            sent += connection.send(data[sent : sent + 65536])
+    connection.settimeout(SECONDS)
+    return sent
 
 
 class Process(Protocol):

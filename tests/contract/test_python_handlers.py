@@ -370,8 +370,8 @@ def test_a_handler_may_name_its_module(shim: Shim, handler: str, expected: str) 
         "import functools\ndef base(prefix, request):\n    return prefix\nhandle = functools.partial(base, 'ok')",
         "def handle(request, greeting='ok'):\n    return greeting",
         "def handle(*arguments):\n    return 'ok'",
-        "import functools\ndef wrap(f):\n    @functools.wraps(f)\n    async def inner(*a):\n        return await f(*a)\n"
-        "    return inner\n@wrap\nasync def handle(request):\n    return 'ok'",
+        "import functools\ndef wrap(f):\n    @functools.wraps(f)\n    async def inner(*a):\n"
+        "        return await f(*a)\n    return inner\n@wrap\nasync def handle(request):\n    return 'ok'",
     ],
     ids=["object", "async object", "partial", "optional argument", "any arguments", "decorated"],
 )
@@ -451,7 +451,7 @@ def test_the_process_is_the_functions_own(shim: Shim) -> None:
                 "def handle(request):\n"
                 "    return {'environ': dict(os.environ), 'cwd': os.getcwd(), 'path': sys.path, 'argv': sys.argv,\n"
                 "            'main': sorted(vars(sys.modules['__main__'])),\n"
-                "            'strangers': [m for m in sys.modules if m.partition('.')[0] in ('martlet', 'shim')],\n"
+                "            'strangers': [m for m in sys.modules if m.startswith(('martlet', 'shim'))],\n"
                 "            'usr1': signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL,\n"
                 "            'pipe': signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN}"
             )
@@ -502,7 +502,8 @@ def test_dependencies_come_after_the_code_and_the_standard_library(shim: Shim, t
 def test_a_module_of_the_users_wins_over_any_other_of_its_name(shim: Shim, name: str) -> None:
     shim.deploy(
         {
-            "handler.py": f"import {name}\ndef handle(request):\n    print('logged')\n    return {{'mine': {name}.MINE}}",
+            "handler.py": f"import {name}\ndef handle(request):\n    print('logged')\n"
+            f"    return {{'mine': {name}.MINE}}",
             f"{name}.py": "MINE = True",
         }
     )

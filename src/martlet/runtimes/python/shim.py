@@ -6,7 +6,7 @@ import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import _martlet_python  # type: ignore[import-not-found]  # noqa: E402  (its folder is on the path only now)
+import _martlet_python  # type: ignore[import-not-found]
 
 del sys.path[0]
 

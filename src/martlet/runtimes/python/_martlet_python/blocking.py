@@ -87,7 +87,8 @@ class Connection:
         """Makes this the last request of the connection; called from another thread or a signal handler."""
         self._ending = True
         if self._idle:
-            self.socket.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RD)
 
     def _receive(self) -> bytes:
         try:
@@ -158,8 +159,11 @@ class Server:
             if self._waiting or len(self._threads) + 1 >= self._concurrency:
                 return
             thread = threading.Thread(target=self._work, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # no room for another thread: the connection that waits is served when one is free
             self._threads.append(thread)
-        thread.start()
 
     def _serve(self, connection: Connection) -> None:
         self._connections.add(connection)

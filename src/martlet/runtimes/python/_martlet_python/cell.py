@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from . import instance, internal, loader, logs, process
 from .blocking import Connection
 from .failures import Failure
-from .http1 import BadRequest, Disconnected, Head
+from .http1 import BadRequest, Disconnected, Head, Parser
 from .instance import Instance
 from .spec import Spec
 
@@ -61,7 +61,7 @@ class _Cell:
         """Answers requests until there are no more or this is an instance. Whether the connection may go on."""
         try:
             while self.instance is None and (head := connection.head()) is not None:
-                connection.send(self._answer(head, connection.body(), connection))
+                connection.send(self._answer(head, connection))
                 if not head.keep_alive:
                     return False
         except BadRequest as error:
@@ -70,15 +70,16 @@ class _Cell:
             return False
         return self.instance is not None
 
-    def _answer(self, head: Head, body: bytes, connection: Connection) -> bytes:
+    def _answer(self, head: Head, connection: Connection) -> bytes:
+        body = connection.body()
         if (head.method, head.target) == ("POST", internal.SPECIALISE) and not self._used:
-            return internal.respond(head, *self._specialise(body, connection))
+            return internal.respond(head, *self._specialise(body, connection.parser))
         if head.target.startswith(internal.PREFIX):
             return internal.answer(head)
         error = {"type": "NoCode", "message": "this cell has no code yet"}
         return internal.respond(head, 503, {"error": error})
 
-    def _specialise(self, body: bytes, connection: Connection) -> tuple[int, dict[str, Any]]:
+    def _specialise(self, body: bytes, parser: Parser) -> tuple[int, dict[str, Any]]:
         """Becomes an instance. Returns status and document of the answer."""
         self._used = True
         try:
@@ -97,7 +98,7 @@ class _Cell:
             failure = loader.explain(error, spec.code)
             failure.log()
             return 422, _error(failure)
-        connection.parser.max_body = spec.max_body
+        parser.max_body = spec.max_body
         return 200, {"mode": self.instance.mode, "load_ms": round((time.perf_counter() - started) * 1000, 3)}
 
 

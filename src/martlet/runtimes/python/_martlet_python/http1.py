@@ -17,7 +17,7 @@ MAX_HEAD = 64 * 1024
 
 CHUNKED = -1
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _LINE_END = rb"[^\r\n\0]*+\r\n"
 # One pass over the head checks all of it and picks out what says where the body ends, which is all that most requests
 # need. A plain content-length is group 4; whatever else concerns the connection, a second content-length too, is 5.

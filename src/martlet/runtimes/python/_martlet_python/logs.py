@@ -63,14 +63,8 @@ def current_request() -> str | None:
 def emit(descriptor: int, stream: str, text: str) -> None:
     """Writes text as frames of the stream."""
     request_id = current_request()
-    head = (
-        '\x1e{"t":%.3f,"id":%s,"s":%s,"m":'
-        % (  # noqa: UP031
-            time.time(),
-            "null" if request_id is None else quote(request_id[:128]),
-            quote(stream[:64]),
-        )
-    )
+    tag = "null" if request_id is None else quote(request_id[:128])
+    head = f'\x1e{{"t":{time.time():.3f},"id":{tag},"s":{quote(stream[:64])},"m":'
     try:
         for frame in _frames(head.encode("utf-8", "replace"), text):
             os.write(descriptor, frame)
