@@ -12,10 +12,12 @@ from time import time
 
 import structlog
 
-from martlet.errors import MartletError, NotFound
+from martlet.errors import MartletError, NotFound, Unavailable
 from martlet.model import Build, BuildState, Frozen
 from martlet.package.staging import remove_tree
+from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry
+from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
 
@@ -177,7 +179,11 @@ class Builds:
     async def _run(self, running: RunningBuild, work: Work) -> Outcome:
         try:
             await self._registry.put_build(running.build)
-            outcome = await work(running)
+            try:
+                outcome = await work(running)
+            except (StoreError, BlobError) as error:
+                log.warning("storage_unreachable", build=running.build.id, error=str(error))
+                raise Unavailable("the platform's storage is out of reach; try again") from error
             await self._end(running, BuildState.READY, revision=outcome.revision)
             return outcome
         except MartletError as error:

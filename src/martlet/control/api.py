@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from martlet import __version__
 from martlet.control import (
@@ -28,10 +25,10 @@ from martlet.control import (
     system,
 )
 from martlet.control.control import Control
+from martlet.control.envelope import Envelope
 from martlet.control.upload import ChangeBody, FunctionBody
 from martlet.model import FunctionConfig, LogLine
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 RESOURCES = (
     functions,
     revisions,
@@ -55,32 +52,9 @@ def create_app(control: Control) -> FastAPI:
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
-    app.add_middleware(RequestId)
+    app.add_middleware(Envelope)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
     return app
-
-
-class RequestId:
-    """Gives each request the id that the gateway gave it, or a new one, and repeats it in the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
 
 
 def _description(app: FastAPI) -> dict[str, Any]:

@@ -18,7 +18,10 @@ from martlet.errors import (
     MartletError,
     MethodNotAllowed,
     NotFound,
+    Unavailable,
 )
+from martlet.storage.blobs import BlobError
+from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
 
@@ -48,7 +51,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(MartletError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_fault)
+    app.add_exception_handler(StoreError, _on_unreachable)
+    app.add_exception_handler(BlobError, _on_unreachable)
 
 
 def answer(error: MartletError, request_id: str) -> Response:
@@ -91,7 +95,6 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return answer(BadRequest(error.detail), request.state.request_id)
 
 
-async def _on_fault(request: Request, error: Exception) -> Response:
-    """Something is wrong inside; what it is stays inside, and in the log."""
-    log.error("request_failed", request_id=request.state.request_id, path=request.url.path, exc_info=error)
-    return answer(MartletError(), request.state.request_id)
+async def _on_unreachable(request: Request, error: Exception) -> Response:
+    log.warning("storage_unreachable", request_id=request.state.request_id, error=str(error))
+    return answer(Unavailable("the platform's storage is out of reach; try again"), request.state.request_id)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+import structlog
 
 from martlet.config import Settings
 from martlet.control.api import create_app
@@ -24,6 +25,13 @@ from martlet.storage.store import Store
 from martlet.telemetry.stats import LaneStats
 
 HANDLER = "def handle(request):\n    return {'hello': 'world'}\n"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_log() -> None:
+    """Faults are logged without the values of every variable, which takes seconds to print."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 
 
 class FakeLane:
