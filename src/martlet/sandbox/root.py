@@ -51,6 +51,9 @@ _ETC_COPIED = (
 )
 _ETC_BOUND = ("alternatives", "ssl/certs", "pki/ca-trust", "pki/tls/certs")
 _BYTES_PER_INODE = 4096
+_TMPFS_FLAGS = Mount.NO_SUID | Mount.NO_DEV
+_RESIZE_FLAGS = Mount.REMOUNT | _TMPFS_FLAGS
+_PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 
 
 def build(at: Path, prefix: Path, packages: Path) -> None:
@@ -62,7 +65,7 @@ def build(at: Path, prefix: Path, packages: Path) -> None:
         packages: the folder of all unpacked packages.
     """
     syscalls.make_private()
-    syscalls.mount("tmpfs", str(at), Mount.NO_SUID | Mount.NO_DEV, "size=8m,mode=755")
+    syscalls.mount("tmpfs", str(at), _TMPFS_FLAGS, "size=8m,mode=755")
     _bind_system(at)
     if not (at / prefix.relative_to("/")).exists():
         _bind(prefix, at / prefix.relative_to("/"))
@@ -77,17 +80,17 @@ def build(at: Path, prefix: Path, packages: Path) -> None:
 
 def mount_proc() -> None:
     """Mounts ``/proc`` of the process's own PID namespace."""
-    syscalls.mount("proc", "/proc", Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC)
+    syscalls.mount("proc", "/proc", _PROC_FLAGS)
 
 
 def mount_scratch(size: int) -> None:
     """Mounts an empty scratch space of at most ``size`` bytes."""
-    syscalls.mount("tmpfs", SCRATCH, Mount.NO_SUID | Mount.NO_DEV, f"mode=1777,{_bounds(size)}")
+    syscalls.mount("tmpfs", SCRATCH, _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
 
 
 def resize_scratch(size: int) -> None:
     """Changes what the scratch space may hold to ``size`` bytes."""
-    syscalls.mount("tmpfs", SCRATCH, Mount.REMOUNT | Mount.NO_SUID | Mount.NO_DEV, _bounds(size))
+    syscalls.mount("tmpfs", SCRATCH, _RESIZE_FLAGS, _bounds(size))
 
 
 def mount_code(code: str, dependencies: str | None) -> None:

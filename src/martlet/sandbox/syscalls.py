@@ -6,6 +6,7 @@ import ctypes
 import os
 from enum import IntEnum, IntFlag
 
+# Naming a function's arguments also looks it up: a forked cell need not.
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
     ctypes.c_char_p,
@@ -14,6 +15,11 @@ _libc.mount.argtypes = (
     ctypes.c_ulong,
     ctypes.c_char_p,
 )
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.capset.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+_libc.pivot_root.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _libc.syscall.restype = ctypes.c_long
 
@@ -86,45 +92,46 @@ class _CapabilityData(ctypes.Structure):
     )
 
 
-def _check(result: int, call: str) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{call}: {os.strerror(code)}")
+_BIND = Mount.BIND | Mount.RECURSIVE
+_MAKE_PRIVATE = Mount.PRIVATE | Mount.RECURSIVE
+_DETACH = 2
+_CLEAR_ALL = 4
+# Made here once, because making the type of an array costs more than the call that it is for.
+_CAPABILITIES_OF_THIS_PROCESS = _CapabilityHeader(version=0x20080522, pid=0)
+_NO_CAPABILITIES = (_CapabilityData * 2)()
 
 
 def unshare(namespaces: Clone) -> None:
     """Moves the process into new namespaces; a new PID namespace is for the next child only."""
-    _check(_libc.unshare(int(namespaces)), f"unshare({namespaces!r})")
+    _check(_libc.unshare(namespaces), "unshare", namespaces)
 
 
 def setns(descriptor: int, namespace: Clone) -> None:
     """Moves the process into the namespace of ``descriptor``; a PID namespace is for its next children."""
-    _check(_libc.setns(descriptor, int(namespace)), f"setns({namespace!r})")
+    _check(_libc.setns(descriptor, namespace), "setns", namespace)
 
 
 def mount(kind: str, target: str, flags: Mount, options: str = "") -> None:
     """Mounts a file system of the kernel's own (``tmpfs``, ``proc``), or changes one with REMOUNT."""
     name = kind.encode()
-    result = _libc.mount(name, os.fsencode(target), name, int(flags), options.encode())
-    _check(result, f"mount {kind} at {target}")
+    result = _libc.mount(name, os.fsencode(target), name, flags, options.encode())
+    _check(result, "mount", kind, target)
 
 
 def bind(source: str, target: str) -> None:
     """Shows the tree at ``source`` at ``target`` too, with what is mounted in it."""
-    flags = Mount.BIND | Mount.RECURSIVE
-    result = _libc.mount(os.fsencode(source), os.fsencode(target), None, int(flags), None)
-    _check(result, f"bind {source} at {target}")
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None)
+    _check(result, "mount --rbind", source, target)
 
 
 def make_private() -> None:
     """Lets no later mount of this namespace reach the one it was copied from, nor the other way."""
-    flags = Mount.PRIVATE | Mount.RECURSIVE
-    _check(_libc.mount(None, b"/", None, int(flags), None), "make every mount private")
+    _check(_libc.mount(None, b"/", None, _MAKE_PRIVATE, None), "mount --make-rprivate")
 
 
 def mount_setattr(target: str, attributes: MountAttribute) -> None:
     """Adds attributes to the mount at ``target`` and to every mount below it, and makes them private."""
-    wanted = _MountAttributes(attr_set=int(attributes), propagation=int(Mount.PRIVATE))
+    wanted = _MountAttributes(attr_set=attributes, propagation=Mount.PRIVATE)
     result = _libc.syscall(
         ctypes.c_long(_SYS_MOUNT_SETATTR),
         ctypes.c_int(_AT_FDCWD),
@@ -133,34 +140,36 @@ def mount_setattr(target: str, attributes: MountAttribute) -> None:
         ctypes.byref(wanted),
         ctypes.c_size_t(ctypes.sizeof(wanted)),
     )
-    _check(result, f"mount_setattr {target}")
+    _check(result, "mount_setattr", target)
 
 
 def unmount(target: str) -> None:
     """Takes the mount at ``target`` out of the tree now; it goes when nobody uses it any more."""
-    detach = 2
-    _check(_libc.umount2(os.fsencode(target), detach), f"umount {target}")
+    _check(_libc.umount2(os.fsencode(target), _DETACH), "umount", target)
 
 
 def pivot_root(new: str, old: str) -> None:
     """Makes ``new`` the root and puts the former root at ``old``."""
-    _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), f"pivot_root {new}")
+    _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), "pivot_root", new)
 
 
 def prctl(operation: Process, argument: int = 0) -> None:
     """Runs an operation on the calling process."""
-    _check(_libc.prctl(int(operation), argument, 0, 0, 0), f"prctl({operation!r}, {argument})")
+    _check(_libc.prctl(operation, argument, 0, 0, 0), "prctl", operation, argument)
 
 
 def clear_ambient_capabilities() -> None:
     """Empties the set of capabilities that survive the execution of a program."""
-    clear_all = 4
-    prctl(Process.AMBIENT_CAPABILITIES, clear_all)
+    prctl(Process.AMBIENT_CAPABILITIES, _CLEAR_ALL)
 
 
 def clear_capabilities() -> None:
     """Empties the effective, permitted and inheritable sets."""
-    version_3 = 0x20080522
-    nothing = (_CapabilityData * 2)()
-    header = _CapabilityHeader(version_3, 0)
-    _check(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
+    header, nothing = ctypes.byref(_CAPABILITIES_OF_THIS_PROCESS), ctypes.byref(_NO_CAPABILITIES)
+    _check(_libc.capset(header, nothing), "capset")
+
+
+def _check(result: int, *call: object) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{' '.join(map(str, call))}: {os.strerror(code)}")
