@@ -1,49 +1,56 @@
-"""What functions print: read from each instance's FIFO, kept in bounded files, followed live.
-
-See "The instance contract" in docs/design.md for the form of the lines. Nothing here trusts a function: lines may be
-endless, frames forged, and all of it written at full speed.
-"""
+"""What functions print: read from each instance's FIFO, kept in bounded files, followed live."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from time import time
+from time import monotonic, thread_time, time
 from typing import Any
 
 import orjson
 import structlog
-from pydantic import ValidationError
 
 from martlet.model import LogLine, Revision
+from martlet.node.lines import Line, LineParser
+from martlet.node.log_files import LogFiles
+from martlet.node.pace import Pace
 
 log = structlog.get_logger()
 
-FRAME = b"\x1e"
-MAX_LINE = 16 * 1024
-READ_SIZE = 64 * 1024
-BYTES_PER_WINDOW = 512 * 1024
-WINDOW = 0.1
-"""An instance that prints more than ``BYTES_PER_WINDOW`` in ``WINDOW`` seconds waits in its own write."""
+READ_SIZE = 4096
+"""Bytes read in one turn of the event loop: four thousand empty lines take it some milliseconds."""
+LEFT_SIZE = 64 * 1024
+"""Bytes read at most of what an instance leaves behind: what a FIFO holds, if it was not made larger."""
+SHARE = 0.1
+"""Share of the event loop's time that may go into reading logs, all instances together."""
+BURST = 0.02
+"""Seconds of it that may be used at once."""
 FLUSH_DELAY = 0.05
+MAX_UNWRITTEN = 10_000
+"""Lines that may wait for the disk; beyond, reading pauses."""
 COUNTED_INVOCATIONS = 256
 FOLLOW_BACKLOG = 2000
 
+Entry = dict[str, Any]
+"""The members of a `LogLine`: making the model itself would cost more than all the rest."""
+
 
 class LogReader:
-    """Reads what one instance prints, as fast as it may print, and hands it to the store.
+    """Reads what one instance prints and hands it to the store, as fast as the lane can afford.
+
+    Beyond that the FIFO fills up, and the instance waits in its own write.
 
     Args:
         path: the instance's FIFO.
         revision: whose instance it is.
         instance: its id.
         store: where lines go.
-        request_id: the request that runs now, where it is exactly one; plain lines belong to it.
+        request_id: returns the request that runs now, where it is exactly one; plain lines belong to it.
     """
 
     def __init__(
@@ -58,95 +65,94 @@ class LogReader:
         self._instance = instance
         self._store = store
         self._request_id = request_id
-        self._rest = b""
-        self._window_ends = 0.0
-        self._window_bytes = 0
+        self._parser = LineParser()
+        self._written: OrderedDict[str, int] = OrderedDict()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._left = LEFT_SIZE
+        self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._resume: asyncio.TimerHandle | None = None
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._loop.add_reader(self._descriptor, self._readable)
 
     def close(self) -> None:
-        """Takes what is left and lets go of the FIFO."""
-        if self._descriptor < 0:
-            return
-        self._loop.remove_reader(self._descriptor)
-        if self._resume is not None:
-            self._resume.cancel()
-        with suppress(BlockingIOError):
-            for _ in range(BYTES_PER_WINDOW // READ_SIZE):
-                data = os.read(self._descriptor, READ_SIZE)
-                if not data:
-                    break
-                self._feed(data)
-        if self._rest:
-            self._feed(b"\n")
-        os.close(self._descriptor)
-        self._descriptor = -1
+        """Takes what the instance has left, then lets go of the FIFO; harmless when that was asked before."""
+        if not self._closing:
+            self._closing = True
+            self._loop.remove_reader(self._descriptor)
+            if self._resuming is not None:
+                self._resuming.cancel()
+            self._take_left()
 
     def _readable(self) -> None:
+        size, pause = self._read()
+        if not size:  # nobody has the FIFO open for writing any more
+            self._loop.remove_reader(self._descriptor)
+        elif pause:
+            self._loop.remove_reader(self._descriptor)
+            self._resuming = self._loop.call_later(
+                pause, self._loop.add_reader, self._descriptor, self._readable
+            )
+
+    def _take_left(self) -> None:
+        size = 1
+        while size and self._left > 0:
+            size, pause = self._read()
+            self._left -= size
+            if pause:
+                self._resuming = self._loop.call_later(pause, self._take_left)
+                return
+        self._keep(self._parser.end(time(), self._request_id()))
+        os.close(self._descriptor)
+
+    def _read(self) -> tuple[int, float]:
+        """Reads a piece. Returns its size, and how many seconds to wait before the next."""
+        began = thread_time()  # of this thread alone: to be made to wait by others is no work
         try:
             data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._descriptor)
-            return
-        self._feed(data)
-        now = self._loop.time()
-        if now > self._window_ends:
-            self._window_ends, self._window_bytes = now + WINDOW, 0
-        self._window_bytes += len(data)
-        if self._window_bytes > BYTES_PER_WINDOW:
-            self._loop.remove_reader(self._descriptor)
-            self._resume = self._loop.call_later(
-                self._window_ends - now, self._loop.add_reader, self._descriptor, self._readable
-            )
+            data = b""
+        self._keep(self._parser.feed(data, time(), self._request_id()))
+        return len(data), self._store.pause_after(thread_time() - began)
 
-    def _feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+    def _keep(self, lines: Iterable[Line]) -> None:
         for line in lines:
-            self._line(line)
-        while len(self._rest) > MAX_LINE:
-            line, self._rest = self._rest[:MAX_LINE], self._rest[MAX_LINE:]
-            self._line(line)
+            if line.request_id is None:
+                self._append(line)
+            else:
+                self._append_within(line, line.request_id)
 
-    def _line(self, line: bytes) -> None:
-        text, framed, frame = line.partition(FRAME)
-        if text or not framed:
-            self._keep(time(), self._request_id(), "stdout", text.decode("utf-8", "replace"))
-        if framed:
-            try:
-                document = orjson.loads(frame)
-                request_id = document["id"]
-                self._keep(
-                    float(document["t"]),
-                    str(request_id)[:64] if request_id is not None else None,
-                    str(document["s"])[:32],
-                    str(document["m"]),
-                )
-            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-                self._keep(time(), self._request_id(), "stdout", frame.decode("utf-8", "replace"))
+    def _append_within(self, line: Line, request_id: str) -> None:
+        """Keeps a line of an invocation, unless that has printed too much."""
+        limit = self._store.bytes_per_invocation
+        before = self._written.pop(request_id, 0)
+        self._written[request_id] = after = before + len(line.message) + 1
+        if len(self._written) > COUNTED_INVOCATIONS:
+            self._written.popitem(last=False)
+        if after <= limit:
+            self._append(line)
+        elif before <= limit:
+            cut = f"the log of this invocation is cut here: it is over {limit} bytes"
+            self._append(line._replace(stream="warning", message=cut))
 
-    def _keep(self, at: float, request_id: str | None, stream: str, message: str) -> None:
+    def _append(self, line: Line) -> None:
         self._store.append(
             {
-                "time": at,
+                "time": line.time,
                 "function": self._revision.function,
                 "revision": self._revision.number,
                 "instance": self._instance,
-                "request_id": request_id,
-                "stream": stream,
-                "message": message[:MAX_LINE],
+                "request_id": line.request_id,
+                "stream": line.stream,
+                "message": line.message,
             }
         )
 
 
 class LogStore:
-    """The log files of one lane: ``<directory>/<function>/<lane>.jsonl`` and one older of the same name with ``.1``.
+    """The logs of one lane. A thread writes lines a moment after they came, and reads them.
 
     Args:
-        directory: shared by all lanes.
+        directory: of the log files, shared by all lanes.
         lane: name of this lane.
         bytes_per_function: kept of each function by this lane.
         bytes_per_invocation: kept of one invocation; a last line says that it was cut.
@@ -155,119 +161,123 @@ class LogStore:
     def __init__(
         self, directory: Path, lane: str, bytes_per_function: int, bytes_per_invocation: int
     ) -> None:
-        self._directory = directory
-        self._lane = lane
-        self._bytes_per_file = bytes_per_function // 2
-        self._bytes_per_invocation = bytes_per_invocation
-        self._pending: dict[str, list[bytes]] = defaultdict(list)
-        self._written: OrderedDict[str, int] = OrderedDict()
-        self._followers: dict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
+        self.bytes_per_invocation = bytes_per_invocation
+        self._files = LogFiles(directory, lane, bytes_per_function // 2)
+        self._pace = Pace(SHARE, BURST)
+        self._pending: dict[str, list[Entry]] = {}
+        self._unwritten = 0
+        self._followers: dict[str, set[asyncio.Queue[Entry | None]]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Keeps a line (the members of `LogLine`), within the bounds."""
-        if line["request_id"] is not None and not self._within(line):
+    def append(self, entry: Entry) -> None:
+        """Keeps a line. What comes after `close` is lost."""
+        if self._closed:
             return
-        document = orjson.dumps(line) + b"\n"
-        function = line["function"]
-        self._pending[function].append(document)
+        function = entry["function"]
+        self._pending.setdefault(function, []).append(entry)
+        self._unwritten += 1
         for follower in self._followers.get(function, ()):
             if follower.full():
                 follower.get_nowait()
-            follower.put_nowait(document)
+            follower.put_nowait(entry)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_DELAY, self._flush)
+
+    def pause_after(self, work: float) -> float:
+        """Returns how many seconds to wait before more is read, after reading took ``work`` seconds."""
+        pause = self._pace.spend(monotonic(), work)
+        return max(pause, FLUSH_DELAY) if self._unwritten > MAX_UNWRITTEN else pause
 
     async def read(
         self, function: str, tail: int = 100, since: float | None = None, request_id: str | None = None
     ) -> list[LogLine]:
-        """Returns the last ``tail`` lines, oldest first; only those after ``since`` and of ``request_id`` if given."""
-        self._flush()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._read, function, tail, since, request_id
-        )
+        """Returns the last lines of a function, oldest first.
 
-    async def follow(self, function: str) -> AsyncIterator[LogLine]:
-        """Yields lines as they come, for ever; one who reads too slowly misses the oldest."""
-        queue: asyncio.Queue[bytes] = asyncio.Queue(FOLLOW_BACKLOG)
-        self._followers[function].add(queue)
+        Args:
+            function: its name.
+            tail: how many lines at most.
+            since: only lines after this time, in seconds since the epoch.
+            request_id: only lines of this invocation.
+
+        Raises:
+            FunctionNotFound: no function can have this name.
+        """
+        self._flush()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._read, function, tail, since, request_id)
+
+    async def follow(
+        self, function: str, tail: int = 0, since: float | None = None
+    ) -> AsyncGenerator[LogLine, None]:
+        """Yields the last lines like `read`, then each line as it comes, until the function is forgotten.
+
+        Nothing is missed or told twice in between. One who takes them too slowly misses the oldest.
+        """
+        queue: asyncio.Queue[Entry | None] = asyncio.Queue(FOLLOW_BACKLOG)
+        self._followers.setdefault(function, set()).add(queue)
         try:
-            while True:
-                yield LogLine.model_validate_json(await queue.get())
+            for line in await self.read(function, tail, since):
+                yield line
+            while (entry := await queue.get()) is not None:
+                yield LogLine.model_validate(entry)
         finally:
-            self._followers[function].discard(queue)
-            if not self._followers[function]:
-                del self._followers[function]
+            followers = self._followers.get(function, set())
+            followers.discard(queue)
+            if not followers:
+                self._followers.pop(function, None)
 
     async def forget(self, function: str) -> None:
-        """Deletes what this lane has kept of a function."""
-        self._pending.pop(function, None)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._delete, function)
+        """Deletes what this lane has kept of a function, and ends those who follow it.
+
+        Raises:
+            FunctionNotFound: no function can have this name.
+        """
+        self._unwritten -= len(self._pending.pop(function, ()))
+        self._dismiss(self._followers.pop(function, set()))
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._files.delete, function)
 
     async def close(self) -> None:
-        """Writes what is pending and ends the writing thread."""
+        """Writes what is pending, ends those who follow, and the thread."""
         self._flush()
+        self._closed = True
+        for followers in tuple(self._followers.values()):
+            self._dismiss(followers)
         await asyncio.to_thread(self._thread.shutdown)
 
-    def _within(self, line: dict[str, Any]) -> bool:
-        request_id = line["request_id"]
-        written = self._written.pop(request_id, 0)
-        if len(self._written) >= COUNTED_INVOCATIONS:
-            self._written.popitem(last=False)
-        after = written + len(line["message"]) + 1
-        self._written[request_id] = after
-        if after <= self._bytes_per_invocation:
-            return True
-        if written > self._bytes_per_invocation:
-            return False
-        line["stream"] = "warning"
-        line["message"] = f"the log of this invocation is cut at {self._bytes_per_invocation} bytes"
-        return True
+    def _dismiss(self, followers: set[asyncio.Queue[Entry | None]]) -> None:
+        for follower in followers:
+            if follower.full():
+                follower.get_nowait()
+            follower.put_nowait(None)
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._pending:
-            pending, self._pending = self._pending, defaultdict(list)
-            self._thread.submit(self._write, pending)
+            pending, self._pending = self._pending, {}
+            count = sum(map(len, pending.values()))
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, pending)
+            writing.add_done_callback(lambda _: self._written(count))
+
+    def _written(self, count: int) -> None:
+        self._unwritten -= count
 
     # -- in the thread
 
-    def _path(self, function: str) -> Path:
-        return self._directory / function / f"{self._lane}.jsonl"
-
-    def _write(self, pending: dict[str, list[bytes]]) -> None:
-        for function, documents in pending.items():
-            path = self._path(function)
+    def _write(self, pending: dict[str, list[Entry]]) -> None:
+        for function, entries in pending.items():
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab") as file:
-                    file.write(b"".join(documents))
-                    size = file.tell()
-                if size > self._bytes_per_file:
-                    path.replace(path.with_suffix(".jsonl.1"))
+                self._files.append(function, [orjson.dumps(entry) + b"\n" for entry in entries])
             except OSError as error:
-                log.error("log_not_written", function=function, error=str(error))
+                log.error("log_not_written", function=function, lines=len(entries), error=str(error))
 
     def _read(self, function: str, tail: int, since: float | None, request_id: str | None) -> list[LogLine]:
-        lines: list[LogLine] = []
-        path = self._path(function)
-        for part in (path, path.with_suffix(".jsonl.1")):
-            with suppress(FileNotFoundError):
-                for document in reversed(part.read_bytes().splitlines()):
-                    if len(lines) >= tail:
-                        break
-                    with suppress(ValidationError):  # the last line of a killed lane may be cut
-                        line = LogLine.model_validate_json(document)
-                        if (since is None or line.time > since) and request_id in (None, line.request_id):
-                            lines.append(line)
-        return lines[::-1]
-
-    def _delete(self, function: str) -> None:
-        path = self._path(function)
-        for part in (path, path.with_suffix(".jsonl.1")):
-            part.unlink(missing_ok=True)
-        with suppress(OSError):
-            path.parent.rmdir()
+        wanted = (
+            line
+            for line in self._files.newest_first(function)
+            if (since is None or line.time > since) and request_id in (None, line.request_id)
+        )
+        return [*islice(wanted, tail)][::-1]

@@ -123,6 +123,17 @@ async def test_keeping_none_keeps_none(open_history: Callable[..., History]) -> 
     await history.close()
 
 
+async def test_what_is_not_kept_is_deleted(open_history: Callable[..., History]) -> None:
+    first = open_history()
+    for number in range(12):
+        first.record(record(number))
+        await first.flush()
+    await first.close()
+    second = open_history(kept=100)
+    assert await ids(second) == ["r11", "r10", "r9", "r8", "r7"]
+    await second.close()
+
+
 async def test_a_forgotten_function_starts_anew(history: History) -> None:
     history.record(record(0))
     await history.flush()
