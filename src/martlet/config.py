@@ -86,6 +86,9 @@ class SystemSettings(Frozen):
     rate_limit_per_client: Rate = Field(
         EventRate(1000, 60), description="Requests per client address; keys marked trusted are not limited."
     )
+    wrong_keys_per_client: Rate = Field(
+        EventRate(60, 60), description="Wrong keys one client address may try; then it is answered 429."
+    )
 
     log_bytes_per_function: Bytes = Field(
         5 * MiB, ge=64 * 1024, description="Log kept per function and lane."

@@ -12,9 +12,6 @@ from martlet.model import ApiKey, Scope
 from martlet.storage.registry import RegistryView
 from martlet.units import EventRate
 
-FAILED_KEYS = EventRate(60, 60)
-"""Wrong keys one client address may try; guessing 256 random bits is hopeless anyway, this keeps it quiet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -54,12 +51,22 @@ class Principal:
 
 class Admission:
     """Checks keys and takes tokens. Secrets are looked up by their sha256, so the time a look-up takes says nothing
-    of how much of a guess was right."""
+    of how much of a guess was right. Guessing 256 random bits is hopeless; the limit on wrong keys keeps it quiet.
 
-    def __init__(self, view: RegistryView, buckets: Buckets, per_client: EventRate) -> None:
+    Args:
+        view: where keys are looked up.
+        buckets: shared with the other lanes.
+        per_client: requests a client address may send, unless its key is trusted.
+        wrong_keys: wrong keys a client address may send.
+    """
+
+    def __init__(
+        self, view: RegistryView, buckets: Buckets, per_client: EventRate, wrong_keys: EventRate
+    ) -> None:
         self._view = view
         self._buckets = buckets
         self._per_client = per_client
+        self._wrong_keys = wrong_keys
         self._principals: dict[bytes, Principal] = {}
         self._clients: dict[str, int] = {}
         view.on_change.append(self._forget)
@@ -91,7 +98,9 @@ class Admission:
             return principal
         if authorization is None:
             raise Unauthenticated("send a key: Authorization: Bearer <key>")
-        self._take(self._client_bucket(client) ^ 1, FAILED_KEYS, "this client has sent too many wrong keys")
+        if self._wrong_keys.events:
+            bucket = self._client_bucket(client) ^ 1
+            self._take(bucket, self._wrong_keys, "this client has sent too many wrong keys")
         raise Unauthenticated("the key is unknown, expired or revoked")
 
     def limit_client(self, client: str) -> None:

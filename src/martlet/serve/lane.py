@@ -74,7 +74,9 @@ async def run_lane(settings: Settings, number: int) -> None:
     gateway = Gateway(
         node=node,
         view=view,
-        admission=Admission(view, Buckets(run / "buckets"), system.rate_limit_per_client),
+        admission=Admission(
+            view, Buckets(run / "buckets"), system.rate_limit_per_client, system.wrong_keys_per_client
+        ),
         routing=Routing(view, system.domain),
         dispatch=Dispatch(node, run),
         control=Hop(run / "control.sock", "the management API"),
