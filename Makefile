@@ -58,10 +58,10 @@ $(BIN)/pip:
 
 $(BIN)/.installed: pyproject.toml | $(BIN)/pip
 	@echo "Installing Martlet into .venv"
-	@$(BIN)/pip install --quiet --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(BIN)/.installed-%: pyproject.toml | $(BIN)/pip
 	@echo "Installing Martlet and what \"$*\" needs into .venv"
-	@$(BIN)/pip install --quiet --editable '.[$*]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
