@@ -115,6 +115,16 @@ async def test_a_cell_that_is_gone_takes_no_code(rig: Rig):
     assert not isinstance(caught.value, LoadFailed)
 
 
+async def test_an_instance_does_not_become_another(rig: Rig):
+    handle = await rig.instance("talk")
+
+    with pytest.raises(DriverError) as caught:
+        await rig.specialise(handle, "echo")
+
+    assert not isinstance(caught.value, LoadFailed)
+    assert await ask(handle) == b"done"
+
+
 async def test_an_instance_out_of_memory_is_counted_until_it_is_destroyed(rig: Rig):
     handle = await rig.instance("hog", memory="32Mi")
 

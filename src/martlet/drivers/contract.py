@@ -55,6 +55,7 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
 
     Raises:
         LoadFailed: the user's code did not load, or answered in place of the runtime.
+        DriverError: the cell did not get as far as the user's code.
         FetchError: there was no answer within ``patience`` seconds.
     """
     status, body = await fetch(socket, "POST", SPECIALISE, document, timeout=patience)
@@ -63,7 +64,9 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
         if status == 200:
             return Loaded(mode=str(said["mode"]), load_ms=float(said["load_ms"]))
         error = said["error"]
-        failure = LoadFailed(str(error["type"]), str(error["message"]), str(error.get("traceback", "")))
+        kind, message, traceback = str(error["type"]), str(error["message"]), str(error.get("traceback", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise LoadFailed("BadAnswer", f"the sandbox answered {status} and no result") from None
-    raise failure
+    if status == 422:
+        raise LoadFailed(kind, message, traceback)
+    raise DriverError(f"the cell took no code: {kind}: {message}")

@@ -146,6 +146,8 @@ class FakeDriver:
         instance = self._instances.get(handle.id)
         if instance is None or instance.ended:
             raise DriverError(f"the cell {handle.id} is gone")
+        if instance.behaviour is not None:
+            raise DriverError(f"{handle.id} is an instance already")
         started = time.perf_counter()
         try:
             async with asyncio.timeout(deadline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import socket
@@ -99,8 +98,10 @@ class Zygote:
         """Sends a signal to a cell. Returns False where there is no such cell any more."""
         if cell not in self._cells:
             return False
-        with contextlib.suppress(DriverError):
+        try:
             await self._send({"op": "signal", "id": cell, "signal": number})
+        except DriverError:
+            return False
         return True
 
     async def close(self) -> None:

@@ -183,6 +183,7 @@ def _import(module: str, folder: str) -> Any:
 def main(control_descriptor: int, plan: dict[str, Any]) -> None:
     """Runs a zygote on the lane's channel until the lane is gone."""
     syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    os.umask(0o022)  # what the zygote makes must be open to users that it does not know yet
     zygote = Zygote(socket.socket(fileno=control_descriptor), Plan(**plan))
     zygote.prepare()
     zygote.run()

@@ -189,6 +189,18 @@ async def test_its_standard_output_can_be_opened_by_name(rig: Rig):
     assert await inside(await evaluator(rig), "refusal(open, '/dev/stdout', 'w')") is None
 
 
+async def test_the_mask_of_the_platform_does_not_lock_it_out(rig: Rig):
+    rig.package(handler=EVALUATE)
+    mask = os.umask(0o077)
+    try:
+        handle = await evaluator(rig)
+    finally:
+        os.umask(mask)
+
+    assert await inside(handle, "sorted(os.listdir('/'))")
+    assert await inside(handle, "subprocess.run([sys.executable, '-c', 'print(1)']).returncode") == 0
+
+
 async def test_a_fork_bomb_is_held_and_the_instance_goes_on(rig: Rig):
     handle = await evaluator(rig, timeout=60)
 
