@@ -11,6 +11,7 @@ from pathlib import Path
 from martlet.errors import Invalid
 
 LONGEST_FILE = 256 * 1024
+LONGEST_LINE = 500
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _EXTRAS = rf"\s*\[\s*(?:{_NAME}\s*(?:,\s*{_NAME}\s*)*)?\]"
@@ -42,7 +43,7 @@ def requirements(configured: Iterable[str], code: Path) -> list[str]:
 
 def _checked(line: str, where: str) -> str:
     line = line.strip()
-    if _REQUIREMENT.fullmatch(line):
+    if len(line) <= LONGEST_LINE and _REQUIREMENT.fullmatch(line):
         return line
     field, _, file = where.partition(": ")
     place = f" in {file}" if file else ""

@@ -160,7 +160,7 @@ class PackageCache:
 
     def _evict(self) -> None:
         packages = [self.directory / name for name in os.listdir(self.directory) if not name.startswith(".")]
-        used = sorted((package.stat().st_mtime, _record(package)[0], package) for package in packages)
+        used = sorted((_needed(package), _record(package)[0], package) for package in packages)
         total = sum(size for _, size, _ in used)
         for _, size, package in used:
             if total <= self.max_bytes:
@@ -229,6 +229,14 @@ def _is_at(folder: Path, descriptor: int) -> bool:
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def _needed(folder: Path) -> float:
+    """Returns when a package was last needed; 0.0 where another lane has just evicted it."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _record(folder: Path) -> tuple[int, str]:

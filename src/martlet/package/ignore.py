@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from pathlib import Path
@@ -27,13 +28,14 @@ DEFAULTS = (
     FILE,
 )
 _LONGEST = 64 * 1024
+_MOST = 500
 
 
 class Ignore:
     """Says what of a folder is left out; the last pattern that matches decides, ``!`` takes a match back."""
 
     def __init__(self, patterns: tuple[str, ...] = DEFAULTS) -> None:
-        self._rules = [_rule(pattern) for pattern in patterns]
+        self._rules = [Rule(pattern) for pattern in patterns]
 
     @classmethod
     def of(cls, folder: Path) -> Ignore:
@@ -44,49 +46,60 @@ class Ignore:
             return cls()
         with open(descriptor, "rb") as file:
             try:
-                text = file.read(_LONGEST + 1).decode()
+                lines = file.read(_LONGEST).decode().splitlines()
             except (OSError, UnicodeDecodeError):
                 raise refused(f"{FILE} is not a file of UTF-8 text") from None
-        if len(text) > _LONGEST:
-            raise refused(f"{FILE} is over 64 KiB")
-        lines = (line.rstrip() for line in text.splitlines())
-        return cls(DEFAULTS + tuple(line for line in lines if line and not line.startswith("#")))
+        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if len(patterns) > _MOST:
+            raise refused(f"{FILE} has over {_MOST} patterns")
+        return cls((*DEFAULTS, *patterns))
 
     def matches(self, path: str, is_folder: bool) -> bool:
         """Whether this relative path is left out. What lies in a folder that is left out is not asked about."""
         ignored = False
-        for expression, verdict, folders_only in self._rules:
-            if ignored is not verdict and (is_folder or not folders_only) and expression.fullmatch(path):
-                ignored = verdict
+        parts = path.split("/")
+        for rule in self._rules:
+            if rule.leaves_out is not ignored and rule.matches(parts, is_folder):
+                ignored = rule.leaves_out
         return ignored
 
 
-def _rule(pattern: str) -> tuple[re.Pattern[str], bool, bool]:
-    body = pattern.removeprefix("!")
-    folders_only = body.endswith("/")
-    body = body.rstrip("/")
-    anchored = "/" in body
-    expression = _expression(body.lstrip("/"))
-    return (
-        re.compile(expression if anchored else f"(?:.*/)?{expression}"),
-        body == pattern.rstrip("/"),
-        folders_only,
-    )
+class Rule:
+    """One pattern, as gitignore(5) describes them.
 
+    Attributes:
+        leaves_out: False for a pattern with ``!``.
+    """
 
-def _expression(pattern: str) -> str:
-    """Translates the wildcards: ``**/`` any folders, ``*`` and ``?`` within one name, ``[...]`` a set."""
-    out = ""
-    rest = re.sub(r"\*{3,}", "**", pattern)
-    while rest:
-        if rest.startswith("**/"):
-            out, rest = f"{out}(?:.*/)?", rest[3:]
-        elif rest.startswith("**"):
-            out, rest = f"{out}.*", rest[2:]
-        elif (found := re.match(r"\[(!?)([^\]/\\]+)\]", rest)) is not None:
-            escaped = re.sub(r"([\[&|~^])", r"\\\1", found[2])
-            out, rest = f"{out}[{'^' if found[1] else ''}{escaped}]", rest[found.end() :]
-        else:
-            single = {"*": "[^/]*", "?": "[^/]"}.get(rest[0], re.escape(rest[0]))
-            out, rest = out + single, rest[1:]
-    return out
+    def __init__(self, pattern: str) -> None:
+        self.leaves_out = not pattern.startswith("!")
+        pattern = pattern.removeprefix("!")
+        self._folders_only = pattern.endswith("/")
+        pattern = pattern.rstrip("/")
+        parts = [part for part in pattern.split("/") if part]
+        if "/" not in pattern:
+            parts.insert(0, "**")
+        self._parts = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts]
+
+    def matches(self, path: list[str], is_folder: bool) -> bool:
+        """Whether the pattern matches a path, name by name; takes the product of their lengths at most."""
+        if self._folders_only and not is_folder:
+            return False
+        reached = self._beyond_folders({0})
+        for name in path:
+            ahead = set()
+            for at in reached - {len(self._parts)}:
+                part = self._parts[at]
+                if part is None:
+                    ahead |= {at, at + 1}
+                elif part.match(name):
+                    ahead.add(at + 1)
+            reached = self._beyond_folders(ahead)
+        return len(self._parts) in reached
+
+    def _beyond_folders(self, reached: set[int]) -> set[int]:
+        """Adds the places behind each ``**``, which may stand for no folder at all; not so at the end."""
+        for at in range(len(self._parts) - 1):
+            if at in reached and self._parts[at] is None:
+                reached.add(at + 1)
+        return reached

@@ -75,18 +75,22 @@ class _Writer:
 def _entries(
     folder: Path, ignore: Ignore | None, tally: Tally, below: str = ""
 ) -> Iterator[tuple[str, Kind]]:
-    for entry in os.scandir(folder / below):
-        path = safe_path(f"{below}/{entry.name}" if below else f"./{entry.name}")
-        kind = _kind(entry, path)
-        if ignore is not None and ignore.matches(path, kind is Kind.FOLDER):
-            continue
-        tally.add_entry()
-        yield path, kind
-        if kind is Kind.FOLDER:
-            yield from _entries(folder, ignore, tally, path)
+    with os.scandir(folder / below) as found:
+        for entry in found:
+            path = safe_path(f"{below}/{entry.name}" if below else f"./{entry.name}")
+            kind = _kind(entry, path, ignore)
+            if kind is None:
+                continue
+            tally.add_entry()
+            yield path, kind
+            if kind is Kind.FOLDER:
+                yield from _entries(folder, ignore, tally, path)
 
 
-def _kind(entry: os.DirEntry[str], path: str) -> Kind:
+def _kind(entry: os.DirEntry[str], path: str, ignore: Ignore | None) -> Kind | None:
+    """Returns what an entry is; None where it is left out."""
+    if ignore is not None and ignore.matches(path, entry.is_dir(follow_symlinks=False)):
+        return None
     if entry.is_symlink():
         return Kind.LINK
     if entry.is_dir():

@@ -106,7 +106,8 @@ def sole_folder(folder: Path) -> Path:
     Archives made by code hosts wrap everything in ``name-version/``. A Python package (a folder with
     ``__init__.py``) is not stepped into: its name is what people import.
     """
-    entries = [entry for entry in os.scandir(folder) if entry.name not in ("__MACOSX", ".DS_Store")]
+    with os.scandir(folder) as found:
+        entries = [entry for entry in found if entry.name not in ("__MACOSX", ".DS_Store")]
     if len(entries) == 1 and entries[0].is_dir(follow_symlinks=False):
         inner = Path(entries[0].path)
         if not (inner / "__init__.py").exists():

@@ -48,6 +48,7 @@ def test_what_pip_writes_is_taken(tmp_path: Path, line: str) -> None:
         "",
         "ünïcode",
         "a==",
+        "a" + " " * 200_000 + "b",
     ],
 )
 def test_options_paths_and_addresses_are_refused(tmp_path: Path, line: str) -> None:
