@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 import orjson
 
@@ -22,6 +22,7 @@ from martlet.scheduling.placement import Placement, place, ranking
 DEAD_FOR = 1.0
 """Seconds a lane that did not answer is left out."""
 ASK_TIMEOUT = 2.0
+REPORT_DELAY = 0.02
 
 
 class Forwards:
@@ -48,21 +49,31 @@ class Forwards:
 class Allowance:
     """See the module.
 
-    Attributes:
+    Args:
+        lane: this lane.
+        lanes: how many there are.
+        sockets: the private socket of a lane.
         own: how many instances of a revision this lane holds, and how many of its slots are free.
+        held: the revisions this lane holds instances of, with how many.
     """
 
     def __init__(
-        self, lane: int, lanes: int, sockets: Callable[[int], Path], own: Callable[[str], tuple[int, int]]
+        self,
+        lane: int,
+        lanes: int,
+        sockets: Callable[[int], Path],
+        own: Callable[[str], tuple[int, int]],
+        held: Callable[[], dict[str, int]],
     ) -> None:
         self.lane = lane
         self.lanes = lanes
         self.own = own
         self._socket = sockets
+        self._all_held = held
         self._dead_until: dict[int, float] = {}
         self._held: dict[str, dict[int, int]] = defaultdict(dict)
+        self._heard: dict[int, int] = {}
         self._forwards: dict[str, dict[int, Forwards]] = defaultdict(lambda: defaultdict(Forwards))
-        self._reports: dict[str, int] = {}
         self._reporter: asyncio.Task[None] | None = None
 
     # -- as any lane
@@ -74,8 +85,9 @@ class Allowance:
         return ranking(revision, alive)[0]
 
     def lost(self, lane: int) -> None:
-        """A lane did not answer; for a while it is nobody's home."""
+        """A lane did not answer: for a while it is nobody's home, and what it held is gone with it."""
         self._dead_until[lane] = monotonic() + DEAD_FOR
+        self._forget_held(lane)
 
     async def ask(self, revision: Revision) -> Placement:
         """Asks for one more instance, which the caller has counted among its own already."""
@@ -83,11 +95,11 @@ class Allowance:
             home = self.home(revision.id)
             if home == self.lane:
                 return self._decide(revision, self.lane, self.own(revision.id)[0] - 1)
-            held = self.own(revision.id)[0] - 1
             question = {
                 "revision": revision.id,
                 "lane": self.lane,
-                "held": held,
+                "at": monotonic_ns(),
+                "held": self.own(revision.id)[0] - 1,
                 "max": revision.config.max_instances,
             }
             try:
@@ -109,32 +121,35 @@ class Allowance:
         ]
         return max(alive, key=holders.__getitem__, default=self.lane)
 
-    def changed(self, revision: str, held: int) -> None:
-        """This lane holds another number of instances now; the home lane is told soon."""
-        if self.lanes > 1 and self.home(revision) != self.lane:
-            self._reports[revision] = held
-            if self._reporter is None:
-                self._reporter = asyncio.get_running_loop().create_task(self._report())
+    def changed(self) -> None:
+        """This lane holds other instances than before; the home lanes are told soon, in one report each."""
+        if self._reporter is None and self.lanes > 1:
+            self._reporter = asyncio.get_running_loop().create_task(self._report())
 
     async def _report(self) -> None:
-        while self._reports:
-            reports, self._reports = self._reports, {}
-            homes: dict[int, dict[str, int]] = defaultdict(dict)
-            for revision, held in reports.items():
-                homes[self.home(revision)][revision] = held
-            homes.pop(self.lane, None)
-            for home, held_there in homes.items():
-                report = {"lane": self.lane, "held": held_there}
-                try:
-                    await fetch(self._socket(home), "POST", "/_node/release", report, timeout=ASK_TIMEOUT)
-                except FetchError:
-                    self.lost(home)
+        await asyncio.sleep(REPORT_DELAY)
         self._reporter = None
+        at = monotonic_ns()
+        reports: dict[int, dict[str, int]] = {lane: {} for lane in range(self.lanes) if lane != self.lane}
+        for revision, count in self._all_held().items():
+            home = self.home(revision)
+            if home != self.lane:
+                reports[home][revision] = count
+        for home, held in reports.items():
+            report = {"lane": self.lane, "at": at, "held": held}
+            try:
+                await fetch(self._socket(home), "POST", "/_node/release", report, timeout=ASK_TIMEOUT)
+            except FetchError:
+                self.lost(home)
 
     # -- as the home lane
 
-    def asked(self, revision: str, lane: int, held: int, max_instances: int) -> Placement:
-        """Another lane, which holds ``held`` instances, asks for one more."""
+    def asked(self, revision: str, lane: int, at: int, held: int, max_instances: int) -> Placement:
+        """Another lane, which holds ``held`` instances, asks for one more.
+
+        ``at`` is the asking lane's `monotonic_ns`: a report that was on its way meanwhile is older, and ignored.
+        """
+        self._heard[lane] = max(at, self._heard.get(lane, 0))
         counts = self._held[revision]
         counts[lane] = held
         answer = self._place(revision, lane, counts | {self.lane: self.own(revision)[0]}, max_instances)
@@ -142,12 +157,18 @@ class Allowance:
             counts[lane] += 1
         return answer
 
-    def released(self, revision: str, lane: int, held: int) -> None:
-        """Another lane says how many instances it holds."""
-        if held:
-            self._held[revision][lane] = held
-        else:
-            self._held[revision].pop(lane, None)
+    def reported(self, lane: int, at: int, held: dict[str, int]) -> None:
+        """Another lane says all that it holds of the revisions that this lane is home of."""
+        if at < self._heard.get(lane, 0):
+            return
+        self._heard[lane] = at
+        self._forget_held(lane)
+        for revision, count in held.items():
+            self._held[revision][lane] = count
+
+    def _forget_held(self, lane: int) -> None:
+        for revision in [revision for revision, counts in self._held.items() if lane in counts]:
+            del self._held[revision][lane]
             if not self._held[revision]:
                 del self._held[revision]
 

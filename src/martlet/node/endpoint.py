@@ -177,11 +177,15 @@ class Endpoint:
 
     async def _place(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], question: Any) -> None:
         answer: Placement = self._node.allowance.asked(
-            question["revision"], int(question["lane"]), int(question["held"]), int(question["max"])
+            question["revision"],
+            int(question["lane"]),
+            int(question["at"]),
+            int(question["held"]),
+            int(question["max"]),
         )
         exchange.answer_json(200, {"answer": answer})
 
     async def _release(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], report: Any) -> None:
-        for revision, held in report["held"].items():
-            self._node.allowance.released(revision, int(report["lane"]), int(held))
+        held = {str(revision): int(count) for revision, count in report["held"].items()}
+        self._node.allowance.reported(int(report["lane"]), int(report["at"]), held)
         exchange.answer(204)

@@ -72,7 +72,7 @@ class Node:
         self.instances: dict[str, Instance] = {}
         self.busy: set[Slot] = set()
         self.pressed: set[Pool] = set()
-        self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own)
+        self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held)
         self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
         self.count_connections: Callable[[], int] = lambda: 0
         self._run = run / self.name
@@ -148,6 +148,9 @@ class Node:
     def _own(self, revision: str) -> tuple[int, int]:
         pool = self.pools.get(revision)
         return (pool.held, len(pool.idle)) if pool is not None else (0, 0)
+
+    def _held(self) -> dict[str, int]:
+        return {name: pool.held for name, pool in self.pools.items() if pool.held}
 
     # -- instances
 
@@ -232,7 +235,7 @@ class Node:
         if instance is None:
             pool.starting += 1
             instance = await pool.add_instance()
-            self.allowance.changed(revision.id, pool.held)
+            self.allowance.changed()
         loaded = instance.loaded
         return {"mode": loaded.mode, "load_ms": loaded.load_ms, "start_ms": instance.start_seconds * 1e3}
 
@@ -330,13 +333,12 @@ class Node:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
+            self.allowance.changed()
             now = monotonic()
             for pool in tuple(self.pools.values()):
                 ttl = pool.config.idle_ttl
                 keep = self._share(pool.revision) if self._is_current(pool.revision) else 0
                 pool.expire(now, self.settings.warm_instance_ttl if ttl is None else ttl, keep)
-                if pool.held:
-                    self.allowance.changed(pool.revision.id, pool.held)
                 if (
                     not self._is_current(pool.revision)
                     and now - pool.created > CANDIDATE_GRACE
@@ -370,7 +372,7 @@ class Node:
         except Exception as error:
             log.warning("min_instance_not_started", revision=pool.revision.id, error=str(error))
         else:
-            self.allowance.changed(pool.revision.id, pool.held)
+            self.allowance.changed()
 
     def _is_current(self, revision: Revision) -> bool:
         function = self._view.functions.get(revision.function)

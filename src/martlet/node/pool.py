@@ -167,13 +167,13 @@ class Pool:
             instance = await self.node.launch(self)
         except LoadFailed as error:
             self.starting -= 1
-            self.node.allowance.changed(self.revision.id, self.held)
+            self.node.allowance.changed()
             raise FunctionLoadFailed(
                 str(error), extra={"exception": error.kind, "traceback": error.traceback}
             ) from error
         except BaseException:
             self.starting -= 1
-            self.node.allowance.changed(self.revision.id, self.held)
+            self.node.allowance.changed()
             raise
         self.starting -= 1
         self.start_time += LEARNING * (instance.start_seconds - self.start_time)
@@ -185,7 +185,7 @@ class Pool:
         """An instance is no longer to be used."""
         self.instances.discard(instance)
         self.idle = [slot for slot in self.idle if slot.instance is not instance]
-        self.node.allowance.changed(self.revision.id, self.held)
+        self.node.allowance.changed()
         if self.waiting:
             self.node.pressed.add(self)
             self.node.wake()
