@@ -187,11 +187,13 @@ OPTIONS = ("-I", "-S", "-X", "utf8")
 ENVIRONMENT = {"LANG": "C.UTF-8", "LEFT_OVER": "of the parent"}
 
 _ZYGOTE = """
-import importlib, os, signal, socket, sys
+import gc, importlib, os, signal, socket, sys
 sys.path.insert(0, sys.argv[1])
 shim = importlib.import_module(sys.argv[2])
 del sys.path[0]
 shim.warm()
+gc.collect()
+gc.freeze()
 control = socket.socket(fileno=int(sys.argv[3]))
 signal.signal(signal.SIGCHLD, lambda *_: None)
 while True:

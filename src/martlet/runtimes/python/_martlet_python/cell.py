@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import instance, internal, loader, logs, process
+from . import instance, internal, loader, logs, process, warmth
 from .blocking import Connection
 from .failures import Failure
 from .http1 import BadRequest, Disconnected, Head, Parser
@@ -29,8 +29,11 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
 
     It ends with code 0 on SIGTERM: at once where there is no user code yet, else after the requests that run.
     """
+    process.prepare()
+    logs.prepare()
     process.reset_signals()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    warmth.practise()
     cell = _Cell(prepare)
     connection: Connection | None = None
     while cell.instance is None:

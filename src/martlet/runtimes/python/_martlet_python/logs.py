@@ -26,7 +26,6 @@ FRAME_BYTES = 4096
 _request: ContextVar[Head | None] = ContextVar("_martlet_request", default=None)
 _only_request: Head | None = None
 _one_at_a_time = False
-_buffers: tuple[LineBuffer, ...] = ()
 
 
 def begin(head: Head) -> None:
@@ -142,6 +141,15 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
 
+def prepare() -> None:
+    """Makes what `install` puts in place; done before the fork, so that the forks share it."""
+    if not _streams:
+        _streams.extend(
+            io.TextIOWrapper(buffer, "utf-8", "backslashreplace", newline="\n", write_through=True)
+            for buffer in _buffers
+        )
+
+
 def install(one_at_a_time: bool) -> None:
     """Replaces ``sys.stdout`` and ``sys.stderr`` and gives ``logging`` a root handler, at level INFO.
 
@@ -149,24 +157,19 @@ def install(one_at_a_time: bool) -> None:
         one_at_a_time: whether the process runs one request at a time, so that whatever is printed while it runs is
             that request's.
     """
-    global _buffers, _one_at_a_time
+    global _one_at_a_time
     _one_at_a_time = one_at_a_time
-    _buffers = (LineBuffer(1, "stdout"), LineBuffer(2, "stderr"))
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(buffer, "utf-8", "backslashreplace", newline="\n", write_through=True)
-        for buffer in _buffers
-    )
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
-    handler = LogHandler()
-    logging.root.handlers[:] = [handler]
+    sys.stdout, sys.stderr = _streams
+    sys.__stdout__, sys.__stderr__ = _streams  # type: ignore[misc]
+    logging.root.handlers[:] = [_handler]
     logging.root.setLevel(logging.INFO)
-    logging.basicConfig = _basic_config(handler, logging.basicConfig)
+    logging.basicConfig = _basic_config(logging.basicConfig)
 
 
-def _basic_config(handler: LogHandler, original: Callable[..., None]) -> Callable[..., None]:
+def _basic_config(original: Callable[..., None]) -> Callable[..., None]:
     def configure(**options: Any) -> None:
         """As in a program whose root logger has no handler yet; where only a level is given, frames go on."""
-        if logging.root.handlers != [handler]:
+        if logging.root.handlers != [_handler]:
             original(**options)
         elif options.keys() <= {"level"}:
             logging.root.setLevel(options.get("level") or logging.root.level)
@@ -174,3 +177,8 @@ def _basic_config(handler: LogHandler, original: Callable[..., None]) -> Callabl
             original(**{**options, "force": True})
 
     return configure
+
+
+_buffers = (LineBuffer(1, "stdout"), LineBuffer(2, "stderr"))
+_streams: list[io.TextIOWrapper] = []
+_handler = LogHandler()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import signal
@@ -15,7 +14,12 @@ from types import ModuleType
 
 from .spec import Spec
 
-_STANDARD_LIBRARY = Path(os.__file__).parent
+_LIBRARY = Path(os.__file__).parent
+_STANDARD_LIBRARY = [str(path) for path in (_LIBRARY, _LIBRARY / "lib-dynload") if path.is_dir()]
+_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+_of_the_parent: dict[str, ModuleType] = {}
+"""Modules that are none of the function's business. Kept, because freeing them would cost a fork memory."""
+
 _BASE_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108
@@ -24,59 +28,60 @@ _BASE_ENVIRONMENT = {
 }
 
 
-def become(spec: Spec) -> None:
-    """Gives the process the function's environment, folder and import path, and randomness of its own."""
-    os.chdir(spec.code)
-    _set_environment(spec)
-    _set_import_path(spec)
-    _forget_modules_of_the_platform()
-    _forget_shadowed_modules(spec.code)
-    _reseed()
-    sys.argv = [spec.code]
-    sys.modules["__main__"] = ModuleType("__main__")
+def prepare() -> None:
+    """Does what is the same for every function, once, in the process that cells are forked from.
+
+    A page of memory that a fork writes to is copied, which costs it more time than the work itself.
+    """
+    if _of_the_parent:
+        return
+    kept = sys.stdlib_module_names | {__package__}
+    strangers = {name: module for name, module in sys.modules.items() if name.partition(".")[0] not in kept}
+    _of_the_parent.update(strangers, __main__=sys.modules["__main__"])
+    os.environ.clear()
+    os.environ.update(_BASE_ENVIRONMENT)
+    time.tzset()
     sys.dont_write_bytecode = True  # the code is mounted read-only
 
 
+def become(spec: Spec) -> None:
+    """Gives the process the function's environment, folder and import path, and randomness of its own."""
+    os.chdir(spec.code)
+    os.environ.update(
+        {"MARTLET_FUNCTION": spec.function, "MARTLET_REVISION": spec.revision} | spec.environment
+    )
+    if "TZ" in spec.environment:
+        time.tzset()
+    _set_import_path(spec)
+    _forget_modules(spec.code)
+    random.seed()  # instances that were forked from one parent must not draw the same numbers
+    sys.argv = [spec.code]
+    sys.modules["__main__"] = ModuleType("__main__")
+
+
 def reset_signals() -> None:
-    """Undoes what the parent did to signals; as in every Python program, SIGPIPE is an exception instead."""
+    """Undoes what the parent did to signals."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if number != signal.SIGPIPE and signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _set_environment(spec: Spec) -> None:
-    os.environ.clear()
-    os.environ.update(_BASE_ENVIRONMENT)
-    os.environ.update({"MARTLET_FUNCTION": spec.function, "MARTLET_REVISION": spec.revision})
-    os.environ.update(spec.environment)
-    time.tzset()
 
 
 def _set_import_path(spec: Spec) -> None:
     """The order every Python program knows: its own folder, the standard library, installed packages."""
-    library = [str(_STANDARD_LIBRARY), str(_STANDARD_LIBRARY / "lib-dynload")]
-    sys.path[:] = [spec.code, *(path for path in library if os.path.isdir(path))]
+    sys.path[:] = [spec.code, *_STANDARD_LIBRARY]
     if spec.dependencies is not None:
         site.addsitedir(spec.dependencies)
-    sys.path_importer_cache.clear()
-    importlib.invalidate_caches()
 
 
-def _forget_modules_of_the_platform() -> None:
-    """Lets ``import martlet`` find the user's module of that name, and not what the parent process is made of."""
-    kept = sys.stdlib_module_names | {__package__}
-    for name in [name for name in sys.modules if name.partition(".")[0] not in kept]:
-        del sys.modules[name]
+def _forget_modules(code: str) -> None:
+    """Lets an import of the user's find the user's module where the process knows another one by that name.
 
-
-def _forget_shadowed_modules(code: str) -> None:
-    """Lets a file of the user's win over a module of the standard library that the cell has imported already.
-
-    So it is in every Python program, and it must not depend on what happens to be warm. The library's own modules keep
-    the one they have.
+    That is what the parent was made of, and the standard library that it imported: a file of the user's wins over it
+    as in every Python program, whatever happens to be warm. The library's own modules keep the one they have.
     """
+    for name in _of_the_parent:
+        sys.modules.pop(name, None)
     for name in _modules_in(code) & sys.stdlib_module_names:
         loader = getattr(sys.modules.get(name), "__loader__", None)
         if isinstance(loader, SourceFileLoader | ExtensionFileLoader):  # others come before sys.path anyway
@@ -90,10 +95,3 @@ def _modules_in(code: str) -> set[str]:
         for entry in os.listdir(code)
         if entry.endswith(".py") or os.path.isfile(os.path.join(code, entry, "__init__.py"))
     }
-
-
-def _reseed() -> None:
-    """Instances that were forked from one parent must not draw the same numbers."""
-    random.seed()
-    if "ssl" in sys.modules:
-        sys.modules["ssl"].RAND_add(os.urandom(32), 32.0)
