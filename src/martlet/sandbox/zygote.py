@@ -141,18 +141,18 @@ class Zygote:
         channel.send(self._control, {"event": event, **members})
 
     def _be_cell(self, cell: str, belongings: Belongings) -> NoReturn:
+        code = 1
         try:
             self._lifeline.keep_reader()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._enter(cell, belongings)
             self._shim.serve(socket.socket(fileno=belongings.listener), self._confine)
-            os._exit(0)
-        except SystemExit as end:
-            os._exit(end.code if isinstance(end.code, int) else 1)
+            code = 0
         except BaseException:
             traceback.print_exc()
-            os._exit(1)
+        finally:
+            os._exit(code)
 
     def _enter(self, cell: str, belongings: Belongings) -> None:
         try:

@@ -11,6 +11,7 @@ IDENTITY = 2_000_123_456
 
 
 def become() -> dict[str, str]:
+    os.setgroups([4, 20])
     last = privileges.last_capability()
     privileges.forbid_new_privileges()
     privileges.empty_bounding_set(last)
