@@ -18,6 +18,7 @@ from martlet.model import InstanceView, Revision
 from martlet.node.allowance import Allowance
 from martlet.node.call import Call
 from martlet.node.cells import CellStock
+from martlet.node.core import Core
 from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
@@ -45,6 +46,7 @@ class Node:
     Attributes:
         busy: slots that carry a call; their deadlines are watched.
         pressed: pools with waiting calls.
+        core: what the instances run on.
         canonical: returns the exact name of a runtime (``python`` is ``python3.11``); raises `Invalid`.
     """
 
@@ -72,6 +74,7 @@ class Node:
         self.instances: dict[str, Instance] = {}
         self.busy: set[Slot] = set()
         self.pressed: set[Pool] = set()
+        self.core = Core()
         self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held)
         self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
         self.count_connections: Callable[[], int] = lambda: 0

@@ -73,7 +73,8 @@ class Pool:
         self.waiting.append(call)
         self.node.wake()
         self.node.pressed.add(self)
-        self.grow()
+        if not self.held or self.config.concurrency > 1:
+            self.grow()  # else the next tick of the node's clock sees whether it is worth it
 
     def slot_free(self, slot: Slot) -> None:
         """A slot can take a call."""
@@ -136,6 +137,7 @@ class Pool:
             oldest_run=monotonic() - oldest if oldest else 0.0,
             start_time=self.start_time,
             room=self.config.max_instances - self.held,
+            core_idle=self.node.core.idle(),
         )
 
     async def _start(self) -> None:

@@ -9,6 +9,9 @@ WORTHWHILE = 0.02
 """Seconds of waiting that are worth another instance, however quickly one starts: it takes memory and a share of the
 core, so shorter queues are left to drain."""
 
+CORE_FULL = 0.1
+"""Below this share of idle time a core is taken to be full."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -23,6 +26,7 @@ class Load:
         oldest_run: how long the longest of the running requests has run.
         start_time: what starting an instance takes.
         room: how many more there may be.
+        core_idle: the share of time that the core they would run on has had nothing to do, from 0 to 1.
     """
 
     waiting: int
@@ -33,6 +37,7 @@ class Load:
     oldest_run: float
     start_time: float
     room: int
+    core_idle: float
 
 
 def instances_to_start(load: Load) -> int:
@@ -50,6 +55,8 @@ def instances_to_start(load: Load) -> int:
     slots = load.instances * load.concurrency
     patience = max(load.start_time, WORTHWHILE)
     run_time = max(load.run_time, load.oldest_run) if load.oldest_run > patience else load.run_time
+    if run_time < patience and load.core_idle < CORE_FULL:
+        return 0
     work = run_time * load.waiting
     if work <= patience * slots:
         return 0

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from martlet.scheduling.autoscale import Load, instances_to_start
 
 QUIET = Load(
-    waiting=0, instances=1, starting=0, concurrency=1, run_time=0.0, oldest_run=0.0, start_time=0.005, room=10
+    waiting=0,
+    instances=1,
+    starting=0,
+    concurrency=1,
+    run_time=0.0,
+    oldest_run=0.0,
+    start_time=0.005,
+    room=10,
+    core_idle=0.5,
 )
 
 
@@ -42,6 +50,12 @@ def test_those_already_starting_are_not_started_again():
     assert instances_to_start(replace(QUIET, waiting=5, run_time=1.0, starting=5)) == 0
 
 
+def test_on_a_full_core_a_quick_function_gets_no_more_and_a_slow_one_does():
+    assert instances_to_start(replace(QUIET, waiting=30, run_time=0.005)) > 0
+    assert instances_to_start(replace(QUIET, waiting=30, run_time=0.005, core_idle=0.0)) == 0
+    assert instances_to_start(replace(QUIET, waiting=5, run_time=1.0, core_idle=0.0)) == 5
+
+
 loads = st.builds(
     Load,
     waiting=st.integers(0, 10_000),
@@ -52,6 +66,7 @@ loads = st.builds(
     oldest_run=st.floats(0, 3600),
     start_time=st.floats(0.0001, 60),
     room=st.integers(-10, 1000),
+    core_idle=st.floats(0, 1),
 )
 
 
