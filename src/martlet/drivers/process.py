@@ -34,8 +34,10 @@ from martlet.units import format_bytes
 
 _START_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0
-_PROCESSES = 128
-_OPEN_FILES = 1024
+# What an instance may have of processes (threads too) and of descriptors, for itself and for each request at once:
+# room for an ordinary program with its thread pools, and none for a bomb.
+_PROCESSES, _PROCESSES_PER_REQUEST = 128, 4
+_OPEN_FILES, _OPEN_FILES_PER_REQUEST = 1024, 2
 _WHOLE_CORE = 1000
 
 
@@ -135,9 +137,12 @@ class ProcessDriver:
         if cell is None or cell.ended.done():
             raise DriverError(f"the cell {handle.id} is gone")
         config = revision.config
-        processes = _PROCESSES + 4 * config.concurrency
+        processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
         if cell.group is not None:
-            cell.group.limit(Limits(config.memory, config.cpu_limit, processes))
+            try:
+                cell.group.limit(Limits(config.memory, config.cpu_limit, processes))
+            except OSError as error:
+                raise DriverError(f"the limits of the cell {handle.id} cannot be set: {error}") from error
         confinement = Confinement(
             code=self._inside(code),
             dependencies=None if dependencies is None else self._inside(dependencies),
@@ -145,7 +150,7 @@ class ProcessDriver:
             hostname=revision.function,
             # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
             scratch=config.memory // 2,
-            open_files=_OPEN_FILES + 2 * config.concurrency,
+            open_files=_OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency,
             processes=processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
         )
@@ -228,13 +233,13 @@ class ProcessDriver:
 
     async def _remove(self, cell: Cell) -> None:
         cell.in_service = False
-        if cell.removal is None:
+        if cell.removal is None or cell.removal.done():
             cell.removal = asyncio.create_task(self._forget(cell))
         await asyncio.shield(cell.removal)
 
     async def _forget(self, cell: Cell) -> None:
         await cell.remove()
-        del self._cells[cell.id]
+        self._cells.pop(cell.id, None)
         self._identities.give_back(cell.identity)
 
     async def _why_no_answer(
@@ -268,4 +273,4 @@ def _lives(starting: asyncio.Task[Zygote]) -> bool:
 
 
 def _how(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

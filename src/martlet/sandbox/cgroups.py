@@ -134,7 +134,7 @@ class GroupV1(Group):
                 processes=int(self._read("pids", "pids.current")),
                 oom_kills=_counters(self._read("memory", "memory.oom_control")).get("oom_kill", 0),
             )
-        except FileNotFoundError:
+        except OSError:
             return None
 
 
@@ -167,7 +167,7 @@ class GroupV2(Group):
                 processes=int(self._read("pids", "pids.current")),
                 oom_kills=_counters(self._read("memory", "memory.events")).get("oom_kill", 0),
             )
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def _hand_on_controllers(self, directory: Path) -> None:
