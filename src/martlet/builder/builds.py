@@ -137,6 +137,7 @@ class Builds:
         self._known[build.id] = build
         self._running[build.id] = running
         running.task = asyncio.create_task(self._run(running, work))
+        running.task.add_done_callback(_look_at)
         return running
 
     def last(self, function: str) -> Build | None:
@@ -224,3 +225,9 @@ class Builds:
         except FileNotFoundError:
             return []
         return [BuildLine.model_validate_json(line) for line in lines if line.endswith(b"}")]
+
+
+def _look_at(task: asyncio.Task[Outcome]) -> None:
+    """Looks at the error of a task, which asyncio would complain about where nobody waits for the build."""
+    if not task.cancelled():
+        task.exception()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from martlet.config import validated
 from martlet.control.caller import Who
@@ -15,10 +17,19 @@ from martlet.model import Alias, Frozen
 router = APIRouter(tags=["aliases"])
 
 
+RevisionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+
+
 class Weights(Frozen):
     """Which share of the requests each revision gets, in percent."""
 
-    weights: dict[int, int] = Field(min_length=1, max_length=10, examples=[{"3": 90, "4": 10}])
+    weights: dict[RevisionKey, Percent] = Field(
+        min_length=1,
+        max_length=10,
+        examples=[{"3": 90, "4": 10}],
+        json_schema_extra={"additionalProperties": False},
+    )
 
 
 @router.get("/functions/{name}/aliases", responses=OF_FUNCTION)

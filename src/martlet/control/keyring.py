@@ -32,14 +32,20 @@ class KeyRequest(Frozen):
     """What a new key is to be."""
 
     name: str = Field(min_length=1, max_length=100, description="What it is for, in words.")
-    scopes: frozenset[Scope] = Field(min_length=1, description="What it may do.")
+    scopes: frozenset[Scope] = Field(
+        min_length=1, description="What it may do.", json_schema_extra={"uniqueItems": False}
+    )
     functions: tuple[FunctionName, ...] | None = Field(
         None, min_length=1, max_length=1000, description="The only functions it may touch; null is all."
     )
     rate_limit: Rate = Field(NO_LIMIT, description="How many requests it may make.")
-    trusted: bool = Field(False, description="Whether it skips the limit per client address.")
+    trusted: bool = Field(False, strict=True, description="Whether it skips the limit per client address.")
     expires: float | None = Field(
-        None, gt=0, lt=1e11, description="When it stops working, in seconds since the epoch; null is never."
+        None,
+        strict=True,
+        gt=0,
+        lt=1e11,
+        description="When it stops working, in seconds since the epoch; null is never.",
     )
 
 

@@ -43,7 +43,7 @@ class Rotation(Frozen):
     """How a key gets another secret."""
 
     overlap: float = Field(
-        0, ge=0, le=30 * 86_400, description="Seconds that the one before is still accepted."
+        0, strict=True, ge=0, le=30 * 86_400, description="Seconds that the one before is still accepted."
     )
 
 

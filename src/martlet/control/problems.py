@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from martlet.errors import (
     PROBLEM_CONTENT_TYPE,
@@ -74,7 +75,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     place, *path = fault["loc"]
     if fault["type"] == "json_invalid":
         return answer(BadRequest(f"the body is not JSON: {fault['ctx']['error']}"), request.state.request_id)
-    field = ".".join(str(part) for part in path if part != "body") or str(place)
+    field = ".".join(str(part) for part in path if part not in ("body", "[key]")) or str(place)
     reason = str(fault["msg"]).removeprefix("Value error, ")
     return answer(Invalid(f"{field}: {reason}", field=field), request.state.request_id)
 
@@ -88,11 +89,22 @@ async def _on_http(request: Request, error: Exception) -> Response:
         refusal = answer(
             MethodNotAllowed(f"{request.url.path} does not take {request.method}"), request.state.request_id
         )
-        refusal.headers.update(error.headers or {})
+        refusal.headers["allow"] = ", ".join(_methods(request))
         return refusal
     if error.status_code == 413:
         return answer(BodyTooLarge(error.detail), request.state.request_id)
     return answer(BadRequest(error.detail), request.state.request_id)
+
+
+def _methods(request: Request) -> list[str]:
+    """Returns the methods that a path has: each has a route of its own, so that no single route knows them all."""
+    app: FastAPI = request.app
+    scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
 
 
 async def _on_unreachable(request: Request, error: Exception) -> Response:

@@ -30,7 +30,7 @@ class RevisionView(Frozen):
 class Rollback(Frozen):
     """Which revision is to serve."""
 
-    revision: int = Field(ge=1, le=10**9)
+    revision: int = Field(strict=True, ge=1, le=10**9)
 
 
 @router.get("/functions/{name}/revisions", responses=OF_FUNCTION)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
 
@@ -13,6 +13,9 @@ from martlet.model import Frozen
 from martlet.storage.store import StoreError
 
 router = APIRouter(tags=["platform"])
+
+OPEN: dict[str, Any] = {"security": []}
+"""What needs no key."""
 
 
 class Health(Frozen):
@@ -31,13 +34,13 @@ class Readiness(Frozen):
     functions: int
 
 
-@router.get("/health", responses=problems())
+@router.get("/health", responses=problems(), openapi_extra=OPEN)
 async def health() -> Health:
     """Says that control is alive."""
     return Health()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), openapi_extra=OPEN)
 async def ready(platform: Platform) -> Readiness:
     """Says whether functions can be deployed and run."""
     try:
