@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ DRAIN = 5
 
 async def run_control(settings: Settings) -> None:
     """Serves the management API on ``control.sock`` of the run directory until SIGTERM."""
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     data, run = settings.system.function_storage_path, settings.run_directory
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = await SqliteStore.open(data / "martlet.db")

@@ -234,6 +234,9 @@ class Node:
             NoCapacity: there is no room to try.
         """
         pool = self.pool(revision)
+        if pool.revision != revision:  # of a deploy that failed: a function that never was starts again at 1
+            self._drop(pool)
+            pool = self.pool(revision)
         instance = next(iter(pool.instances), None)
         if instance is None:
             pool.starting += 1

@@ -17,7 +17,7 @@ LOAD_FAILURE = {
     "code": "function_load_failed",
     "detail": "SyntaxError: invalid syntax",
     "exception": "SyntaxError",
-    "traceback": "Traceback (most recent call last):\n  File handler.py\nSyntaxError: invalid syntax",
+    "traceback": "Traceback (most recent call last):\n  File handler.py\nSyntaxError: invalid syntax\n",
 }
 
 
