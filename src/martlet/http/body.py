@@ -1,4 +1,4 @@
-"""A request body as a whole, for those who need all of it."""
+"""What those who answer a request themselves need: its body as a whole, and word of a client that left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ async def read_body(exchange: Exchange) -> bytes:
     return bytes(reader.gathered)
 
 
+async def client_left(exchange: Exchange) -> None:
+    """Returns when the client has closed its connection; for long responses, after the body has been read."""
+    sink = _BodyReader()
+    exchange.sink = sink
+    if not exchange.gone:
+        await sink.done.wait()
+
+
 class _BodyReader:
-    """A sink that gathers."""
+    """A sink that gathers; ``done`` when nothing more comes."""
 
     def __init__(self) -> None:
         self.gathered = bytearray()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,10 +14,10 @@ import structlog
 from pydantic import ValidationError
 
 from martlet.errors import FunctionNotFound, Invalid, MartletError, NotFound, Overloaded
-from martlet.http.body import read_body
+from martlet.http.body import client_left, read_body
 from martlet.http.exchange import Exchange
 from martlet.http.fetch import FetchError, fetch
-from martlet.model import Revision
+from martlet.model import LogLine, Revision
 from martlet.node.call import Call
 from martlet.node.node import Node
 from martlet.node.target import Target
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 
 INVOKE = b"/_node/invoke"
 LOAD_TIMEOUT = 600.0
+NDJSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
 
 Answer = Callable[[Exchange, str, dict[str, str], Any], Awaitable[None]]
 
@@ -139,16 +142,26 @@ class Endpoint:
         exchange.answer_json(200, [view.model_dump(mode="json") for view in views])
 
     async def _logs(self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any) -> None:
+        tail = int(arguments.get("tail", 100))
         since = float(arguments["since"]) if "since" in arguments else None
-        lines = await self._node.logs.read(function, int(arguments.get("tail", 100)), since)
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
-        exchange.start(head, None, b"".join(line.model_dump_json().encode() + b"\n" for line in lines))
-        if arguments.get("follow") == "1":
-            async for line in self._node.logs.follow(function):
-                if exchange.gone:
-                    return
-                exchange.write(line.model_dump_json().encode() + b"\n")
-        exchange.write(b"", last=True)
+        if arguments.get("follow") != "1":
+            lines = await self._node.logs.read(function, tail, since)
+            exchange.start(NDJSON_HEAD, None, b"".join(map(_document, lines)), last=True)
+            return
+        exchange.start(NDJSON_HEAD, None)
+        following = asyncio.ensure_future(self._follow(exchange, function, tail, since))
+        leaving = asyncio.ensure_future(client_left(exchange))
+        await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, leaving):
+            task.cancel()
+        await asyncio.gather(following, leaving, return_exceptions=True)
+        if not exchange.gone:
+            exchange.write(b"", last=True)
+
+    async def _follow(self, exchange: Exchange, function: str, tail: int, since: float | None) -> None:
+        async with aclosing(self._node.logs.follow(function, tail, since)) as lines:
+            async for line in lines:
+                exchange.write(_document(line))
 
     async def _forget(self, exchange: Exchange, function: str, *_: Any) -> None:
         await self._node.forget(function)
@@ -189,3 +202,7 @@ class Endpoint:
         held = {str(revision): int(count) for revision, count in report["held"].items()}
         self._node.allowance.reported(int(report["lane"]), int(report["at"]), held)
         exchange.answer(204)
+
+
+def _document(line: LogLine) -> bytes:
+    return line.model_dump_json().encode() + b"\n"
