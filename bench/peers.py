@@ -29,7 +29,7 @@ async def hello(request: Request):
     return PlainTextResponse("hello")
 """
 NGINX = """
-daemon off; master_process on; worker_processes 2; pid %(folder)s/nginx.pid; error_log %(folder)s/error.log;
+user root; daemon off; master_process on; worker_processes 2; pid %(folder)s/nginx.pid; error_log %(folder)s/error.log;
 events { worker_connections 1024; }
 http {
   access_log off; client_body_buffer_size 128k; client_body_temp_path %(folder)s/body;
