@@ -38,6 +38,14 @@ def test_the_quick_start_of_the_old_platform_works_as_written(platform):
     assert platform.invoke("hello-world").status_code == 404
 
 
+def test_the_first_request_after_a_deploy_is_warm(platform):
+    for number in (1, 2):
+        platform.deploy("warmed", f"def handle(r):\n    return '{number}'\n")
+        assert [i["revision"] for i in platform.instances("warmed") if i["state"] != "draining"] == [number]
+        answer = platform.invoke("warmed")
+        assert (answer.text, "start;dur=0.000" in answer.headers["server-timing"]) == (str(number), True)
+
+
 def test_a_name_is_taken_once(platform):
     platform.deploy("taken", "def handle(r):\n    return 1\n")
     again = platform.client.post("/functions", json={"name": "taken", "code": "def handle(r): return 2"})

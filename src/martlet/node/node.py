@@ -394,6 +394,8 @@ class Node:
         if kind == "key":
             return
         function = self._view.functions.get(name)
+        if function is None and kind != "function":
+            return  # a first deploy: its revision is there before the function that points at it
         for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
             candidate = function is not None and pool.revision.number > function.latest
             if not self._is_current(pool.revision) and not candidate:

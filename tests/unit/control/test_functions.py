@@ -203,7 +203,7 @@ async def test_a_function_cannot_be_renamed(platform, client):
     await platform.create()
     assert (await client.put("/functions/hello", json={"name": "hello", "config": {}})).status_code == 200
     answer = await client.put("/functions/hello", json={"name": "other", "code": "x = 1"})
-    assert assert_problem(answer, 422, "invalid")["field"] == "name"
+    assert assert_problem(answer, 409, "conflict")["field"] == "name"
 
 
 async def test_code_that_does_not_load_fails_the_deploy_and_the_old_revision_serves_on(platform, client):

@@ -112,7 +112,7 @@ async def test_what_a_lane_gives_back_may_be_granted_again(lanes):
 
 
 async def test_a_home_lane_that_is_gone_is_replaced_and_what_it_held_is_free(lanes):
-    home, other = lanes
+    _, other = lanes
     wanted = revision(max_instances=1)
     async with other.serving():
         assert await other.take(wanted) is Placement.GRANT
