@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from martlet.config import validated
 from martlet.control.caller import Who
 from martlet.control.functions import find
-from martlet.control.parameters import OF_FUNCTION, AliasPath, Name, Platform
+from martlet.control.parameters import OF_FUNCTION, AliasPath, Name, Platform, Whole
 from martlet.errors import FunctionNotFound
 from martlet.model import Alias, Frozen
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["aliases"])
 
 
 RevisionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
-Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+Percent = Annotated[Whole, Field(ge=0, le=100)]
 
 
 class Weights(Frozen):

@@ -36,7 +36,7 @@ class Configuration:
         if before is not None:
             given = before.model_dump(mode="json")
         else:
-            given = {"execution_mode": self._settings.default_mode, "runtime": self._default_runtime()}
+            given = {"execution_mode": self._settings.default_mode}
         config = validated(FunctionConfig, {**given, **changes}, "config")
         if config.execution_mode not in self._modes:
             known = ", ".join(sorted(self._modes))
@@ -49,9 +49,3 @@ class Configuration:
     def runtime(self, config: FunctionConfig) -> Runtime:
         """Returns the runtime that a configuration names. Raises `Invalid` where there is none."""
         return self._catalogue.resolve(config.runtime)
-
-    def _default_runtime(self) -> str:
-        """Returns the name in the model where this machine has it, or else what it has of that language."""
-        names = {name for runtime in self._catalogue.available() for name in runtime.names}
-        default: str = FunctionConfig.model_fields["runtime"].default
-        return default if default in names else default.rstrip("0123456789.")

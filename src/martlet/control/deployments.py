@@ -261,7 +261,9 @@ class Deployments:
             loaded = await self._lanes.load(revision)
         except FunctionLoadFailed as error:
             traceback = str(error.extra.pop("traceback", ""))
-            for line in traceback.splitlines()[1:-1]:  # between "Traceback" and the error, which is told anyway
+            for line in traceback.splitlines()[
+                1:-1
+            ]:  # between "Traceback" and the error, which is told anyway
                 build.say(line)
             raise
         build.say(f"loaded in {loaded['load_ms']:.1f} ms, runs as {loaded['mode']}")

@@ -13,7 +13,7 @@ from martlet.control.control import Control
 from martlet.control.deployments import Deploy, Expect, discard
 from martlet.control.parameters import OF_FUNCTION, OF_UPLOAD, Name, Platform, Responses, Upgrade, Wait
 from martlet.control.upload import read_archive, read_change, read_function
-from martlet.errors import Forbidden, FunctionNotFound, Invalid
+from martlet.errors import Conflict, Forbidden, FunctionNotFound
 from martlet.model import (
     FUNCTION_NAME,
     Build,
@@ -135,7 +135,7 @@ async def change_function(
     deploy = Deploy(name, source, config, Expect.PRESENT, upgrade=upgrade)
     if given not in (None, name):
         discard(deploy)
-        raise Invalid(f"name: a function cannot be renamed (from {name!r} to {given!r})", field="name")
+        raise Conflict(f"a function cannot be renamed (from {name!r} to {given!r})", field="name")
     return await _answer(platform, who, request, deploy, wait, 200)
 
 

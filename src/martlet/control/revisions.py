@@ -8,7 +8,7 @@ from pydantic import Field
 from martlet.control.caller import Who
 from martlet.control.control import Control
 from martlet.control.functions import FunctionView, find, view
-from martlet.control.parameters import OF_CHANGE, OF_FUNCTION, Name, Number, Platform
+from martlet.control.parameters import OF_CHANGE, OF_FUNCTION, Name, Number, Platform, Whole
 from martlet.errors import FunctionNotFound
 from martlet.model import Digest, Frozen, FunctionConfig
 
@@ -30,7 +30,7 @@ class RevisionView(Frozen):
 class Rollback(Frozen):
     """Which revision is to serve."""
 
-    revision: int = Field(strict=True, ge=1, le=10**9)
+    revision: Whole = Field(ge=1, le=10**9)
 
 
 @router.get("/functions/{name}/revisions", responses=OF_FUNCTION)
