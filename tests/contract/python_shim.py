@@ -259,6 +259,8 @@ class Forked:
         self._signal(signal.SIGKILL)
 
     def terminate(self) -> None:
+        """Asks it to end once it waits: a signal in the instant before that would be noticed only afterwards."""
+        until(lambda: Path(f"/proc/{self._pid}/stat").read_text().rpartition(") ")[2][0] == "S")
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -114,6 +114,9 @@ class Server:
     def run(self, listener: socket.socket, first: Connection | None) -> None:
         """Serves until SIGTERM; requests that run then are finished.
 
+        Python runs a signal's handler between instructions: a signal in the instant before a thread begins to wait
+        is noticed when the next request comes. Whoever sends it ends the process after a while anyway.
+
         Args:
             listener: where connections come from.
             first: a connection that is open already.

@@ -180,7 +180,9 @@ class Channel(asyncio.Protocol):
     async def _run(self, head: Head) -> None:
         keep = False
         try:
-            keep = await self._answer(head) and self._parser.skip()
+            keep = await self._answer(head)
+            while keep and await self.piece():
+                pass  # what nobody read of the body is in the way of the next request
         except BadRequest as error:
             if not self._answered:
                 self._refuse(error)

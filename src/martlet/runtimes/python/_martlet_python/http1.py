@@ -193,12 +193,6 @@ class Parser:
             self._chunks, self.left = None, 0
         return chunk
 
-    def skip(self) -> bool:
-        """Throws away what is buffered of the body. Returns whether that was all of it."""
-        while piece := self.piece():
-            pass
-        return piece is not None
-
     def _take(self, size: int) -> bytes:
         piece = self._buffer[self._at : self._at + size]
         self._at += len(piece)
