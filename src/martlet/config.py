@@ -103,6 +103,9 @@ class SystemSettings(Frozen):
     max_builds: int = Field(2, ge=1, description="Builds that run at once.")
     max_package: Bytes = Field(256 * MiB, ge=MiB, description="Largest unpacked package.")
     max_package_files: int = Field(20_000, ge=1, description="Most files in a package.")
+    package_cache: Bytes = Field(
+        4096 * MiB, ge=0, description="Unpacked packages kept on disk, besides those in use."
+    )
 
     @field_validator("logging_level", mode="before")
     @classmethod

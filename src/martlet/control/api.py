@@ -47,7 +47,14 @@ RESOURCES = (
 
 def create_app(control: Control) -> FastAPI:
     """Returns the application that serves a control, which the caller opens and closes."""
-    app = FastAPI(title="Martlet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Martlet",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
     app.state.control = control
     problems.install(app)
     for resource in RESOURCES:

@@ -19,7 +19,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Envelope:
     """Gives each request the id that the gateway gave it, or a new one, and repeats it in the answer.
 
-    What goes wrong inside stays inside, and in the log.
+    What goes wrong inside stays inside, and in the log. A body that its sender has not described is JSON; no other
+    kind is taken without being named, so ``curl -d`` needs no further header.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -32,6 +33,9 @@ class Envelope:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
+        scope["headers"] = [
+            (name, value) for name, value in scope["headers"] if not _says_nothing(name, value)
+        ]
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -49,3 +53,8 @@ class Envelope:
             if started:
                 raise
             await answer(MartletError(), request_id)(scope, receive, send_with_id)
+
+
+def _says_nothing(name: bytes, value: bytes) -> bool:
+    """Whether a header is the type that curl gives to every body that it is not told about."""
+    return name == b"content-type" and value.startswith(b"application/x-www-form-urlencoded")

@@ -214,6 +214,11 @@ class Node:
             pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
         instance.end()
 
+    def packages_in_use(self) -> set[str]:
+        """Returns the digests of what living instances have mounted."""
+        revisions = [instance.pool.revision for instance in self.instances.values()]
+        return {digest for one in revisions for digest in (one.code, one.dependencies) if digest}
+
     async def views(self) -> list[InstanceView]:
         """Returns the living instances, with what memory each uses."""
         views = []

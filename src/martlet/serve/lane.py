@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -54,7 +55,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         data / "logs", f"lane-{number}", system.log_bytes_per_function, system.log_bytes_per_invocation
     )
     catalogue = Catalogue.load()
-    packages = PackageCache(data / "packages", Blobs.local(data / "blobs"))
+    packages = PackageCache(data / "packages", Blobs.local(data / "blobs"), system.package_cache)
     driver = ProcessDriver(
         number, packages.directory, run, isolation=system.process_isolation_level, max_body=system.max_body
     )
@@ -70,6 +71,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         recorder=Recorder(stats, history),
         canonical=lambda name: catalogue.resolve(name).name,
     )
+    packages.in_use = node.packages_in_use
     await node.open([runtime.name for runtime in catalogue.available()])
     gateway = Gateway(
         node=node,
@@ -92,6 +94,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         public, sock=_listener(system.host, system.api_gateway_port), backlog=BACKLOG
     )
     watch = loop.create_task(public.watch_clients())
+    _spare_collections()
     log.info("lane_ready", port=system.api_gateway_port)
 
     await stop.wait()
@@ -131,6 +134,13 @@ def _listener(host: str, port: int) -> socket.socket:
 def _fresh(path: Path) -> Path:
     path.unlink(missing_ok=True)
     return path
+
+
+def _spare_collections() -> None:
+    """Requests leave no cycles behind, so the garbage collector needs to look rarely, and never at what is here now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _pin(settings: Settings, number: int) -> None:

@@ -58,6 +58,15 @@ async def test_a_revoked_key_is_gone(client):
 
 
 @pytest.mark.parametrize(
+    "kind", [None, "application/x-www-form-urlencoded", "application/json; charset=utf-8"]
+)
+async def test_a_body_is_json_where_its_sender_does_not_say_so(client, kind):
+    headers = {} if kind is None else {"content-type": kind}
+    answer = await client.post("/keys", content=b'{"name": "x", "scopes": ["invoke"]}', headers=headers)
+    assert answer.status_code == 201, answer.text
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"name": ""}, "name"),
