@@ -107,7 +107,9 @@ class Pool:
     def _record(self, call: Call, status: int, code: str | None) -> None:
         run = monotonic() - call.sent if call.sent else 0.0
         self.record(call, status, call.queue, call.start, run, code)
-        call.exchange.context = None  # they hold each other; this way no garbage collector is needed to part them
+        call.exchange.context = (
+            None  # they hold each other; this way no garbage collector is needed to part them
+        )
 
     # -- instances
 
