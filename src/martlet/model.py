@@ -9,7 +9,16 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from martlet.units import NO_LIMIT, Bytes, Millicores, Rate
 
@@ -30,6 +39,26 @@ class Frozen(BaseModel):
     """A value that never changes and has no members but its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+"""A whole number as JSON has it: ``1.0`` is one, ``"1"`` and ``true`` are none."""
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+EnvironmentValue = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]}, mode="validation"),
+]
+"""A text, which may be written as a number."""
 
 
 class ExecutionMode(StrEnum):
@@ -55,14 +84,16 @@ class FunctionConfig(Frozen):
     execution_mode: ExecutionMode = Field(
         ExecutionMode.PROCESS, description="The rung of the isolation ladder: `process` or `container`."
     )
-    runtime: str = Field("python", description="The language, or language and version, as `GET /runtimes` lists them.")
+    runtime: str = Field(
+        "python", description="The language, or language and version, as `GET /runtimes` lists them."
+    )
     handler: str = Field(
         "handle",
         pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*)?$",
         description="The callable to run: `handle`, or `module.handle` where the code has several modules.",
     )
     timeout: float = Field(
-        30, gt=0, le=3600, description="Seconds a request may run before its instance is killed."
+        30, strict=True, gt=0, le=3600, description="Seconds a request may run before its instance is killed."
     )
     memory: Bytes = Field(
         128 * MiB, ge=16 * MiB, le=64 * 1024 * MiB, description="Memory limit of an instance."
@@ -76,15 +107,19 @@ class FunctionConfig(Frozen):
     dependencies: tuple[str, ...] = Field(
         (), max_length=200, description="Packages to install, as pip writes them."
     )
-    environment: dict[str, str] = Field({}, description="Environment variables of the function.")
-    min_instances: int = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
-    max_instances: int = Field(10, ge=1, le=10_000, description="Instances there may be at once.")
-    concurrency: int = Field(1, ge=1, le=1000, description="Requests one instance serves at once.")
-    max_queue: int = Field(
-        1000, ge=0, le=100_000, description="Requests that may wait for an instance before 429 is answered."
+    environment: dict[str, EnvironmentValue] = Field({}, description="Environment variables of the function.")
+    min_instances: Integer = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
+    max_instances: Integer = Field(10, ge=1, le=10_000, description="Instances there may be at once.")
+    concurrency: Integer = Field(1, ge=1, le=1000, description="Requests one instance serves at once.")
+    max_queue: Integer = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Requests that may wait for an instance before 429 is answered.",
     )
     idle_ttl: float | None = Field(
         None,
+        strict=True,
         ge=0,
         le=86_400 * 7,
         description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default.",
@@ -92,17 +127,9 @@ class FunctionConfig(Frozen):
     rate_limit: Rate = Field(
         NO_LIMIT, description="Requests the function accepts (`100/s`); no limit by default."
     )
-    public: bool = Field(False, description="Whether the function may be invoked without a key (webhooks).")
-
-    @field_validator("environment", mode="before")
-    @classmethod
-    def _scalars_are_strings(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v
-                for k, v in value.items()
-            }
-        return value
+    public: bool = Field(
+        False, strict=True, description="Whether the function may be invoked without a key (webhooks)."
+    )
 
     @field_validator("environment")
     @classmethod

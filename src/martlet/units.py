@@ -17,9 +17,9 @@ _FACTORS = {
     "Mi": 1024**2,
     "Gi": 1024**3,
 }
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|k|K|M|G)?B?")
-_CORES = re.compile(r"(\d+(?:\.\d+)?)(m)?")
-_RATE = re.compile(r"(\d+)\s*/\s*(s|sec|second|m|min|minute|h|hour)")
+_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(Ki|Mi|Gi|k|K|M|G)?B?")
+_CORES = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(m)?")
+_RATE = re.compile(r"([0-9]{1,9})\s*/\s*(s|sec|second|m|min|minute|h|hour)")
 _PERIODS = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -103,6 +103,7 @@ class Builds:
         self._folder = folder
         self._slots = asyncio.Semaphore(at_once)
         self._known: dict[str, Build] = {}
+        self._last: dict[str, Build] = {}
         self._running: dict[str, RunningBuild] = {}
 
     async def open(self) -> None:
@@ -113,7 +114,7 @@ class Builds:
                 ended = {"state": BuildState.FAILED, "error": INTERRUPTED, "finished": time()}
                 build = build.model_copy(update=ended)
                 await self._registry.put_build(build)
-            self._known[build.id] = build
+            self._known[build.id] = self._last[build.function] = build
         for folder in self._folder.iterdir():
             remove_tree(folder / "work" if folder.name in self._known else folder)
 
@@ -141,9 +142,8 @@ class Builds:
         return running
 
     def last(self, function: str) -> Build | None:
-        """Returns the newest build of a function that has ended."""
-        ended = (build for build in reversed(self._known.values()) if build.finished is not None)
-        return next((build for build in ended if build.function == function), None)
+        """Returns the build of a function that has ended last."""
+        return self._last.get(function)
 
     def recent(self, function: str | None = None) -> list[Build]:
         """Returns the builds, newest first, of one function or of all."""
@@ -204,7 +204,7 @@ class Builds:
         self, running: RunningBuild, state: BuildState, revision: int | None = None, error: str | None = None
     ) -> None:
         running.end(state, revision, error)
-        self._known[running.build.id] = running.build
+        self._known[running.build.id] = self._last[running.build.function] = running.build
         with suppress(Exception):
             await self._registry.put_build(running.build)
             await self._prune()
@@ -214,10 +214,12 @@ class Builds:
 
     async def _prune(self) -> None:
         finished = [build for build in self._known if build not in self._running]
-        for build in finished[: max(0, len(self._known) - BUILDS_KEPT)]:
-            del self._known[build]
-            await self._registry.delete_build(build)
-            await asyncio.to_thread(remove_tree, self._folder / build)
+        for build_id in finished[: max(0, len(self._known) - BUILDS_KEPT)]:
+            build = self._known.pop(build_id)
+            if self._last.get(build.function) == build:
+                del self._last[build.function]
+            await self._registry.delete_build(build_id)
+            await asyncio.to_thread(remove_tree, self._folder / build_id)
 
     def _read_log(self, build_id: str) -> list[BuildLine]:
         try:

@@ -20,11 +20,12 @@ from martlet.builder.builds import RunningBuild
 from martlet.builder.command import CommandFailed, environment, run
 from martlet.builder.packages import Claim
 from martlet.builder.requirements import requirements
-from martlet.errors import BuildFailed
+from martlet.errors import BuildFailed, Invalid
 from martlet.package.packing import Package, pack
 from martlet.package.rules import Limits
 from martlet.package.unpacking import unpack
 
+FIELD = "config.dependencies"
 CODE, DEPENDENCIES = "/function", "/dependencies"
 """Where functions see their packages; compiled modules name their source there."""
 WORTH_COMPILING = 16 * 1024
@@ -68,8 +69,8 @@ class PythonBuilder:
             upgrade: whether to look for newer versions all the same.
 
         Raises:
-            BuildFailed: there is no such package, or no wheel of it, or versions contradict each other.
-            Invalid: what is installed is over the limits.
+            BuildFailed: there is no such package, or no wheel of it, or versions contradict each other, or what is
+                installed is over the limits.
         """
         await self._identify()
         asked = self._record(build.build.function, *wanted)
@@ -122,7 +123,13 @@ class PythonBuilder:
         await self._uv(["install", "--requirements", lock, "--target", target, "--no-deps"], build)
         (target / ".lock").unlink(missing_ok=True)
         await self._compile(target, DEPENDENCIES, build)
-        package = await asyncio.to_thread(pack, target, build.folder / "dependencies.tar.gz", self._limits)
+        try:
+            package = await asyncio.to_thread(
+                pack, target, build.folder / "dependencies.tar.gz", self._limits
+            )
+        except Invalid as error:
+            reason = error.detail.partition(": ")[2]
+            raise BuildFailed(f"the dependencies cannot be packed: {reason}", field=FIELD) from None
         await asyncio.to_thread(rmtree, target)
         await claim.add(package)
         return package.digest
@@ -161,7 +168,7 @@ class PythonBuilder:
             await run(command, folder=build.folder, environment=self._environment, on_line=build.say)
         except CommandFailed:
             reason = "the dependencies cannot be installed; the build's log says why"
-            raise BuildFailed(reason, field="config.dependencies") from None
+            raise BuildFailed(reason, field=FIELD) from None
 
 
 def _unpack_if_large(package: Package, folder: Path) -> bool:

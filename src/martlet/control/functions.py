@@ -179,7 +179,7 @@ def view(platform: Control, function: Function, request: Request) -> FunctionVie
 def _members(platform: Control, function: Function, request: Request) -> dict[str, Any]:
     revision = platform.view.revisions[function.name, function.latest]
     last = platform.builds.last(function.name)
-    failed = last is not None and last.state is BuildState.FAILED
+    failed = last is not None and last.state is BuildState.FAILED and (last.finished or 0) > function.updated
     return {
         "name": function.name,
         "latest": function.latest,

@@ -10,7 +10,7 @@ import pytest
 from martlet.builder.builds import Builds, Outcome, RunningBuild
 from martlet.builder.packages import PackageStore
 from martlet.builder.python import PythonBuilder
-from martlet.errors import BuildFailed, Invalid
+from martlet.errors import BuildFailed
 from martlet.package.packing import pack
 from martlet.package.rules import Limits
 from martlet.storage.blobs import Blobs
@@ -142,8 +142,9 @@ async def test_a_source_distribution_is_never_run(make_wheel, workshop, tmp_path
 async def test_what_is_too_large_is_refused_and_not_kept(tmp_path: Path, make_wheel) -> None:
     workshop = Workshop(tmp_path, Limits(bytes=10_000, entries=1000))
     make_wheel("tiny", "1.0", f"X = {'y' * 20_000!r}\n")
-    with pytest.raises(Invalid, match="max_package"):
+    with pytest.raises(BuildFailed, match="max_package") as caught:
         await workshop.build("tiny")
+    assert caught.value.field == "config.dependencies"
     assert list(await workshop.blobs.list("packages")) == []
 
 

@@ -40,6 +40,14 @@ async def test_a_rollback_loads_the_old_revision_and_then_lets_it_serve(platform
     assert after["latest"] == 4, "numbers go on where they were"
 
 
+async def test_a_rollback_after_a_failed_deploy_makes_the_function_ready_again(platform, client, three):
+    platform.lanes[0].refuse = {"status": 502, "code": "function_load_failed", "detail": "no"}
+    await client.put("/functions/hello", json={"code": "def handle(:"})
+    assert (await client.get("/functions/hello")).json()["state"] == "failed"
+    platform.lanes[0].refuse = None
+    assert (await client.post("/functions/hello/rollback", json={"revision": 2})).json()["state"] == "ready"
+
+
 async def test_a_rollback_to_what_does_not_load_any_more_changes_nothing(platform, client, three):
     platform.lanes[0].refuse = {"status": 502, "code": "function_load_failed", "detail": "gone"}
     answer = await client.post("/functions/hello/rollback", json={"revision": 1})
