@@ -82,7 +82,7 @@ def parse_rate(value: Any) -> EventRate:
     """
     if isinstance(value, EventRate):
         return value
-    if value in (0, "0", "off"):
+    if value in (0, "0", "off") and value is not False:
         return NO_LIMIT
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or int(match[1]) == 0:
@@ -96,26 +96,34 @@ def format_rate(value: EventRate) -> str:
     return f"{value.events}/{period}" if value.events else "off"
 
 
-def _schema(pattern: str, example: str, *, number: bool) -> WithJsonSchema:
-    text = {"type": "string", "pattern": pattern, "examples": [example]}
-    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, text]} if number else text)
+def _schema(number: dict[str, Any], pattern: str, example: str) -> WithJsonSchema:
+    """Returns the description of a number or a text; answers have the text."""
+    return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": pattern, "examples": [example]}]})
 
 
 Bytes = Annotated[
     int,
     BeforeValidator(parse_bytes),
     PlainSerializer(format_bytes, return_type=str),
-    _schema(r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|k|K|M|G)?B?$", "256Mi", number=True),
+    _schema(
+        {"type": "integer", "minimum": 0},
+        r"^[0-9]{1,18}(\.[0-9]{1,18})?\s*(Ki|Mi|Gi|k|K|M|G)?B?$",
+        "256Mi",
+    ),
 ]
 Millicores = Annotated[
     int,
     BeforeValidator(parse_millicores),
     PlainSerializer(format_millicores, return_type=str),
-    _schema(r"^[0-9]+(\.[0-9]+)?m?$", "500m", number=True),
+    _schema({"type": "number", "minimum": 0}, r"^[0-9]{1,18}(\.[0-9]{1,18})?m?$", "500m"),
 ]
 Rate = Annotated[
     EventRate,
     BeforeValidator(parse_rate),
     PlainSerializer(format_rate, return_type=str),
-    _schema(r"^(off|[1-9][0-9]*/(s|min|h))$", "1000/min", number=False),
+    _schema(
+        {"const": 0},
+        r"^(0|off|[1-9][0-9]{0,8}\s*/\s*(s|sec|second|m|min|minute|h|hour))$",
+        "1000/min",
+    ),
 ]

@@ -10,15 +10,15 @@ from pydantic import Field, StringConstraints
 from martlet.config import validated
 from martlet.control.caller import Who
 from martlet.control.functions import find
-from martlet.control.parameters import OF_FUNCTION, AliasPath, Name, Platform, Whole
+from martlet.control.parameters import OF_FUNCTION, AliasPath, Name, Platform
 from martlet.errors import FunctionNotFound
-from martlet.model import Alias, Frozen
+from martlet.model import Alias, Frozen, Integer
 
 router = APIRouter(tags=["aliases"])
 
 
 RevisionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
-Percent = Annotated[Whole, Field(ge=0, le=100)]
+Percent = Annotated[Integer, Field(ge=0, le=100)]
 
 
 class Weights(Frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
-from pydantic import BeforeValidator, Field
 
 from martlet.control.control import Control, control_of
 from martlet.errors import (
@@ -25,14 +24,6 @@ from martlet.errors import (
 from martlet.model import ALIAS_NAME, FUNCTION_NAME
 
 PROBLEM = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
-"""A whole number as JSON has them: ``3`` and ``3.0`` are the same, ``"3"`` is none."""
 
 Platform = Annotated[Control, Depends(control_of)]
 Name = Annotated[str, Path(pattern=FUNCTION_NAME, description="The function.")]

@@ -8,9 +8,9 @@ from pydantic import Field
 from martlet.control.caller import Who
 from martlet.control.control import Control
 from martlet.control.functions import FunctionView, find, view
-from martlet.control.parameters import OF_CHANGE, OF_FUNCTION, Name, Number, Platform, Whole
+from martlet.control.parameters import OF_CHANGE, OF_FUNCTION, Name, Number, Platform
 from martlet.errors import FunctionNotFound
-from martlet.model import Digest, Frozen, FunctionConfig
+from martlet.model import Digest, Frozen, FunctionConfig, Integer
 
 router = APIRouter(tags=["revisions"])
 
@@ -30,7 +30,7 @@ class RevisionView(Frozen):
 class Rollback(Frozen):
     """Which revision is to serve."""
 
-    revision: Whole = Field(ge=1, le=10**9)
+    revision: Integer = Field(ge=1, le=10**9)
 
 
 @router.get("/functions/{name}/revisions", responses=OF_FUNCTION)

@@ -6,7 +6,7 @@ import secrets
 
 import structlog
 
-from martlet.errors import BadRequest, Forbidden, FunctionNotFound, MartletError, NotFound
+from martlet.errors import BadRequest, Forbidden, FunctionNotFound, MartletError, MethodNotAllowed, NotFound
 from martlet.gateway.admission import Admission, Principal
 from martlet.gateway.dispatch import Dispatch
 from martlet.gateway.routing import Route, Routing
@@ -155,7 +155,10 @@ class Gateway:
     def _platform(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
         if path == b"/health":
-            exchange.answer_json(200, {"status": "ok"})
+            if exchange.method in (b"GET", b"HEAD"):
+                exchange.answer_json(200, {"status": "ok"})
+            else:
+                exchange.problem(MethodNotAllowed("/health takes GET"), ((b"allow", b"GET, HEAD"),))
             return
         if path == b"/":
             exchange.answer_json(200, {"name": "martlet", "health": "/health", "api": "/openapi.json"})
