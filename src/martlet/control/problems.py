@@ -102,7 +102,7 @@ def _methods(request: Request) -> list[str]:
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     return [
         method
-        for method in ("GET", "POST", "PUT", "DELETE")
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
     ]
 
