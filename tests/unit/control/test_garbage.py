@@ -1,0 +1,59 @@
+"""Packages that nothing needs are deleted; those of a deploy under way are not."""
+
+import asyncio
+
+import pytest
+
+from tests.unit.control.conftest import HANDLER
+
+pytestmark = pytest.mark.anyio
+
+
+async def sweep(platform) -> None:
+    await platform.control.garbage.close()
+    platform.control.garbage.sweep_soon()
+    await platform.control.garbage._sweep
+
+
+async def test_the_package_of_a_deploy_under_way_stays(platform):
+    lane = platform.lanes[0]
+    lane.hold.clear()
+    making = asyncio.create_task(platform.create())
+    await lane.loading.wait()
+    await sweep(platform)
+    (digest,) = await platform.blobs.list("packages")
+    lane.hold.set()
+    assert (await making)["code"] == digest
+    await sweep(platform)
+    assert await platform.blobs.exists("packages", digest)
+
+
+async def test_the_package_of_a_deploy_that_failed_goes(platform, client):
+    platform.lanes[0].refuse = {"status": 502, "code": "function_load_failed", "detail": "no"}
+    await client.post("/functions", json={"name": "hello", "code": HANDLER})
+    await sweep(platform)
+    assert await platform.blobs.list("packages") == []
+
+
+async def test_what_an_earlier_life_left_goes_at_the_start(platform):
+    await platform.create()
+    await platform.blobs.put("packages", "4" * 64, b"left")
+    await platform.stop()
+    await platform.start()
+    await platform.control.garbage._sweep
+    assert len(await platform.blobs.list("packages")) == 1
+    assert (await platform.client.get("/functions/hello")).status_code == 200
+
+
+async def test_a_package_that_another_deploy_claims_again_stays(platform, client):
+    made = await platform.create("one")
+    lane = platform.lanes[0]
+    lane.hold.clear()
+    lane.loading.clear()
+    making = asyncio.create_task(platform.create("two"))
+    await lane.loading.wait()
+    await client.delete("/functions/one")
+    await sweep(platform)
+    lane.hold.set()
+    assert (await making)["code"] == made["code"]
+    assert await platform.blobs.exists("packages", made["code"])
