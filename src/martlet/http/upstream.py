@@ -7,6 +7,7 @@ is parsed strictly, its head is bounded, and nothing of it reaches the client bu
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import cast
 
 import httptools
@@ -36,7 +37,7 @@ class BadResponse(Exception):
     """What came back is not a response that may be passed on."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(asyncio.Protocol, ABC):
     """One connection; see the module. Subclasses say what becomes of a response by the ``on_…`` methods."""
 
     def __init__(self) -> None:
@@ -95,6 +96,7 @@ class Upstream(asyncio.Protocol):
 
     # -- for subclasses
 
+    @abstractmethod
     def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:
         """The head of the response is there; ``headers`` are those for the client, the `HOP_BY_HOP` left out.
 
@@ -102,8 +104,8 @@ class Upstream(asyncio.Protocol):
             The head to send to the client, without framing; None to keep the whole response from it (`on_end` gets
             what was gathered).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def on_end(self, exchange: Exchange, kept: bytes | None) -> None:
         """The response is complete, and the connection is free again unless it is ``closed``.
 
@@ -111,15 +113,14 @@ class Upstream(asyncio.Protocol):
             exchange: it has been answered, unless ``kept`` is given.
             kept: the body, where `on_head` kept the response from the client.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def on_client_gone(self, exchange: Exchange) -> None:
         """Nobody waits for the response any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_lost(self, exchange: Exchange | None, why: str) -> None:
         """The connection is closed; ``exchange`` was under way. If its response has not ``started``, answer it."""
-        raise NotImplementedError
 
     # -- the request's body (`BodySink`)
 
