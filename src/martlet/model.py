@@ -125,7 +125,9 @@ class FunctionConfig(Frozen):
         description="Seconds an idle instance is kept; `system.warm_instance_ttl` by default.",
     )
     rate_limit: Rate = Field(
-        NO_LIMIT, description="Requests the function accepts (`100/s`); no limit by default."
+        NO_LIMIT,
+        description="Requests the function accepts (`100/s`); no limit by default.",
+        json_schema_extra={"default": "off"},
     )
     public: bool = Field(
         False, strict=True, description="Whether the function may be invoked without a key (webhooks)."

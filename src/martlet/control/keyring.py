@@ -38,7 +38,9 @@ class KeyRequest(Frozen):
     functions: tuple[FunctionName, ...] | None = Field(
         None, min_length=1, max_length=1000, description="The only functions it may touch; null is all."
     )
-    rate_limit: Rate = Field(NO_LIMIT, description="How many requests it may make.")
+    rate_limit: Rate = Field(
+        NO_LIMIT, description="How many requests it may make.", json_schema_extra={"default": "off"}
+    )
     trusted: bool = Field(False, strict=True, description="Whether it skips the limit per client address.")
     expires: float | None = Field(
         None,
