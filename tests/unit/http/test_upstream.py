@@ -111,6 +111,29 @@ async def test_an_upstream_that_repeats_its_head_passes_on_each_body(serving, tm
             assert (got, headers["x-kept"]) == (body, "1")
 
 
+async def test_a_repeated_head_is_no_excuse_for_a_body_in_pieces_or_a_second_response(serving, tmp_path):
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
+    answers = [[head + b"good"], [head + b"go", b"od"], [head + b"good" + head + b"evil"]]
+
+    async def upstream(reader, writer):
+        for pieces in answers:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        client = await connect()
+        seen = []
+        for _ in answers:
+            client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            status, _, body = await client.response()
+            seen.append((status, body if status == 200 else b""))
+            assert b"evil" not in body
+    assert seen == [(200, b"good"), (200, b"good"), (503, b"")]
+
+
 async def test_head_takes_no_body_even_where_a_length_is_named(serving, tmp_path):
     async with forwarding(
         serving, tmp_path, canned(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
