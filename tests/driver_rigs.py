@@ -15,7 +15,7 @@ from martlet.drivers.driver import CellSpec, Driver, Handle, Loaded, LoadFailed
 from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import fetch
-from martlet.model import FunctionConfig, Revision
+from martlet.model import FunctionConfig, Network, Revision
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
@@ -59,15 +59,15 @@ class Rig:
         self.exits: list[tuple[str, int]] = []
         self._count = 0
 
-    async def start(self) -> Handle:
+    async def start(self, network: Network = Network.NONE) -> Handle:
         """Starts a cell."""
         self._count += 1
-        return await self.driver.start(self.spec(f"cell-{self._count}"))
+        return await self.driver.start(self.spec(f"cell-{self._count}", network))
 
-    def spec(self, name: str) -> CellSpec:
+    def spec(self, name: str, network: Network = Network.NONE) -> CellSpec:
         directory = self.run / name
         directory.mkdir(parents=True)
-        return CellSpec(name, "python", directory)
+        return CellSpec(name, "python", network, directory)
 
     def package(self, **files: str) -> Path:
         """Writes a package of modules; ``handler="…"`` is the text of ``handler.py``."""
@@ -97,7 +97,7 @@ class Rig:
 
     async def instance(self, function: str, **options: Any) -> Handle:
         """Starts an instance of a function."""
-        handle = await self.start()
+        handle = await self.start(options.get("network", Network.NONE))
         await self.specialise(handle, function, **options)
         return handle
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from martlet.errors import Invalid
-from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB
+from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
 from martlet.paths import default_storage_path
 from martlet.units import Bytes, EventRate, Rate
 
@@ -60,6 +60,14 @@ class SystemSettings(Frozen):
         "strict",
         description="`strict` refuses to run where a guarantee of the process sandbox cannot be had; `relaxed` runs "
         "with what there is and says so.",
+    )
+    default_network: Network | None = Field(
+        None,
+        description="Network of functions that name none; by default `egress` where this machine can give it, else "
+        "`none`. A function keeps what it got when it was deployed.",
+    )
+    allow_host_network: bool = Field(
+        False, description="Allow `network: host`: such a function reaches all that this machine reaches."
     )
     disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
     container_runtime: str = Field(
@@ -111,6 +119,12 @@ class SystemSettings(Frozen):
     @classmethod
     def _level_in_capitals(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _default_network_is_allowed(self) -> SystemSettings:
+        if self.default_network is Network.HOST and not self.allow_host_network:
+            raise ValueError("default_network: host takes allow_host_network: true")
+        return self
 
     @property
     def on_loopback(self) -> bool:

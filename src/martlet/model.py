@@ -70,6 +70,14 @@ class ExecutionMode(StrEnum):
     MICROVM = "microvm"
 
 
+class Network(StrEnum):
+    """What a function reaches: itself, the world outside of this machine, or all that this machine reaches."""
+
+    NONE = "none"
+    EGRESS = "egress"
+    HOST = "host"
+
+
 class Scope(StrEnum):
     """What a key may do. ``admin`` does not imply the others; keys list what they have."""
 
@@ -108,6 +116,12 @@ class FunctionConfig(Frozen):
         (), max_length=200, description="Packages to install, as pip writes them."
     )
     environment: dict[str, EnvironmentValue] = Field({}, description="Environment variables of the function.")
+    network: Network = Field(
+        Network.NONE,
+        description="What the function reaches: `none` (its own loopback), `egress` (other machines, but neither this "
+        "one nor other functions) or `host` (the network of this machine, where `system.allow_host_network` is set); "
+        "`system.default_network` by default.",
+    )
     min_instances: Integer = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
     max_instances: Integer = Field(10, ge=1, le=10_000, description="Instances there may be at once.")
     concurrency: Integer = Field(1, ge=1, le=1000, description="Requests one instance serves at once.")

@@ -12,6 +12,8 @@ from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
+from martlet.drivers.networks import Networks
+from martlet.model import Network
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
@@ -54,7 +56,9 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     data: Path = tmp_path_factory.mktemp("data")
     settings = Settings.model_validate({"system": {"function_storage_path": data}})
     blobs = Blobs.local(data / "blobs")
-    return create_app(Control(settings, MemoryStore(), blobs, Lanes([], 1), Catalogue.load())).openapi()
+    networks = Networks(Network.NONE, {})
+    control = Control(settings, MemoryStore(), blobs, Lanes([], 1), networks, Catalogue.load())
+    return create_app(control).openapi()
 
 
 @pytest.mark.parametrize("name", CALLS)

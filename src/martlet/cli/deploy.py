@@ -41,6 +41,7 @@ def deploy(
     env: Annotated[
         list[str] | None, setting("An environment variable; may be repeated.", metavar="NAME=VALUE")
     ] = None,
+    network: Annotated[str | None, setting("What it reaches: none, egress or host.")] = None,
     min_instances: Annotated[int | None, setting("Instances kept ready even when idle.")] = None,
     max_instances: Annotated[int | None, setting("Instances there may be at once.")] = None,
     concurrency: Annotated[int | None, setting("Requests one instance serves at once.")] = None,
@@ -68,6 +69,7 @@ def deploy(
         "cpu_limit": cpu_limit,
         "dependencies": dependency or None,
         "environment": _variables(env or []) or None,
+        "network": network,
         "min_instances": min_instances,
         "max_instances": max_instances,
         "concurrency": concurrency,

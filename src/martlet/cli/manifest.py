@@ -26,7 +26,7 @@ from martlet.model import FUNCTION_NAME, FunctionConfig, FunctionName
 FILE = "martlet.yaml"
 
 
-OF_THE_PLATFORM = frozenset({"execution_mode", "runtime"})
+OF_THE_PLATFORM = frozenset({"execution_mode", "network", "runtime"})
 """Keys whose default the platform decides, so a manifest that does not have them leaves them alone."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from martlet.config import SystemSettings, validated
+from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
 from martlet.model import ExecutionMode, FunctionConfig
 from martlet.runtimes.catalogue import Catalogue, Runtime
@@ -16,14 +17,20 @@ class Configuration:
 
     Args:
         settings: of the platform: the default of ``execution_mode``.
+        networks: what functions may have of the network.
         catalogue: the runtimes there are.
         modes: the rungs that the lanes have.
     """
 
     def __init__(
-        self, settings: SystemSettings, catalogue: Catalogue, modes: frozenset[ExecutionMode]
+        self,
+        settings: SystemSettings,
+        networks: Networks,
+        catalogue: Catalogue,
+        modes: frozenset[ExecutionMode],
     ) -> None:
         self._settings = settings
+        self._networks = networks
         self._catalogue = catalogue
         self._modes = modes
 
@@ -36,7 +43,7 @@ class Configuration:
         if before is not None:
             given = before.model_dump(mode="json")
         else:
-            given = {"execution_mode": self._settings.default_mode}
+            given = {"execution_mode": self._settings.default_mode, "network": self._networks.default}
         config = validated(FunctionConfig, {**given, **changes}, "config")
         if config.execution_mode not in self._modes:
             known = ", ".join(sorted(self._modes))
@@ -44,6 +51,8 @@ class Configuration:
                 f"config.execution_mode: this platform runs {known}, not {config.execution_mode}",
                 field="config.execution_mode",
             )
+        if config.network in self._networks.refused:
+            raise Invalid(f"config.network: {self._networks.refused[config.network]}", field="config.network")
         return config.model_copy(update={"runtime": self.runtime(config).name})
 
     def runtime(self, config: FunctionConfig) -> Runtime:

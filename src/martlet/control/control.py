@@ -17,6 +17,7 @@ from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Publishing
+from martlet.drivers.networks import Networks
 from martlet.model import ExecutionMode
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
@@ -37,11 +38,18 @@ class Control:
         store: of the platform; it stays the caller's to close.
         blobs: where packages are kept.
         lanes: the lanes of this machine.
+        networks: what functions may have of the network here.
         catalogue: the runtimes of this machine.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, blobs: Blobs, lanes: Lanes, catalogue: Catalogue
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: Blobs,
+        lanes: Lanes,
+        networks: Networks,
+        catalogue: Catalogue,
     ) -> None:
         system, data = settings.system, settings.system.function_storage_path
         self.settings = settings
@@ -64,7 +72,7 @@ class Control:
         }
         self.deployments = Deployments(
             settings=system,
-            configuration=Configuration(system, catalogue, MODES),
+            configuration=Configuration(system, networks, catalogue, MODES),
             publishing=self.publishing,
             lanes=lanes,
             packages=packages,

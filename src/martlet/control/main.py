@@ -19,6 +19,7 @@ from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
+from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.sqlite import SqliteStore
@@ -40,7 +41,8 @@ async def run_control(settings: Settings) -> None:
         [run / f"lane-{number}.sock" for number in range(settings.lane_count)],
         settings.system.cold_start_timeout,
     )
-    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, Catalogue.load())
+    networks = await asyncio.to_thread(Networks.of, settings.system)
+    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, networks, Catalogue.load())
     try:
         await control.open()
         tempfile.tempdir = str(control.uploads)  # forms are spooled there: /tmp may be memory

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from martlet.model import Revision
+from martlet.model import Network, Revision
 
 
 class DriverError(Exception):
@@ -42,6 +42,7 @@ class CellSpec:
 
     id: str
     runtime: str
+    network: Network
     directory: Path
 
 

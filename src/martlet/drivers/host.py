@@ -25,6 +25,7 @@ _CONSEQUENCES = {
     "PID namespace": "functions see the processes of this machine",
     "IPC namespace": "functions share memory segments and queues with this machine",
     "UTS namespace": "functions see and may set the name of this machine",
+    "network namespace": "functions reach all that this machine reaches, its own services included",
     "user of its own": "functions run as the user of the platform",
 }
 

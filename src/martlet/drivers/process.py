@@ -24,7 +24,7 @@ from martlet.drivers.identities import Identities
 from martlet.drivers.zygote import Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
-from martlet.model import MiB, Revision
+from martlet.model import MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits
@@ -53,6 +53,7 @@ class ProcessDriver:
         run: Path,
         *,
         isolation: Literal["strict", "relaxed"] = "strict",
+        allow_host_network: bool = False,
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class ProcessDriver:
             packages: the folder with all unpacked packages; code and dependencies lie in it.
             run: the platform's run directory, its alone on this machine; names the cgroup.
             isolation: whether to refuse or to accept a host on which a guarantee cannot be had.
+            allow_host_network: whether there may be cells in the network of the host.
             max_body: bytes of the largest request body, for the runtime.
             runtimes: those it may start; all of this machine by default.
         """
@@ -70,6 +72,7 @@ class ProcessDriver:
         self._root = run.absolute() / f"lane-{lane}" / "root"
         self._group_name = f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
         self._isolation = isolation
+        self._allow_host_network = allow_host_network
         self._max_body = max_body
         self._runtimes = runtimes or Catalogue.load()
         self._identities = Identities(lane)
@@ -109,13 +112,15 @@ class ProcessDriver:
 
     async def start(self, spec: CellSpec) -> Handle:
         """Forks a cell; returns once it answers for its health."""
+        if spec.network is Network.HOST and not self._allow_host_network:
+            raise DriverError("system.allow_host_network is off")
         group = None if self._group is None else self._group.below(spec.id)
         cell = Cell(spec.id, spec.runtime, spec.directory, group, self._identities.take())
         self._cells[spec.id] = cell
         try:
             cell.zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
-                cell.pid = await cell.zygote.fork(spec.id, descriptors)
+                cell.pid = await cell.zygote.fork(spec.id, spec.network, descriptors)
             await contract.check_health(cell.handle.socket, _START_SECONDS)
             if cell.ended.done():
                 raise DriverError("it ended")

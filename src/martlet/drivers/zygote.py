@@ -14,6 +14,7 @@ from typing import Any
 
 import martlet
 from martlet.drivers.driver import DriverError
+from martlet.model import Network
 from martlet.sandbox import channel
 from martlet.sandbox.zygote import Plan
 
@@ -78,7 +79,7 @@ class Zygote:
             raise
         return zygote
 
-    async def fork(self, cell: str, descriptors: Sequence[int]) -> int:
+    async def fork(self, cell: str, network: Network, descriptors: Sequence[int]) -> int:
         """Forks a cell that gets ``descriptors`` (listener, log, cgroup doors). Returns its process id.
 
         Raises:
@@ -88,7 +89,7 @@ class Zygote:
             forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._forks[cell] = forked
             try:
-                await self._send({"op": "fork", "id": cell}, descriptors)
+                await self._send({"op": "fork", "id": cell, "network": network}, descriptors)
                 self._cells.add(cell)
                 return await forked
             finally:

@@ -18,7 +18,7 @@ RETRY_DELAY = 1.0
 
 
 class CellStock:
-    """Ready cells of one runtime. Refilled off the request path, one at a time.
+    """Ready cells of one kind. Refilled off the request path, one at a time.
 
     Args:
         size: how many to keep.

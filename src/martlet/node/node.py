@@ -14,7 +14,7 @@ import structlog
 from martlet.config import SystemSettings
 from martlet.drivers.driver import CellSpec, Driver, DriverError, Handle, LoadFailed
 from martlet.errors import NoCapacity, NotFound
-from martlet.model import InstanceView, Revision
+from martlet.model import InstanceView, Network, Revision
 from martlet.node.allowance import Allowance
 from martlet.node.call import Call
 from martlet.node.cells import CellStock
@@ -83,7 +83,7 @@ class Node:
         self._drivers = drivers
         self.recorder = recorder
         self._canonical = canonical
-        self._stocks: dict[tuple[str, str], CellStock] = {}
+        self._stocks: dict[tuple[str, str, Network], CellStock] = {}
         self._retired: dict[Pool, float] = {}
         self._readers: dict[str, LogReader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -94,11 +94,12 @@ class Node:
     # -- life
 
     async def open(self, runtimes: list[str]) -> None:
-        """Opens the drivers and begins to make cells of ``runtimes`` on the default rung."""
+        """Opens the drivers and begins to make cells of ``runtimes`` on the default rung, in the default network."""
+        network = self.settings.default_network or Network.NONE
         for driver in self._drivers.values():
             await driver.open(self._exited)
         for runtime in runtimes:
-            self.stock(self.settings.default_mode, runtime).open()
+            self.stock(self.settings.default_mode, runtime, network).open()
         self.spawn(self._keep_house())
 
     async def close(self) -> None:
@@ -136,15 +137,15 @@ class Node:
         """Returns the driver that made a handle."""
         return self._drivers[handle.driver]
 
-    def stock(self, mode: str, runtime: str) -> CellStock:
-        """Returns the cells of a runtime on a rung. Raises `NoCapacity` if this lane has no such rung."""
-        key = (str(mode), self._canonical(runtime))
+    def stock(self, mode: str, runtime: str, network: Network) -> CellStock:
+        """Returns the cells of a runtime on a rung, in a network. Raises `NoCapacity` if this lane has no such rung."""
+        key = (str(mode), self._canonical(runtime), network)
         if key not in self._stocks:
             if key[0] not in self._drivers:
                 raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
             driver = self._drivers[key[0]]
             self._stocks[key] = CellStock(
-                self.settings.min_cells, lambda: self._make_cell(driver, key[1]), driver.destroy
+                self.settings.min_cells, lambda: self._make_cell(driver, key[1], network), driver.destroy
             )
         return self._stocks[key]
 
@@ -169,8 +170,9 @@ class Node:
         revision = pool.revision
         code = await self.packages.ensure(revision.code)
         dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
+        config = revision.config
         try:
-            cell = await self.stock(revision.config.execution_mode, revision.config.runtime).take()
+            cell = await self.stock(config.execution_mode, config.runtime, config.network).take()
         except DriverError as error:
             log.error("cell_not_started", error=str(error))
             raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
@@ -269,7 +271,7 @@ class Node:
             states = stats.instances.setdefault(instance.pool.revision.function, {})
             states[instance.state.value] = states.get(instance.state.value, 0) + 1
         stats.cells = {}
-        for (_, runtime), stock in self._stocks.items():
+        for (_, runtime, _), stock in self._stocks.items():
             stats.cells[runtime] = stats.cells.get(runtime, 0) + len(stock)
         stats.processes = {self.name: ProcessStats.measure()}
         return stats.to_json()
@@ -279,11 +281,11 @@ class Node:
         await self.logs.forget(function)
         await self.recorder.forget(function)
 
-    async def _make_cell(self, driver: Driver, runtime: str) -> Handle:
+    async def _make_cell(self, driver: Driver, runtime: str, network: Network) -> Handle:
         cell_id = f"{self.lane}-{secrets.token_hex(5)}"
         directory = self._run / cell_id
         directory.mkdir(mode=0o700, parents=True)
-        return await driver.start(CellSpec(cell_id, runtime, directory))
+        return await driver.start(CellSpec(cell_id, runtime, network, directory))
 
     async def _destroy(self, handle: Handle) -> None:
         self.instances.pop(handle.id, None)

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from martlet.sandbox import namespaces, privileges, rlimits, root
+from martlet.sandbox import namespaces, network, privileges, rlimits, root
 from martlet.sandbox.lifeline import Lifeline
 
 _CELL_SCRATCH = 1024 * 1024
@@ -19,11 +19,13 @@ _CELL_SCRATCH = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What a cell is given by descriptor: its ``listener``, its ``log``, and the doors of its cgroups."""
+    """What a cell is given: by descriptor its ``listener``, its ``log`` and the doors of its cgroups, by name its
+    ``network`` (see `martlet.sandbox.network`)."""
 
     listener: int
     log: int
     cgroups: Sequence[int]
+    network: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> N
     _join(belongings.cgroups)
     os.setsid()
     namespaces.separate()
+    network.enter(belongings.network)
     root.mount_proc()
     root.mount_scratch(_CELL_SCRATCH)
     privileges.forbid_new_privileges()

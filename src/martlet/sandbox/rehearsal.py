@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from martlet.sandbox import syscalls
+from martlet.sandbox import network, syscalls
 from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
 
 
@@ -29,6 +29,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "PID namespace": lambda: syscalls.unshare(Clone.PID),
     "IPC namespace": lambda: syscalls.unshare(Clone.IPC),
     "UTS namespace": lambda: syscalls.unshare(Clone.UTS),
+    "network namespace": lambda: network.enter(network.NONE),
     "user of its own": _own_user,
 }
 

@@ -3,7 +3,7 @@
 It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. The lane
 talks to it over a `channel`:
 
-    lane → zygote   {"op": "fork", "id"} + listener, log, cgroup doors
+    lane → zygote   {"op": "fork", "id", "network"} + listener, log, cgroup doors
                     {"op": "signal", "id", "signal"}
     zygote → lane   {"event": "ready"}
                     {"event": "broken", "error"}            no zygote can be made
@@ -106,14 +106,15 @@ class Zygote:
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if message["op"] == "fork":
-            self._fork(message["id"], descriptors)
+            self._fork(message["id"], message["network"], descriptors)
         else:
             self._signal(message["id"], message["signal"])
 
-    def _fork(self, cell: str, descriptors: list[int]) -> None:
+    def _fork(self, cell: str, network: str, descriptors: list[int]) -> None:
         listener, log, *cgroups = descriptors
+        belongings = Belongings(listener, log, cgroups, network)
         try:
-            pid = self._forks(lambda: self._be_cell(cell, Belongings(listener, log, cgroups)))
+            pid = self._forks(lambda: self._be_cell(cell, belongings))
         except OSError as error:
             self._tell("refused", id=cell, error=str(error))
         else:

@@ -57,7 +57,12 @@ async def run_lane(settings: Settings, number: int) -> None:
     catalogue = Catalogue.load()
     packages = PackageCache(data / "packages", Blobs.local(data / "blobs"), system.package_cache)
     driver = ProcessDriver(
-        number, packages.directory, run, isolation=system.process_isolation_level, max_body=system.max_body
+        number,
+        packages.directory,
+        run,
+        isolation=system.process_isolation_level,
+        allow_host_network=system.allow_host_network,
+        max_body=system.max_body,
     )
     node = Node(
         lane=number,

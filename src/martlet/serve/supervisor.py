@@ -18,6 +18,7 @@ from typing import TextIO
 import structlog
 
 from martlet.config import Settings
+from martlet.drivers.networks import Networks
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
 from martlet.telemetry.logging import configure
@@ -49,12 +50,14 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
 
     Raises:
         Busy: the port or the data folder is in use.
+        Invalid: this machine cannot give functions the network that the settings name.
     """
     configure(settings.system.logging_level, settings.system.logging_format)
     return asyncio.run(_serve(settings, announce))
 
 
 async def _serve(settings: Settings, announce: Callable[[Settings], None] | None) -> int:
+    settings = await asyncio.to_thread(_settle_network, settings)
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
@@ -156,6 +159,13 @@ async def _ready(settings: Settings) -> None:
                     f"{path.stem} was not ready within {START_TIMEOUT:g} s; its log above says why"
                 )
             await asyncio.sleep(0.02)
+
+
+def _settle_network(settings: Settings) -> Settings:
+    """Returns the settings with the network that functions get which name none. Raises `Invalid`."""
+    default = Networks.of(settings.system).default
+    system = settings.system.model_copy(update={"default_network": default})
+    return settings.model_copy(update={"system": system})
 
 
 def _lock(data: Path) -> TextIO:

@@ -104,6 +104,7 @@ class FakePlatform:
 
 CONFIG = {
     "execution_mode": "process",
+    "network": "none",
     "runtime": "python3.11",
     "handler": "handle",
     "timeout": 30.0,

@@ -66,7 +66,7 @@ def test_a_manifest_is_all_there_is_to_say(martlet, platform, folder):
     assert martlet("deploy", folder / "handler.py").code == 0
     config = platform.requests("POST")[0].json["config"]
     assert (config["memory"], config["max_instances"], config["environment"]) == ("64Mi", 10, {})
-    assert config.keys() == FunctionConfig.model_fields.keys() - {"execution_mode", "runtime"}
+    assert config.keys() == FunctionConfig.model_fields.keys() - {"execution_mode", "network", "runtime"}
 
 
 def test_without_a_manifest_only_what_is_given_changes(martlet, platform, folder):

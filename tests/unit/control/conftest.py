@@ -17,6 +17,8 @@ from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
+from martlet.drivers.networks import Networks
+from martlet.model import Network
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
@@ -172,13 +174,14 @@ class Platform:
         self.blobs = Blobs.local(data / "blobs")
         self.lanes = [FakeLane(data / f"lane-{number}.sock", number) for number in range(2)]
         self.catalogue = Catalogue.load()
+        self.networks = Networks(Network.NONE, {Network.HOST: "not here"})
         self.control: Control = None  # type: ignore[assignment]
         self.client: httpx2.AsyncClient = None  # type: ignore[assignment]
 
     async def start(self) -> None:
         """Starts control, as often as the test likes, over the same store and blobs."""
         lanes = Lanes([lane.socket for lane in self.lanes], self.settings.system.cold_start_timeout)
-        self.control = Control(self.settings, self.store, self.blobs, lanes, self.catalogue)
+        self.control = Control(self.settings, self.store, self.blobs, lanes, self.networks, self.catalogue)
         await self.control.open()
         transport = httpx2.ASGITransport(create_app(self.control), raise_app_exceptions=False)
         self.client = httpx2.AsyncClient(transport=transport, base_url="http://faas.example:8000")

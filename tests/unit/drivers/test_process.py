@@ -131,7 +131,7 @@ async def test_an_unknown_runtime_is_refused_by_name(rig: Rig):
     spec = rig.spec("cell")
 
     with pytest.raises(DriverError, match=r"cobol.*python3"):
-        await rig.driver.start(type(spec)(spec.id, "cobol", spec.directory))
+        await rig.driver.start(type(spec)(spec.id, "cobol", spec.network, spec.directory))
 
     assert not spec.directory.exists()
 
