@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import httptools
@@ -222,11 +223,13 @@ class ServerConnection(asyncio.Protocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self.waiting and self.waiting[-1].upgrade:
-                self.early.append(rest)
-                self.tunnel = self.early.append
+            exchange = self.waiting[-1]
+            if exchange.upgrade:
+                exchange.keep_alive = False  # whatever the answer, no request can follow
+                self.tunnel = self._gather
+                self._gather(rest)
             else:
-                self.parser = httptools.HttpRequestParser(self)
+                self.parser = self._parser_behind(exchange)
                 if rest:
                     self._parse(rest)
                 return
@@ -234,6 +237,31 @@ class ServerConnection(asyncio.Protocol):
             raise self._head_too_large()
         if not self.in_head and self.reading is None:
             self.head_bytes = 0
+
+    def _gather(self, data: bytes) -> None:
+        """Keeps what came before the tunnel is open, and reads no more until it is."""
+        self.early.append(data)
+        if data:
+            self._pause_reading()
+
+    def _parser_behind(self, exchange: Exchange) -> httptools.HttpRequestParser:
+        """Returns the parser of what follows a request for an upgrade that is not made (h2c, say).
+
+        llhttp ends with such a head, as if another protocol followed; in truth its body does, or the next request.
+        Behind a body the connection is closed.
+        """
+        length = exchange.content_length if exchange.framed_by_length else None
+        if length == 0:
+            return httptools.HttpRequestParser(self)
+        framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+        exchange.content_length, exchange.framed_by_length = length, True
+        parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
+        )
+        parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n%b\r\n\r\n" % framing)
+        exchange.complete = exchange.keep_alive = False
+        self.reading = exchange
+        return parser
 
     # -- the parser's side
 
@@ -250,8 +278,10 @@ class ServerConnection(asyncio.Protocol):
         self.reading.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header; what trails a chunked body comes here too, and is not the head's business."""
         assert self.reading is not None
+        if not self.in_head:
+            return
         headers = self.reading.headers
         if len(headers) >= MAX_HEADERS:
             raise HeadTooLarge(f"the request has more than {MAX_HEADERS} headers")
@@ -268,12 +298,18 @@ class ServerConnection(asyncio.Protocol):
         parser = self.parser
         exchange.method = parser.get_method()
         exchange.keep_alive = parser.should_keep_alive()
-        exchange.http10 = parser.get_http_version() == "1.0"
+        version = parser.get_http_version()
+        if version != "1.1":
+            exchange.http10 = version == "1.0"
+            if not exchange.http10:
+                raise BadRequest("the version of HTTP must be 1.1 or 1.0")
         if self.head_bytes > self.limits.max_header:
             self._check_head(exchange)
         if exchange.upgrade:
             exchange.upgrade = parser.should_upgrade()
         length = exchange.content_length
+        if exchange.upgrade and length != 0:
+            raise BadRequest("a request for a WebSocket has no body")
         if exchange.target[:1] != b"/":
             exchange.target = _origin_form(exchange.target)
         if length is not None and length > self.limits.max_body:

@@ -238,7 +238,9 @@ class Upstream(asyncio.Protocol, ABC):
         """The reason phrase; ours is sent instead."""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header; what trails a chunked body comes here too, and is not passed on."""
+        if self._head_done:
+            return
         if len(self._headers) >= MAX_RESPONSE_HEADERS:
             raise BadResponse("too many headers")
         name = name.lower()
@@ -247,6 +249,8 @@ class Upstream(asyncio.Protocol, ABC):
         elif name == b"content-length":
             self._length = int(value)
         elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise BadResponse("the only transfer-encoding understood is chunked")
             self._chunked = True
 
     def on_headers_complete(self) -> None:

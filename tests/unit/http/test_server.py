@@ -156,6 +156,13 @@ async def test_an_unknown_length_is_framed_as_chunks_or_by_the_end_of_the_connec
         (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 400, "bad_request"),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
         (b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/2.0\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/0.9\r\n\r\n", 400, "bad_request"),
+        (
+            b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 1\r\n\r\nx",
+            400,
+            "bad_request",
+        ),
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 9000 + b"\r\n\r\n", 431, "head_too_large"),
         (b"GET /" + b"a" * 9000, 431, "head_too_large"),
         (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n", 431, "head_too_large"),
@@ -225,3 +232,73 @@ async def test_a_client_that_half_closes_still_gets_its_answer(serving):
         client.writer.write_eof()
         assert (await client.response())[2] == b"hi"
         assert await client.closed()
+
+
+H2C = b"POST / HTTP/1.1\r\nhost: h\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"content-length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
+        b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(HIDDEN) + HIDDEN + b"\r\n0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_body_of_a_request_for_an_upgrade_is_no_request(serving, framed, whole):
+    async with serving(echo) as connect:
+        client = await connect()
+        client.send(H2C + framed[:70])
+        if not whole:
+            await asyncio.sleep(0.01)
+        client.send(framed[70:] + b"GET /next HTTP/1.1\r\n\r\n")
+        status, headers, body = await client.response()
+        assert (status, headers["connection"], body) == (200, "close", HIDDEN)
+        assert await client.closed()
+
+
+async def test_an_upgrade_that_is_not_known_is_ignored(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(H2C.replace(b"POST", b"GET") + b"\r\n" + HIDDEN)
+        assert [(await client.response())[2] for _ in range(2)] == [b"hello GET /", b"hello GET /hidden"]
+
+
+async def test_a_refused_upgrade_ends_the_connection(serving):
+    async with serving(hello) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        assert (await client.response())[1]["connection"] == "close"
+        assert await client.closed()
+
+
+async def test_a_client_that_does_not_wait_for_its_upgrade_is_not_read(serving):
+    async with serving(lambda exchange: None) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        client.send(bytes(64 * 1024 * 1024))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.writer.drain(), 0.5)
+        client.writer.transport.abort()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_trails_a_body_is_no_header(serving, whole):
+    def headers_of(exchange):
+        async def answer():
+            await read_body(exchange)
+            exchange.answer_json(200, [name.decode() for name, _ in exchange.headers])
+            seen.append(exchange.authorization)
+
+        tasks.add(asyncio.get_running_loop().create_task(answer()))
+
+    seen = []
+    async with serving(headers_of) as connect:
+        client = await connect()
+        client.send(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+        if not whole:
+            await asyncio.sleep(0.01)
+        client.send(b"0\r\nauthorization: Bearer k\r\nupgrade: websocket\r\n\r\n")
+        assert (await client.response())[2] == b'["transfer-encoding"]'
+    assert seen == [None]
