@@ -267,7 +267,7 @@ class Upstream(asyncio.Protocol, ABC):
             raise BadResponse("101 to a request that asked for no upgrade")
         if self._head_bytes > MAX_RESPONSE_HEAD:
             self._check_head()
-        if status > 599:
+        if not 100 <= status <= 599:
             raise BadResponse(f"{status} is not a status")
         self._head_done = True
         self._status = status

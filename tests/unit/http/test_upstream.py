@@ -154,6 +154,7 @@ async def test_head_takes_no_body_even_where_a_length_is_named(serving, tmp_path
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\naHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 999 No\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 020 No\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 300 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
