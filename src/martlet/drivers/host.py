@@ -11,6 +11,7 @@ from pathlib import Path
 import martlet
 from martlet.drivers.driver import Missing
 from martlet.sandbox.cgroups import Group, find_top
+from martlet.sandbox.rehearsal import FILTER
 
 _REHEARSE = """
 import sys
@@ -27,6 +28,7 @@ _CONSEQUENCES = {
     "UTS namespace": "functions see and may set the name of this machine",
     "network namespace": "functions reach all that this machine reaches, its own services included",
     "user of its own": "functions run as the user of the platform",
+    FILTER: "functions may make every system call of an unprivileged user",
 }
 
 
@@ -36,11 +38,13 @@ class Host:
 
     Attributes:
         confined: whether a sandbox can be made.
+        filtered: whether system calls can be filtered.
         top: the top of the cgroup hierarchy, or None where there is none to write to.
         missing: what is lacking, in words for people.
     """
 
     confined: bool
+    filtered: bool
     top: Group | None
     missing: list[Missing]
 
@@ -55,7 +59,12 @@ def inspect(interpreter: Path) -> Host:
     elif not top.writable():
         missing.append(_missing_cgroups(f"{top} cannot be written to"))
         top = None
-    return Host(confined=not refused, top=top, missing=missing)
+    return Host(
+        confined=refused.keys() <= {FILTER},
+        filtered=refused.keys().isdisjoint({FILTER, _INTERPRETER}),
+        top=top,
+        missing=missing,
+    )
 
 
 def _rehearse(interpreter: Path) -> dict[str, str]:
@@ -73,6 +82,8 @@ def _rehearse(interpreter: Path) -> dict[str, str]:
 def _missing_sandbox(feature: str, words: str) -> Missing:
     if feature == _INTERPRETER:
         remedy = f"repair the Python that Martlet was installed with: {words}"
+    elif feature == FILTER:
+        remedy = f"use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64 ({words})"
     elif os.geteuid() == 0:
         remedy = f"it takes Linux 5.12 or newer, and in a container CAP_SYS_ADMIN ({words})"
     else:

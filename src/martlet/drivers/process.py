@@ -21,7 +21,7 @@ from martlet.drivers.cell import Cell, empty, remove_remains
 from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFailed, Missing, OnExit, Stats
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
-from martlet.drivers.zygote import Zygote
+from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
 from martlet.model import MiB, Network, Revision
@@ -56,6 +56,7 @@ class ProcessDriver:
         allow_host_network: bool = False,
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
+        on_observed: OnObserved | None = None,
     ) -> None:
         """Makes a driver; `open` makes it work.
 
@@ -67,6 +68,7 @@ class ProcessDriver:
             allow_host_network: whether there may be cells in the network of the host.
             max_body: bytes of the largest request body, for the runtime.
             runtimes: those it may start; all of this machine by default.
+            on_observed: makes the calls that instances are denied wait until the one it is told of answers them.
         """
         self._packages = packages.absolute()
         self._root = run.absolute() / f"lane-{lane}" / "root"
@@ -76,7 +78,8 @@ class ProcessDriver:
         self._max_body = max_body
         self._runtimes = runtimes or Catalogue.load()
         self._identities = Identities(lane)
-        self._confined = True
+        self._confined = self._filtered = True
+        self._on_observed = on_observed
         self._group: Group | None = None
         self._zygotes: dict[str, asyncio.Task[Zygote]] = {}
         self._cells: dict[str, Cell] = {}
@@ -93,7 +96,7 @@ class ProcessDriver:
             lacking = "; ".join(f"{each.feature}: {each.consequence}. {each.remedy}" for each in host.missing)
             raise DriverError(f"this host lacks what the process sandbox needs. {lacking}")
         self._on_exit = on_exit
-        self._confined = host.confined
+        self._confined, self._filtered = host.confined, host.filtered
         if host.top is not None:
             self._group = host.top.below(self._group_name)
             await empty(self._group)
@@ -224,8 +227,15 @@ class ProcessDriver:
             packages=str(self._packages),
             root=str(self._root),
             confined=self._confined,
+            calls=self._calls,
         )
-        return await Zygote.start(runtime.interpreter, plan, self._ended)
+        return await Zygote.start(runtime.interpreter, plan, self._ended, self._on_observed)
+
+    @property
+    def _calls(self) -> Literal["filtered", "observed", "unfiltered"]:
+        if not self._filtered:
+            return "unfiltered"
+        return "filtered" if self._on_observed is None else "observed"
 
     def _ended(self, id: str, code: int, failure: str | None) -> None:  # noqa: A002
         cell = self._cells.get(id)

@@ -21,6 +21,9 @@ from martlet.sandbox.zygote import Plan
 OnEnd = Callable[[str, int, str | None], None]
 """Called with the id and the exit code of a cell that ended, and why its sandbox could not be made, if so."""
 
+OnObserved = Callable[[str, int], None]
+"""Called with the id of an instance and the descriptor on which its denied calls are heard; it takes that over."""
+
 _BOOTSTRAP = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -37,10 +40,17 @@ _FORKS_IN_FLIGHT = 32
 class Zygote:
     """One zygote and the cells it forked. Make one with `start`."""
 
-    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes], on_end: OnEnd) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        process: subprocess.Popen[bytes],
+        on_end: OnEnd,
+        on_observed: OnObserved | None,
+    ) -> None:
         self._control = control
         self._process = process
         self._on_end = on_end
+        self._on_observed = on_observed
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forks: dict[str, asyncio.Future[int]] = {}
         self._failures: dict[str, str] = {}
@@ -52,13 +62,16 @@ class Zygote:
         self.alive = True
 
     @classmethod
-    async def start(cls, interpreter: Path, plan: Plan, on_end: OnEnd) -> Zygote:
+    async def start(
+        cls, interpreter: Path, plan: Plan, on_end: OnEnd, on_observed: OnObserved | None = None
+    ) -> Zygote:
         """Starts a zygote and returns it once it is able to fork.
 
         Args:
             interpreter: the Python that runs it, without site folder and environment.
             plan: what it becomes.
             on_end: see `OnEnd`; called for every cell, also when all of them end with the zygote.
+            on_observed: see `OnObserved`; for a plan whose calls are observed.
 
         Raises:
             DriverError: it could not be made; the message says why.
@@ -67,7 +80,7 @@ class Zygote:
         with theirs:
             process = _execute(interpreter, theirs.fileno(), plan)
         ours.setblocking(False)
-        zygote = cls(ours, process, on_end)
+        zygote = cls(ours, process, on_end, on_observed)
         asyncio.get_running_loop().add_reader(ours, zygote._receive)
         try:
             async with asyncio.timeout(_READY_SECONDS):
@@ -141,9 +154,9 @@ class Zygote:
             if received is None:
                 self._lose()
             else:
-                self._hear(received[0])
+                self._hear(*received)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
             case {"event": "ready"}:
                 self._ready.set_result(None)
@@ -156,6 +169,9 @@ class Zygote:
                 self._settle(cell, lambda forked: forked.set_exception(DriverError(f"fork: {error}")))
             case {"event": "failed", "id": cell, "error": error}:
                 self._failures[cell] = error
+            case {"event": "observed", "id": cell}:
+                assert self._on_observed is not None
+                self._on_observed(cell, descriptors[0])
             case {"event": "exited", "id": cell, "code": code}:
                 self._cells.discard(cell)
                 self._on_end(cell, code, self._failures.pop(cell, None))

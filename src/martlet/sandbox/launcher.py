@@ -13,19 +13,28 @@ from dataclasses import dataclass
 
 from martlet.sandbox import namespaces, network, privileges, rlimits, root
 from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.seccomp.filter import Filter
 
 _CELL_SCRATCH = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What a cell is given: by descriptor its ``listener``, its ``log`` and the doors of its cgroups, by name its
-    ``network`` (see `martlet.sandbox.network`)."""
+    """What a cell is given, mostly by descriptor.
+
+    Attributes:
+        listener: where it takes requests.
+        log: where it prints.
+        cgroups: the doors of its cgroups.
+        network: the name of its network (see `martlet.sandbox.network`).
+        observer: what it keeps until it is confined, to hand over what is heard of the calls it is denied.
+    """
 
     listener: int
     log: int
     cgroups: Sequence[int]
     network: str
+    observer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +76,12 @@ def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> N
     _keep_only(belongings, lifeline)
 
 
-def confine(confinement: Confinement, lifeline: Lifeline) -> None:
-    """Drops the last power of a cell; its code and limits are in place when this returns."""
+def confine(confinement: Confinement, lifeline: Lifeline, filter: Filter | None) -> int | None:  # noqa: A002
+    """Drops the last power of a cell; its code and limits are in place when this returns.
+
+    Returns:
+        What `Filter.load` does; None without a filter.
+    """
     root.mount_code(confinement.code, confinement.dependencies)
     root.resize_scratch(confinement.scratch)
     socket.sethostname(confinement.hostname)
@@ -78,6 +91,7 @@ def confine(confinement: Confinement, lifeline: Lifeline) -> None:
     lifeline.hold()
     lifeline.release()
     os.chdir(root.FUNCTION)
+    return _filter_calls(filter)
 
 
 def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> None:
@@ -89,7 +103,11 @@ def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> None:
     _keep_only(belongings, lifeline)
 
 
-def confine_relaxed(confinement: Confinement, lifeline: Lifeline) -> None:
+def confine_relaxed(
+    confinement: Confinement,
+    lifeline: Lifeline,
+    filter: Filter | None,  # noqa: A002
+) -> int | None:
     """What of `confine` needs no power. The code stays where it is, and the user is the platform's."""
     _spread(confinement.every_cpu)
     rlimits.apply(confinement.open_files, confinement.scratch, processes=None)
@@ -97,11 +115,17 @@ def confine_relaxed(confinement: Confinement, lifeline: Lifeline) -> None:
     lifeline.hold()
     lifeline.release()
     os.chdir(confinement.code)
+    return _filter_calls(filter)
 
 
 def _join(cgroups: Sequence[int]) -> None:
     for door in cgroups:
         os.write(door, b"0")
+
+
+def _filter_calls(filter: Filter | None) -> int | None:  # noqa: A002
+    # The last step: what comes before needs calls that it refuses.
+    return None if filter is None else filter.load()
 
 
 def _spread(every_cpu: bool) -> None:
@@ -115,7 +139,8 @@ def _keep_only(belongings: Belongings, lifeline: Lifeline) -> None:
     os.dup2(belongings.log, 1)
     os.dup2(belongings.log, 2)
     lowest = 3
-    for kept in sorted((belongings.listener, lifeline.reader)):
+    observer = () if belongings.observer is None else (belongings.observer,)
+    for kept in sorted((belongings.listener, lifeline.reader, *observer)):
         os.closerange(lowest, kept)
         lowest = kept + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))

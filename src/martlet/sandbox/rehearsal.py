@@ -6,9 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
-from martlet.sandbox import network, syscalls
+from martlet.sandbox import network, privileges, syscalls
+from martlet.sandbox.seccomp.filter import Filter
+from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
+
+FILTER = "system call filter"
 
 
 def _private_root() -> None:
@@ -24,6 +29,14 @@ def _own_user() -> None:
     os.setresuid(1, 1, 1)
 
 
+def _filtered_calls() -> None:
+    privileges.forbid_new_privileges()
+    Filter(Policy.load()).load()
+    with suppress(PermissionError):
+        syscalls.unshare(Clone(0))  # nothing, which everybody may do
+        raise OSError("a system call that the filter refuses was made")
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "mount namespace": _private_root,
     "PID namespace": lambda: syscalls.unshare(Clone.PID),
@@ -31,6 +44,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "UTS namespace": lambda: syscalls.unshare(Clone.UTS),
     "network namespace": lambda: network.enter(network.NONE),
     "user of its own": _own_user,
+    FILTER: _filtered_calls,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from enum import IntEnum, IntFlag
+from typing import Any
 
 # Naming a function's arguments also looks it up: a forked cell need not.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -156,6 +157,14 @@ def pivot_root(new: str, old: str) -> None:
 def prctl(operation: Process, argument: int = 0) -> None:
     """Runs an operation on the calling process."""
     _check(_libc.prctl(operation, argument, 0, 0, 0), "prctl", operation, argument)
+
+
+def call(number: int, *arguments: Any) -> int:
+    """Makes a system call that libc has no function for; ``arguments`` are integers or of ctypes."""
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    result: int = _libc.syscall(ctypes.c_long(number), *wide)
+    _check(result, "system call", number)
+    return result
 
 
 def clear_ambient_capabilities() -> None:

@@ -10,6 +10,7 @@ talks to it over a `channel`:
                     {"event": "forked", "id", "pid"}
                     {"event": "refused", "id", "error"}     no process can be forked
                     {"event": "failed", "id", "error"}      no sandbox can be made; the cell exits
+                    {"event": "observed", "id"} + what is heard of the calls that an instance is denied
                     {"event": "exited", "id", "code"}
 
 Cells die with the zygote, and the zygote with the lane: nothing is left when either is killed.
@@ -27,13 +28,16 @@ import socket
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from martlet.sandbox import channel, launcher, privileges, root, syscalls
 from martlet.sandbox.launcher import Belongings, Confinement
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.namespaces import PidNamespaces, fork
+from martlet.sandbox.seccomp.filter import Filter
+from martlet.sandbox.seccomp.policy import Policy
 
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
@@ -49,6 +53,8 @@ class Plan:
         packages: the folder of all unpacked packages.
         root: an empty directory to build the private root on.
         confined: whether to make a sandbox, or to do without namespaces and users of their own (relaxed).
+        calls: whether system calls are filtered, filtered with an observer that answers those that are denied, or,
+            where the kernel cannot, not filtered.
     """
 
     shim: str
@@ -56,6 +62,7 @@ class Plan:
     packages: str
     root: str
     confined: bool
+    calls: Literal["filtered", "observed", "unfiltered"]
 
 
 class Zygote:
@@ -70,10 +77,13 @@ class Zygote:
         self._ids: dict[int, str] = {}
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.confined else fork
+        self._filter: Filter | None = None
 
     def prepare(self) -> None:
         """Builds the private root, warms the runtime, and says that it is ready."""
         try:
+            if self._plan.calls != "unfiltered":
+                self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
             if self._plan.confined:
                 syscalls.unshare(syscalls.Clone.MOUNT)
                 root.build(Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages))
@@ -112,7 +122,8 @@ class Zygote:
 
     def _fork(self, cell: str, network: str, descriptors: list[int]) -> None:
         listener, log, *cgroups = descriptors
-        belongings = Belongings(listener, log, cgroups, network)
+        observer = self._control.fileno() if self._plan.calls == "observed" else None
+        belongings = Belongings(listener, log, cgroups, network, observer)
         try:
             pid = self._forks(lambda: self._be_cell(cell, belongings))
         except OSError as error:
@@ -148,7 +159,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._enter(cell, belongings)
-            self._shim.serve(socket.socket(fileno=belongings.listener), self._confine)
+            self._shim.serve(socket.socket(fileno=belongings.listener), partial(self._confine, cell))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -165,12 +176,14 @@ class Zygote:
             self._tell("failed", id=cell, error=str(error))
             os._exit(1)
 
-    def _confine(self, request: dict[str, Any]) -> None:
+    def _confine(self, cell: str, request: dict[str, Any]) -> None:
         confinement = Confinement(**request[CONFINEMENT])
-        if self._plan.confined:
-            launcher.confine(confinement, self._lifeline)
-        else:
-            launcher.confine_relaxed(confinement, self._lifeline)
+        confine = launcher.confine if self._plan.confined else launcher.confine_relaxed
+        heard = confine(confinement, self._lifeline, self._filter)
+        if heard is not None and self._plan.calls == "observed":
+            channel.send(self._control, {"event": "observed", "id": cell}, [heard])
+            os.close(heard)
+            self._control.close()
 
 
 def _import(module: str, folder: str) -> Any:

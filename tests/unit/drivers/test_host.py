@@ -29,6 +29,7 @@ def handle(request):
         "user": os.getuid(),
         "capabilities": int(status["CapEff"], 16),
         "no_new_privileges": status["NoNewPrivs"].strip(),
+        "filters": status["Seccomp_filters"].strip(),
         "here": os.getcwd(),
     }
 '''
@@ -94,6 +95,7 @@ def test_relaxed_does_without_namespaces_and_keeps_the_limits(lane, folder: Path
 
     assert {"mount namespace", "PID namespace", "IPC namespace", "UTS namespace"} <= set(said["missing"])
     assert said["seen"]["no_new_privileges"] == "1"
+    assert said["seen"]["filters"] == "1"
     assert said["seen"]["capabilities"] == 0
     assert said["seen"]["here"].startswith(str(folder / "packages"))
     assert said["counted"]
@@ -113,6 +115,7 @@ def test_relaxed_runs_without_root_as_the_user_it_has(lane):
     assert "cgroups" in said["missing"]
     assert said["seen"]["user"] == 65534
     assert said["seen"]["no_new_privileges"] == "1"
+    assert said["seen"]["filters"] == "1"
     assert said["seen"]["capabilities"] == 0
     assert not said["counted"]
     assert said["left"] == []

@@ -1,0 +1,45 @@
+"""Puts a compiled policy in force for the calling process and all that it starts, for good."""
+
+from __future__ import annotations
+
+import ctypes
+
+from martlet.sandbox import syscalls
+from martlet.sandbox.seccomp import bpf
+from martlet.sandbox.seccomp.policy import Policy
+
+_SET_MODE_FILTER = 1
+_NEW_LISTENER = 0x8
+_INSTRUCTION_BYTES = 8
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+class Filter:
+    """A program that is ready to be loaded by each of the processes that are forked from this one.
+
+    Args:
+        policy: what it enforces.
+        observed: whether calls that are not allowed wait for the answer of an observer (see `denials`).
+    """
+
+    def __init__(self, policy: Policy, *, observed: bool = False) -> None:
+        program = bpf.compile(policy, observed=observed)
+        self._program = _Program(length=len(program) // _INSTRUCTION_BYTES, instructions=program)
+        self._flags = _NEW_LISTENER if observed else 0
+        self._seccomp = policy.numbers["seccomp"]
+
+    def load(self) -> int:
+        """Filters the calls of this process from here on. It must have forbidden itself new privileges.
+
+        Other threads that it has already are not filtered: there must be none.
+
+        Returns:
+            The descriptor that an observer listens on; nothing of use where there is to be none.
+
+        Raises:
+            OSError: the kernel has no filters, or refuses this one.
+        """
+        return syscalls.call(self._seccomp, _SET_MODE_FILTER, self._flags, ctypes.byref(self._program))
