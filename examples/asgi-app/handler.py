@@ -20,7 +20,7 @@ async def app(scope, receive, send):
 
 
 async def serve(scope, receive, send):
-    match scope["method"], scope["path"]:
+    match scope["method"], scope["path"].removeprefix(scope["root_path"]):
         case "GET", "/":
             await respond(send, 200, b"text/html; charset=utf-8", PAGE)
         case "POST", "/shout":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from time import time
+from time import monotonic, time
+from typing import NamedTuple
 
 from martlet.errors import Forbidden, RateLimited, Unauthenticated
 from martlet.gateway.buckets import Buckets, fingerprint
 from martlet.model import ApiKey, Scope
 from martlet.storage.registry import RegistryView
-from martlet.units import EventRate
+from martlet.units import NO_LIMIT, EventRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Principal:
         """Raises `Forbidden` if the key is limited to other functions."""
         if self.functions is not None and function not in self.functions:
             raise Forbidden(f"this key is limited to other functions than {function!r}")
+
+
+class Toll(NamedTuple):
+    """A token that a request takes: of which bucket, filled at which rate, and what is said when there is none."""
+
+    bucket: int
+    rate: EventRate
+    complaint: str
 
 
 class Admission:
@@ -100,30 +109,45 @@ class Admission:
             raise Unauthenticated("send a key: Authorization: Bearer <key>")
         if self._wrong_keys.events:
             bucket = self._client_bucket(client) ^ 1
-            self._take(bucket, self._wrong_keys, "this client has sent too many wrong keys")
+            self.charge((Toll(bucket, self._wrong_keys, "this client has sent too many wrong keys"),))
         raise Unauthenticated("the key is unknown, expired or revoked")
 
-    def limit_client(self, client: str) -> None:
-        """Takes a token of the client address. Raises `RateLimited`."""
-        if self._per_client.events:
-            self._take(
-                self._client_bucket(client), self._per_client, "this client has sent too many requests"
-            )
+    def tolls(
+        self,
+        key: Principal | None,
+        client: str,
+        bucket: int = 0,
+        rate: EventRate = NO_LIMIT,
+        *,
+        trusted: bool = False,
+    ) -> tuple[Toll, ...]:
+        """Returns what a request has to pay.
 
-    def limit_key(self, principal: Principal) -> None:
-        """Takes a token of the key. Raises `RateLimited`."""
-        if principal.rate.events:
-            self._take(principal.bucket, principal.rate, "this key has been used for too many requests")
+        Args:
+            key: whose key pays, or None.
+            client: the address it comes from.
+            bucket: the bucket of the function it is for.
+            rate: what the function accepts.
+            trusted: the client address does not pay.
+        """
+        tolls = []
+        if key is not None:
+            tolls.append(Toll(key.bucket, key.rate, "this key has been used for too many requests"))
+        if not trusted:
+            bucket_of_client = self._client_bucket(client)
+            tolls.append(Toll(bucket_of_client, self._per_client, "this client has sent too many requests"))
+        tolls.append(Toll(bucket, rate, "this function has been sent too many requests"))
+        return tuple(toll for toll in tolls if toll.rate.events)
 
-    def limit_function(self, bucket: int, rate: EventRate) -> None:
-        """Takes a token of a function. Raises `RateLimited`."""
-        if rate.events:
-            self._take(bucket, rate, "this function has been sent too many requests")
-
-    def _take(self, bucket: int, rate: EventRate, complaint: str) -> None:
-        wait = self._buckets.take(bucket, rate)
-        if wait:
-            raise RateLimited(f"{complaint}: {rate.events} in {rate.seconds} s are allowed", retry_after=wait)
+    def charge(self, tolls: tuple[Toll, ...]) -> None:
+        """Takes a token for each toll. Raises `RateLimited`."""
+        now = monotonic()
+        take = self._buckets.take
+        for bucket, rate, complaint in tolls:
+            wait = take(bucket, rate, now)
+            if wait:
+                allowed = f"{rate.events} in {rate.seconds} s are allowed"
+                raise RateLimited(f"{complaint}: {allowed}", retry_after=wait)
 
     def _client_bucket(self, client: str) -> int:
         bucket = self._clients.get(client)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 from hashlib import blake2b
 from pathlib import Path
-from time import monotonic
 
 from martlet.units import EventRate
 
@@ -35,20 +34,24 @@ class Buckets:
         self._names = memoryview(self._memory).cast("q")
         self._times = memoryview(self._memory).cast("d")
 
-    def take(self, bucket: int, rate: EventRate) -> float:
+    def take(self, bucket: int, rate: EventRate, now: float) -> float:
         """Takes one token; a bucket holds ``rate.events`` of them and is full after ``rate.seconds``.
+
+        Args:
+            bucket: a `fingerprint`.
+            rate: it has at least one event.
+            now: seconds of the clock that all lanes share (`time.monotonic`).
 
         Returns:
             0.0 if there was one, else the seconds until there is.
         """
-        now = monotonic()
         slot = (bucket % SLOTS) * 2 + 1
         if self._names[slot - 1] != bucket:
             slot = self._slot(bucket, now)
-        interval = rate.seconds / rate.events
+        events, seconds = rate
         arrival = self._times[slot]
-        arrival = (arrival if arrival > now else now) + interval
-        wait = arrival - now - rate.seconds
+        arrival = (arrival if arrival > now else now) + seconds / events
+        wait = arrival - now - seconds
         if wait > 1e-9:
             return wait
         self._times[slot] = arrival

@@ -88,7 +88,7 @@ class Dispatch:
             call.target.id.encode(),
             self._node.lane,
         )
-        self._hops[lane].send(call.exchange, call.head(b"/_node/invoke", identity))
+        self._hops[lane].send(call.exchange, call.passage.forwarded(b"/_node/invoke", identity), call.last)
 
     def _hop(self, lane: int, path: Path) -> Hop:
         def elsewhere(unsent: list[Exchange]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from martlet.errors import BadRequest, Forbidden, FunctionNotFound, MartletError, MethodNotAllowed, NotFound
 from martlet.gateway.admission import Admission, Principal
 from martlet.gateway.dispatch import Dispatch
+from martlet.gateway.entry import Entry
 from martlet.gateway.routing import Route, Routing
 from martlet.http.exchange import Exchange
 from martlet.http.hop import Hop
@@ -16,6 +17,7 @@ from martlet.http.upstream import HOP_BY_HOP
 from martlet.model import Scope
 from martlet.node.call import Call
 from martlet.node.node import Node
+from martlet.node.passage import Passage
 from martlet.node.target import Target
 from martlet.storage.registry import RegistryView
 
@@ -69,11 +71,17 @@ class Gateway:
         self._max_upload = max_upload
         self._prefix = secrets.token_hex(6)
         self._count = 0
+        view.on_change.append(self._changed)
+        self._epoch = object()
 
     def handle(self, exchange: Exchange) -> None:
         """Answers a request, or passes it to who does."""
         exchange.request_id = self._request_id(exchange.given_id)
+        entry: Entry | None = exchange.connection.kept
         try:
+            if entry is not None and entry.holds(exchange, self._epoch):
+                self._enter(exchange, entry)
+                return
             route = self._routing.route(exchange.target, exchange.host)
             if route is not None:
                 self._invoke(exchange, route)
@@ -142,13 +150,30 @@ class Gateway:
             if not principal.invoke:
                 raise Forbidden("this key may not invoke functions (scope invoke)")
             principal.may_touch(target.function)
-            admission.limit_key(principal)
-        if principal is None or not principal.trusted:
-            admission.limit_client(client)
-        admission.limit_function(target.bucket, target.rate)
-        call = Call(exchange, target, route.path, principal is not None)
-        exchange.context = call
+        entry = Entry(
+            epoch=self._epoch,
+            headers=exchange.headers,
+            expires=float("inf") if principal is None or principal.expires is None else principal.expires,
+            tolls=admission.tolls(
+                None if target.public else principal,
+                client,
+                target.bucket,
+                target.rate,
+                trusted=principal is not None and principal.trusted,
+            ),
+            passage=Passage.of_client(exchange, target, route.path, strip_key=principal is not None),
+        )
+        if not self._routing.varies(route.name):
+            exchange.connection.kept = entry
+        self._enter(exchange, entry)
+
+    def _enter(self, exchange: Exchange, entry: Entry) -> None:
+        self._admission.charge(entry.tolls)
+        call = exchange.context = Call(exchange, entry.passage)
         self._dispatch.submit(call)
+
+    def _changed(self, _kind: str, _name: str) -> None:
+        self._epoch = object()
 
     # -- the platform itself
 
@@ -173,15 +198,14 @@ class Gateway:
         if path not in OPEN_PATHS:
             principal = self._admission.authenticated(exchange.authorization, exchange.connection.peer)
             self._authorise(principal, segments)
-            if not principal.trusted:
-                self._admission.limit_client(exchange.connection.peer)
+            client = exchange.connection.peer
+            self._admission.charge(self._admission.tolls(None, client, trusted=principal.trusted))
             head.append(_identity(principal))
         for name, value in exchange.headers:
             if name not in HOP_BY_HOP and name not in NOT_FOR_CONTROL and not name.startswith(b"x-martlet-"):
                 head.append(b"%b: %b\r\n" % (name, value))
-        head.append(b"x-request-id: %b\r\n" % exchange.request_id.encode())
         exchange.upgrade = False
-        self._control.send(exchange, head)
+        self._control.send(exchange, b"".join(head), b"x-request-id: %b\r\n" % exchange.request_id.encode())
 
     def _authorise(self, principal: Principal, segments: list[bytes]) -> None:
         needed = Scope.ADMIN if segments[0] in ADMINISTERED else Scope.MANAGE

@@ -76,6 +76,10 @@ class Routing:
             self._resolved[name] = resolved
         return resolved.pick(random()) if type(resolved) is Split else resolved  # type: ignore[return-value]  # noqa: S311
 
+    def varies(self, name: bytes) -> bool:
+        """Whether `resolve` may say something else the next time, although nothing has changed."""
+        return type(self._resolved.get(name)) is Split
+
     def function_name(self, name: bytes) -> str | None:
         """Returns the function's part of ``hello@live``, or None where it cannot be a name."""
         try:

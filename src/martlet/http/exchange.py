@@ -19,6 +19,7 @@ STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
 BODILESS = frozenset({204, 304})
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 def status_line(status: int) -> bytes:
@@ -90,12 +91,12 @@ class Exchange:
         "upgrade",
     )
 
-    def __init__(self, connection: ServerConnection, began: float) -> None:
+    def __init__(self, connection: ServerConnection, began: float, headers: list[Header]) -> None:
         self.connection = connection
         self.began = began
         self.method = b""
         self.target = b""
-        self.headers: list[Header] = []
+        self.headers = headers
         self.host: bytes | None = None
         self.authorization: bytes | None = None
         self.given_id: bytes | None = None
@@ -120,10 +121,9 @@ class Exchange:
 
         ``headers`` is the same list, so whoever keeps something that follows from it can tell.
         """
-        exchange = Exchange(connection, began)
+        exchange = Exchange(connection, began, self.headers)
         exchange.method = self.method
         exchange.target = self.target
-        exchange.headers = self.headers
         exchange.host = self.host
         exchange.authorization = self.authorization
         exchange.given_id = self.given_id
@@ -148,6 +148,15 @@ class Exchange:
         if not self.complete:
             self.connection.body_wanted(self)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def framing(self) -> bytes:
+        """Returns the header lines that say how the body is framed when it is sent on, and if it is an upgrade."""
+        upgrade = b"connection: upgrade\r\nupgrade: websocket\r\n" if self.upgrade else b""
+        if self.content_length is None:
+            return upgrade + b"transfer-encoding: chunked\r\n"
+        if self.content_length or self.method in _WITH_BODY:
+            return upgrade + b"content-length: %d\r\n" % self.content_length
+        return upgrade
 
     def answer(self, status: int, body: bytes = b"", headers: tuple[Header, ...] = ()) -> None:
         """Sends a whole response."""

@@ -34,20 +34,20 @@ class Hop:
         self._on_unreachable = on_unreachable
         self._idle: list[HopConnection] = []
         self._open = 0
-        self._waiting: deque[tuple[Exchange, list[bytes]]] = deque()
+        self._waiting: deque[tuple[Exchange, bytes, bytes]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, exchange: Exchange, head: list[bytes]) -> None:
-        """Sends a request; see `Upstream.send` for ``head``. Never raises: what fails is answered as a problem."""
+    def send(self, exchange: Exchange, head: bytes, last: bytes = b"") -> None:
+        """Sends a request, as `Upstream.send` does. Never raises: what fails is answered as a problem."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed:
-                connection.send(exchange, head)
+                connection.send(exchange, head, last)
                 return
         if len(self._waiting) >= MAX_WAITING:
             exchange.problem(Overloaded(f"too many requests wait for {self.name}"))
             return
-        self._waiting.append((exchange, head))
+        self._waiting.append((exchange, head, last))
         if self._open < MAX_CONNECTIONS:
             self._open += 1
             task = asyncio.get_running_loop().create_task(self._connect())
@@ -66,7 +66,7 @@ class Hop:
             )
         except OSError:
             self._open -= 1
-            unsent = [exchange for exchange, _ in self._waiting if not exchange.gone]
+            unsent = [exchange for exchange, _, _ in self._waiting if not exchange.gone]
             self._waiting.clear()
             if self._on_unreachable is not None:
                 self._on_unreachable(unsent)
@@ -79,9 +79,9 @@ class Hop:
     def free(self, connection: HopConnection) -> None:
         """A connection can take a request."""
         while self._waiting:
-            exchange, head = self._waiting.popleft()
+            exchange, head, last = self._waiting.popleft()
             if not exchange.gone:
-                connection.send(exchange, head)
+                connection.send(exchange, head, last)
                 return
         self._idle.append(connection)
 

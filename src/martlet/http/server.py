@@ -185,10 +185,14 @@ class ServerConnection(asyncio.Protocol):
         if self.fault is not None or self.lingering:
             return
         if self.last_head is not None and self.reading is None:
-            head, size, exchange = self.last_head
+            head, size, last = self.last_head
             if len(data) == size and data.startswith(head):
-                self.waiting.append(exchange.repeat(self, monotonic(), data[len(head) :]))
-                self._next()
+                exchange = last.repeat(self, monotonic(), data[len(head) :])
+                if self.active is None and not self.waiting:
+                    self.active = exchange
+                    self.server.application.handle(exchange)
+                else:
+                    self.waiting.append(exchange)
                 return
         at_start = self.reading is None
         self.begun = 0
@@ -267,7 +271,7 @@ class ServerConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self.reading = Exchange(self, monotonic())
+        self.reading = Exchange(self, monotonic(), [])
         self.begun += 1
         self.in_head = True
         self.waits_since = self.reading.began
@@ -522,7 +526,7 @@ class ServerConnection(asyncio.Protocol):
             self.waiting.pop()
         if self.waiting or (self.active is not None and self.active is not self.reading):
             return  # its turn comes in `_finished`
-        exchange = self.reading or Exchange(self, monotonic())
+        exchange = self.reading or Exchange(self, monotonic(), [])
         if exchange.started:
             self.abort()
             return

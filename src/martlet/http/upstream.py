@@ -64,30 +64,22 @@ class Upstream(asyncio.Protocol, ABC):
 
     # -- for whoever sends requests
 
-    def send(self, exchange: Exchange, head: list[bytes]) -> None:
+    def send(self, exchange: Exchange, head: bytes, last: bytes = b"") -> None:
         """Sends the request of ``exchange`` and passes its body on as it comes.
 
         Args:
             exchange: whose request it is; its response comes back here.
-            head: the request line and headers, each with its line end; no framing headers and no empty line.
+            head: the request line and headers, each with its line end, without those that frame the body.
+            last: the header lines that are another for every request. They go last, so that whoever reads it may know
+                all before them again.
         """
         self.exchange = exchange
         body = exchange.take_body(self)
-        if exchange.upgrade:
-            head.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
-        length = exchange.content_length
-        self._chunked_request = length is None
+        self._chunked_request = exchange.content_length is None
         self._request_done = exchange.complete
-        if length is None:
-            head.append(b"transfer-encoding: chunked\r\n\r\n")
-            if body:
-                head.append(b"%x\r\n%b\r\n" % (len(body), body))
-        elif length or exchange.method in (b"POST", b"PUT", b"PATCH"):
-            head.append(b"content-length: %d\r\n\r\n" % length)
-            head.append(body)
-        else:
-            head.append(b"\r\n")
-        self.transport.write(b"".join(head))
+        if self._chunked_request and body:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        self.transport.write(b"%b%b%b\r\n%b" % (head, exchange.framing(), last, body))
 
     def close(self) -> None:
         """Cuts the connection; `on_lost` follows."""
@@ -319,11 +311,15 @@ class Upstream(asyncio.Protocol, ABC):
         _, _, status, headers = self._last_head
         head = self.on_head(exchange, status, headers)
         assert head is not None
+        size = len(body)
         if not exchange.gone:
-            exchange.sent += len(body)
-            exchange.start(head + b"content-length: %d\r\n" % len(body), len(body), body, last=True)
-        self._reusable = True
-        self._end(exchange, None)
+            exchange.sent = size
+            exchange.start(b"%bcontent-length: %d\r\n" % (head, size), size, body, last=True)
+        if self._request_done:
+            self.exchange = None  # all else is as it was before the response came
+            self.on_end(exchange, None)
+        else:
+            self._end(exchange, None)
 
     def _check_head(self) -> None:
         """Much has come since the head began; some of it may be the body."""

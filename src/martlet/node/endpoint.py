@@ -20,6 +20,7 @@ from martlet.http.fetch import FetchError, fetch
 from martlet.model import LogLine, Revision
 from martlet.node.call import Call
 from martlet.node.node import Node
+from martlet.node.passage import Passage
 from martlet.node.target import Target
 from martlet.scheduling.placement import Placement
 from martlet.storage.registry import RegistryView
@@ -97,7 +98,7 @@ class Endpoint:
     def _run(self, exchange: Exchange, target: Target) -> None:
         lane = exchange.header(b"x-martlet-lane") or b"0"
         self._node.allowance.forwarded(target.id, int(lane))
-        call = Call(exchange, target, exchange.target[len(INVOKE) :], strip_key=False)
+        call = Call(exchange, Passage.of_lane(exchange, target, exchange.target[len(INVOKE) :]))
         exchange.context = call
         try:
             self._node.pool(target.revision).submit(call)

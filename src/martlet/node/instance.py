@@ -39,19 +39,21 @@ class Instance:
         self.created = time()
         self.requests = 0
         self.slots: set[Slot] = set()
-        self.busy: set[Slot] = set()
         self.opening = 0
         self.dead = False
         self.lost_to: MartletError | None = None
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
+    def calls(self) -> list[Call]:
+        """The calls that it runs."""
+        return [slot.call for slot in self.slots if slot.call is not None]
+
+    @property
     def request_id(self) -> str | None:
         """The request that runs, where it is exactly one."""
-        if len(self.busy) == 1:
-            call = next(iter(self.busy)).call
-            return call.exchange.request_id if call is not None else None
-        return None
+        calls = self.calls
+        return calls[0].exchange.request_id if len(calls) == 1 else None
 
     @property
     def wants_slots(self) -> int:
@@ -60,7 +62,7 @@ class Instance:
 
     def idle_since(self) -> float | None:
         """When it was last used, if it does nothing now."""
-        return None if self.busy or self.opening else self.last_used
+        return None if self.opening or self.calls else self.last_used
 
     async def open_slot(self) -> None:
         """Connects another slot and gives it to the pool. An instance that cannot be connected to is ended."""
@@ -82,17 +84,17 @@ class Instance:
 
     # -- what its slots report
 
-    def began(self, slot: Slot, call: Call) -> None:
-        """A call was sent."""
-        self.busy.add(slot)
+    def began(self, call: Call) -> None:
+        """A call is being sent."""
         self.requests += 1
-        self.pool.began(slot, call, self)
+        if self.ready_at > call.arrived:
+            call.cold = True
+            call.start = min(self.start_seconds, call.sent - call.arrived)
+            call.load = min(self.loaded.load_ms / 1e3, call.start)
 
     def ended(self, slot: Slot, call: Call, status: int, code: str | None) -> None:
         """A call has been answered."""
-        self.busy.discard(slot)
-        self.last_used = monotonic()
-        self.pool.finished(slot, call, status, code)
+        self.last_used = self.pool.finished(call, status, code)
         if self.dead:
             return
         if slot.closed:
@@ -103,18 +105,16 @@ class Instance:
 
     def abandoned(self, slot: Slot, call: Call, status: int) -> None:
         """The client of a call left. The function may still run: its slot is back when the instance answers again."""
-        self.busy.discard(slot)
         self.slots.discard(slot)
-        self.pool.finished(slot, call, status, "client_closed")
+        self.pool.finished(call, status, "client_closed")
         if not self.dead:
             self.pool.node.spawn(self._reopen(slot.deadline))
 
     def lost(self, slot: Slot, call: Call | None, why: str) -> None:
         """A connection broke: the instance has died, or does not keep the contract; either way it is ended."""
         self.slots.discard(slot)
-        self.busy.discard(slot)
         if call is not None:
-            self.pool.node.spawn(self._explain(slot, call, why))
+            self.pool.node.spawn(self._explain(call, why))
         elif not self.dead:
             self.end(FunctionCrashed(why))
 
@@ -124,12 +124,11 @@ class Instance:
         """A call has run past its deadline: it is answered, and the instance killed."""
         call, slot.call, slot.exchange = slot.call, None, None
         self.slots.discard(slot)
-        self.busy.discard(slot)
         slot.close()
         if call is not None:
             error = FunctionTimeout(f"the function ran longer than its timeout of {call.target.timeout:g} s")
             call.fail(error)
-            self.pool.finished(slot, call, error.status, error.code)
+            self.pool.finished(call, error.status, error.code)
         self.end(FunctionCrashed("the instance was ended because another request to it ran past the timeout"))
 
     def end(self, why: MartletError | None = None) -> None:
@@ -145,7 +144,7 @@ class Instance:
         """What it is doing."""
         if self.pool.retiring or self.dead:
             return InstanceState.DRAINING
-        return InstanceState.BUSY if self.busy else InstanceState.IDLE
+        return InstanceState.BUSY if self.calls else InstanceState.IDLE
 
     def view(self, memory_bytes: int | None) -> InstanceView:
         """Returns it as ``/instances`` shows it."""
@@ -163,7 +162,7 @@ class Instance:
             memory_bytes=memory_bytes,
         )
 
-    async def _explain(self, slot: Slot, call: Call, why: str) -> None:
+    async def _explain(self, call: Call, why: str) -> None:
         """Finds out why a call was cut short and answers it."""
         node = self.pool.node
         error = self.lost_to
@@ -180,7 +179,7 @@ class Instance:
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
         call.fail(error)
-        self.pool.finished(slot, call, error.status, error.code)
+        self.pool.finished(call, error.status, error.code)
 
     async def _last_words(self, why: str) -> str:
         done, _ = await asyncio.wait([self.exit_code], timeout=EXIT_WAIT)

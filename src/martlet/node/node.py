@@ -36,6 +36,8 @@ TICK = 0.01
 HOUSEKEEPING = 1.0
 CANDIDATE_GRACE = 60.0
 """Seconds a revision that nothing points at keeps its pool: a deploy loads it before it points at it."""
+REPLACED_TTL = 5.0
+"""Seconds an idle instance is kept of a revision that nothing points at any more, but that is still asked for."""
 GRACE = 2.0
 """Seconds an idle instance with an event loop may take to shut down."""
 
@@ -44,7 +46,6 @@ class Node:
     """See the module.
 
     Attributes:
-        busy: slots that carry a call; their deadlines are watched.
         pressed: pools with waiting calls.
         core: what the instances run on.
         canonical: returns the exact name of a runtime (``python`` is ``python3.11``); raises `Invalid`.
@@ -72,7 +73,7 @@ class Node:
         self.logs = logs
         self.pools: dict[str, Pool] = {}
         self.instances: dict[str, Instance] = {}
-        self.busy: set[Slot] = set()
+        self._watched: set[Slot] = set()
         self.pressed: set[Pool] = set()
         self.core = Core()
         self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held)
@@ -211,7 +212,7 @@ class Node:
         pool = instance.pool
         pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
         deadline = monotonic() + pool.config.timeout
-        while instance.busy and monotonic() < deadline:
+        while instance.calls and monotonic() < deadline:
             await asyncio.sleep(TICK)
             pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
         instance.end()
@@ -319,10 +320,16 @@ class Node:
         if instance is not None:
             if not instance.exit_code.done():
                 instance.exit_code.set_result(code)
-            if not instance.busy:
+            if not instance.calls:
                 instance.end()
 
     # -- the clock
+
+    def watch(self, slot: Slot) -> None:
+        """Ends the slot's instance when a call runs past its deadline. It is watched until it is seen idle."""
+        slot.watched = True
+        self._watched.add(slot)
+        self.wake()
 
     def wake(self) -> None:
         """Begins to watch deadlines and waiting calls, where nobody does."""
@@ -332,15 +339,19 @@ class Node:
     def _tick(self) -> None:
         self._timer = None
         now = monotonic()
-        for slot in [slot for slot in self.busy if slot.deadline < now]:
-            self.busy.discard(slot)
-            slot.instance.overdue(slot)
+        for slot in tuple(self._watched):
+            overdue = slot.call is not None and slot.deadline < now
+            if overdue or slot.call is None:
+                slot.watched = False
+                self._watched.discard(slot)
+            if overdue:
+                slot.instance.overdue(slot)
         for pool in tuple(self.pressed):
             if pool.waiting:
                 pool.grow()
             else:
                 self.pressed.discard(pool)
-        if self.busy or self.pressed:
+        if self._watched or self.pressed:
             self.wake()
 
     async def _keep_house(self) -> None:
@@ -349,14 +360,14 @@ class Node:
             self.allowance.changed()
             now = monotonic()
             for pool in tuple(self.pools.values()):
-                ttl = pool.config.idle_ttl
-                keep = self._share(pool.revision) if self._is_current(pool.revision) else 0
-                pool.expire(now, self.settings.warm_instance_ttl if ttl is None else ttl, keep)
-                if (
-                    not self._is_current(pool.revision)
-                    and now - pool.created > CANDIDATE_GRACE
-                    and not pool.held
-                ):
+                ttl = (
+                    self.settings.warm_instance_ttl if pool.config.idle_ttl is None else pool.config.idle_ttl
+                )
+                if self._is_current(pool.revision):
+                    pool.expire(now, ttl, self._share(pool.revision) if pool.config.min_instances else 0)
+                    continue
+                pool.expire(now, min(ttl, REPLACED_TTL) if self._is_replaced(pool.revision) else ttl, 0)
+                if now - pool.created > CANDIDATE_GRACE and not pool.held:
                     self._drop(pool)
             for pool, since in tuple(self._retired.items()):
                 if not pool.held and not pool.waiting:
@@ -396,6 +407,12 @@ class Node:
             revision.number in alias.weights for alias in aliases
         )
 
+    def _is_replaced(self, revision: Revision) -> bool:
+        """Whether nothing points at the revision, and no deploy is about to."""
+        function = self._view.functions.get(revision.function)
+        candidate = function is not None and revision.number > function.latest
+        return not candidate and not self._is_current(revision)
+
     def _changed(self, kind: str, name: str) -> None:
         """The store has news of a function: pools that nothing points at any more retire."""
         if kind == "key":
@@ -404,8 +421,7 @@ class Node:
         if function is None and kind != "function":
             return  # a first deploy: its revision is there before the function that points at it
         for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
-            candidate = function is not None and pool.revision.number > function.latest
-            if not self._is_current(pool.revision) and not candidate:
+            if self._is_replaced(pool.revision):
                 self._drop(pool)
 
     def _drop(self, pool: Pool) -> None:

@@ -81,7 +81,7 @@ class Pool:
         while self.waiting:
             call = self.waiting.popleft()
             if call.exchange.gone:
-                self._record(call, CLIENT_CLOSED, "client_closed")
+                self._record(call, CLIENT_CLOSED, 0.0, "client_closed")
                 continue
             slot.run(call)
             return
@@ -89,24 +89,16 @@ class Pool:
         if self.retiring:
             self._retire_idle()
 
-    def began(self, slot: Slot, call: Call, instance: Instance) -> None:
-        """A call has been sent to an instance."""
-        if instance.ready_at > call.arrived:
-            call.cold = True
-            call.start = min(instance.start_seconds, call.sent - call.arrived)
-        self.node.busy.add(slot)
-        self.node.wake()
+    def finished(self, call: Call, status: int, code: str | None) -> float:
+        """A call that was sent is over. Returns when: `monotonic`."""
+        now = monotonic()
+        run = now - call.sent
+        self.run_time += LEARNING * (run - self.run_time)
+        self._record(call, status, run, code)
+        return now
 
-    def finished(self, slot: Slot, call: Call, status: int, code: str | None) -> None:
-        """A call is over."""
-        self.node.busy.discard(slot)
-        took = monotonic() - call.sent
-        self.run_time += LEARNING * (took - self.run_time)
-        self._record(call, status, code)
-
-    def _record(self, call: Call, status: int, code: str | None) -> None:
-        run = monotonic() - call.sent if call.sent else 0.0
-        self.record(call, status, call.queue, call.start, run, code)
+    def _record(self, call: Call, status: int, run: float, code: str | None) -> None:
+        self.record(call, status, run, code)
         call.exchange.context = (
             None  # they hold each other; this way no garbage collector is needed to part them
         )
@@ -130,7 +122,7 @@ class Pool:
             self.node.spawn(self._start())
 
     def _load(self, waiting: int) -> Load:
-        oldest = min((slot.call.sent for i in self.instances for slot in i.busy if slot.call), default=0.0)
+        oldest = min((call.sent for instance in self.instances for call in instance.calls), default=0.0)
         return Load(
             waiting=waiting,
             instances=len(self.instances),
@@ -220,7 +212,7 @@ class Pool:
         waiting, self.waiting = self.waiting, deque()
         for call in waiting:
             call.fail(error)
-            self._record(call, error.status, error.code)
+            self._record(call, error.status, 0.0, error.code)
 
     def _refer_all(self) -> None:
         waiting, self.waiting = self.waiting, deque()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import time
 
 from martlet.model import Revision
 from martlet.node.call import Call
 from martlet.telemetry.history import History
 from martlet.telemetry.stats import LaneStats
 
-Record = Callable[[Call, int, float, float, float, str | None], None]
-"""Called with a call, its status, the seconds it queued, waited for a start and ran, and the code of its error."""
+Record = Callable[[Call, int, float, str | None], None]
+"""Called with a call, its status, the seconds it ran, and the code of its error."""
 
 
 class Recorder:
@@ -26,32 +27,12 @@ class Recorder:
         function, number = revision.function, revision.number
         note = self.history.record
 
-        def record(call: Call, status: int, queue: float, start: float, run: float, code: str | None) -> None:
-            exchange = call.exchange
-            counters.record(
-                status,
-                queue,
-                start,
-                run,
-                cold=call.cold,
-                bytes_in=exchange.received,
-                bytes_out=exchange.sent,
-                error=code,
-            )
-            note(
-                (
-                    exchange.request_id,
-                    function,
-                    number,
-                    status,
-                    call.cold,
-                    call.started_at,
-                    queue * 1e3,
-                    start * 1e3,
-                    run * 1e3,
-                    code,
-                )
-            )
+        def record(call: Call, status: int, run: float, code: str | None) -> None:
+            exchange, queue, start, cold = call.exchange, call.queue, call.start, call.cold
+            counters.record(status, queue, start, run, cold, exchange.received, exchange.sent, code)
+            began = time() - (queue + start + run)
+            times = (began, queue * 1e3, start * 1e3, run * 1e3)
+            note((exchange.request_id, function, number, status, cold, *times, code))
 
         return record
 

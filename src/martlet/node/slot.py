@@ -26,7 +26,7 @@ class Slot(Upstream):
         self.instance = instance
         self.call: Call | None = None
         self.deadline = 0.0
-        self.answered_at = 0.0
+        self.watched = False
         self.status = 0
         self._headers_kept: list[Header] | None = None
         self._kept = b""
@@ -37,33 +37,25 @@ class Slot(Upstream):
         call.sent = now
         self.call = call
         self.deadline = now + call.target.timeout
-        self.answered_at = 0.0
         self.status = 0
-        self.instance.began(self, call)
-        self.send(call.exchange, call.head())
+        self.instance.began(call)
+        if not self.watched:
+            self.instance.pool.node.watch(self)
+        self.send(call.exchange, call.passage.head, call.last)
 
     def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:
         """Stamps the response; a handler that raised becomes a problem document."""
         call = self.call
         assert call is not None
-        self.answered_at = now = monotonic()
         self.status = status
         if headers is not self._headers_kept:
             kept = _kept(status, headers)
             if kept is None:
                 return None
             self._headers_kept, self._kept = headers, kept
-        head = b"%b%bx-request-id: %b\r\nserver-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n" % (
-            self._kept,
-            call.target.stamp,
-            exchange.request_id.encode(),
-            call.queue * 1e3,
-            call.start * 1e3,
-            (now - call.sent) * 1e3,
-        )
         if status == 101:
             self.deadline = float("inf")
-        return head
+        return b"%b%b%b%b" % (self._kept, call.target.stamp, call.last, call.timing(monotonic() - call.sent))
 
     def on_end(self, exchange: Exchange, kept: bytes | None) -> None:
         """The invocation is over."""

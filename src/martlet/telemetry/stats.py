@@ -62,7 +62,6 @@ class FunctionStats:
         queue: float,
         start: float,
         run: float,
-        *,
         cold: bool = False,
         bytes_in: int = 0,
         bytes_out: int = 0,

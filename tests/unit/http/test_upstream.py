@@ -27,7 +27,7 @@ async def forwarding(serving, tmp_path, upstream):
 
     def handle(exchange):
         exchange.request_id = "r1"
-        hop.send(exchange, [b"%b %b HTTP/1.1\r\nhost: h\r\n" % (exchange.method, exchange.target)])
+        hop.send(exchange, b"%b %b HTTP/1.1\r\nhost: h\r\n" % (exchange.method, exchange.target))
 
     async with serving(handle) as connect:
         yield connect

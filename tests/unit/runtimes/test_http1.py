@@ -158,3 +158,40 @@ def test_a_body_of_another_length_than_promised_is_an_error(sent: bytes, more: b
 def test_headers_that_frame_the_body_are_left_out() -> None:
     block, length = header_block([(b"Content-Length", b"3"), (b"Connection", b"x"), (b"X-A", b"\xe9")])
     assert (block, length) == (b"x-a: \xe9\r\n", 3)
+
+
+def test_a_head_that_repeats_but_for_its_id_is_still_read_in_full() -> None:
+    parser = Parser(100)
+    start = b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n"
+    for number in range(4):
+        parser.feed(start + b"x-request-id: r%d\r\n\r\n%02d" % (number, number))
+        head = parser.head()
+        assert head is not None
+        assert (head.method, head.target, head.length, head.keep_alive) == ("POST", "/a", 2, True)
+        assert head.fields == {"host": "h", "content-length": "2", "x-request-id": f"r{number}"}
+        assert parser.piece() == b"%02d" % number
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"connection: close\r\n",
+        b"x-request-id: b\r\nconnection: close\r\n",
+        b"content-length: 3\r\n",
+        b"x-request-id: b\r\ntransfer-encoding: chunked\r\n",
+        b"x-request-id b\r\n",
+    ],
+)
+def test_what_else_follows_a_known_head_is_not_overlooked(last: bytes) -> None:
+    def read(*heads: bytes) -> object:
+        parser = Parser(100)
+        try:
+            for data in heads:
+                parser.feed(data + b"\r\n")
+                head = parser.head()
+            return head and (head.length, head.keep_alive, head.fields)
+        except BadRequest as error:
+            return str(error)
+
+    start = b"GET /a HTTP/1.1\r\nhost: h\r\n"
+    assert read(start + b"x-request-id: a\r\n", start + last) == read(start + last)

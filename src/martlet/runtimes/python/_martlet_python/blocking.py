@@ -38,12 +38,14 @@ class Connection:
             BadRequest: what came is not acceptable; the connection is to be closed.
             Disconnected: it broke.
         """
-        while (head := self.parser.head()) is None:
+        head = self.parser.head() if self.parser.buffered else None
+        while head is None:
             self._idle = True
             if self._ending or not (data := self._receive()):
                 return None
             self._idle = False
             self.parser.feed(data)
+            head = self.parser.head()
         return head
 
     def body(self) -> bytes:

@@ -28,6 +28,7 @@ _HEAD = re.compile(
     rb"|((?i:connection|content-length|transfer-encoding):)%b"
     rb"|%b:%b)*" % (_TOKEN, _LINE_END, _TOKEN, _LINE_END)
 )
+_LAST_LINE = re.compile(rb"x-request-id: [!-~]{1,128}\r\n")
 _FIELD = re.compile(rb"%b: %b" % (_TOKEN, _LINE_END))
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 _STATUS_LINES = {
@@ -80,6 +81,14 @@ class Head:
         else:
             self.length = _length(self.fields)
             self.keep_alive = self.minor == 1 and "close" not in self.fields.get("connection", "").lower()
+
+    def repeat(self, data: bytes) -> Head:
+        """Returns a head that says the same but for headers that matter to the handler alone."""
+        head = Head.__new__(Head)
+        head.method, head.target, head.minor = self.method, self.target, self.minor
+        head.length, head.keep_alive = self.length, self.keep_alive
+        head._data, head._fields = data, None
+        return head
 
     @property
     def fields(self) -> dict[str, str]:
@@ -140,6 +149,7 @@ class Parser:
         self._buffer = b""
         self._at = 0
         self._chunks: _Reading[None] | None = None
+        self._known: tuple[bytes, Head] | None = None
 
     @property
     def buffered(self) -> int:
@@ -167,13 +177,25 @@ class Parser:
             if self.buffered > MAX_HEAD:
                 raise BadRequest("the request's headers are too large", 431)
             return None
-        head = Head(self._buffer[self._at : end + 2])
+        head = self._read_head(self._buffer[self._at : end + 2])
         self._at = end + 4
         self.left = head.length
         if head.length > self.max_body:
             raise self._too_large()
         if head.length == CHUNKED:
             self._chunks = self._read_chunks()
+        return head
+
+    def _read_head(self, data: bytes) -> Head:
+        """Parses a head; one that is the last one but for the request's id, its last line, is known already."""
+        if self._known is not None:
+            known, head = self._known
+            if data.startswith(known) and _LAST_LINE.fullmatch(data, len(known)):
+                return head.repeat(data)
+        head = Head(data)
+        last_line = data.rfind(b"\r\n", 0, -2) + 2
+        if _LAST_LINE.fullmatch(data, last_line):
+            self._known = data[:last_line], head
         return head
 
     def piece(self) -> bytes | None:
