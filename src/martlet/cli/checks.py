@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import resource
@@ -16,14 +15,13 @@ from pathlib import Path
 from martlet.config import Settings
 from martlet.drivers.driver import Driver
 from martlet.drivers.process import ProcessDriver
+from martlet.sandbox import landlock
 from martlet.sandbox.cgroups import CONTROLLERS, GroupV2, find_top
 from martlet.sandbox.syscalls import Clone, unshare
 
 MINIMUM_KERNEL = (5, 12)
 MINIMUM_FILES = 4096
 MINIMUM_DISK = 1024**3
-_LANDLOCK_CREATE_RULESET = 444
-_LANDLOCK_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ def _seccomp() -> Check:
 
 
 def _landlock() -> Check:
-    version = ctypes.CDLL(None, use_errno=True).syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    version = landlock.version()
     return Check(
         "Landlock",
         version > 0,

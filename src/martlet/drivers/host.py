@@ -11,7 +11,7 @@ from pathlib import Path
 import martlet
 from martlet.drivers.driver import Missing
 from martlet.sandbox.cgroups import Group, find_top
-from martlet.sandbox.rehearsal import FILTER
+from martlet.sandbox.rehearsal import FILTER, LANDLOCK
 
 _REHEARSE = """
 import sys
@@ -28,6 +28,7 @@ _CONSEQUENCES = {
     "UTS namespace": "functions see and may set the name of this machine",
     "network namespace": "functions reach all that this machine reaches, its own services included",
     "user of its own": "functions run as the user of the platform",
+    LANDLOCK: "files of this machine have one wall instead of two",
     FILTER: "functions may make every system call of an unprivileged user",
 }
 
@@ -60,7 +61,7 @@ def inspect(interpreter: Path) -> Host:
         missing.append(_missing_cgroups(f"{top} cannot be written to"))
         top = None
     return Host(
-        confined=refused.keys() <= {FILTER},
+        confined=refused.keys() <= {LANDLOCK, FILTER},
         filtered=refused.keys().isdisjoint({FILTER, _INTERPRETER}),
         top=top,
         missing=missing,
@@ -82,13 +83,15 @@ def _rehearse(interpreter: Path) -> dict[str, str]:
 def _missing_sandbox(feature: str, words: str) -> Missing:
     if feature == _INTERPRETER:
         remedy = f"repair the Python that Martlet was installed with: {words}"
+    elif feature == LANDLOCK:
+        remedy = f"start a kernel of 5.13 or newer with landlock in its lsm= list ({words})"
     elif feature == FILTER:
         remedy = f"use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64 ({words})"
     elif os.geteuid() == 0:
         remedy = f"it takes Linux 5.12 or newer, and in a container CAP_SYS_ADMIN ({words})"
     else:
         remedy = "run Martlet as root"
-    return Missing(feature, _CONSEQUENCES[feature], remedy)
+    return Missing(feature, _CONSEQUENCES[feature], remedy, fatal=feature != LANDLOCK)
 
 
 def _missing_cgroups(reason: str) -> Missing:

@@ -92,8 +92,9 @@ class ProcessDriver:
     async def open(self, on_exit: OnExit) -> None:
         """Ends what an earlier life of the lane left in its cgroup. Zygotes start when they are needed."""
         host = await asyncio.to_thread(inspect, self._interpreter)
-        if self._isolation == "strict" and host.missing:
-            lacking = "; ".join(f"{each.feature}: {each.consequence}. {each.remedy}" for each in host.missing)
+        fatal = [missing for missing in host.missing if missing.fatal]
+        if self._isolation == "strict" and fatal:
+            lacking = "; ".join(f"{each.feature}: {each.consequence}. {each.remedy}" for each in fatal)
             raise DriverError(f"this host lacks what the process sandbox needs. {lacking}")
         self._on_exit = on_exit
         self._confined, self._filtered = host.confined, host.filtered

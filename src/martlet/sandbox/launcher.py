@@ -8,14 +8,30 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from martlet.sandbox import namespaces, network, privileges, rlimits, root
+from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root
+from martlet.sandbox.landlock import Access, Ruleset
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.seccomp.filter import Filter
 
 _CELL_SCRATCH = 1024 * 1024
+_LOG = 1
+_ACCESS_INSIDE = {
+    "/": landlock.READ,
+    "/dev": landlock.WRITE_FILES,
+    "/proc": landlock.WRITE_FILES,
+    root.SCRATCH: landlock.ALL,
+}
+_ACCESS_RELAXED = {
+    **dict.fromkeys(root.SYSTEM, landlock.READ),
+    **dict.fromkeys(("/etc", "/proc", "/run/systemd/resolve", sys.base_prefix), landlock.READ),
+    **dict.fromkeys((f"/dev/{device}" for device in root.DEVICES), landlock.WRITE_FILES),
+    **dict.fromkeys(("/dev/shm", root.SCRATCH), landlock.ALL),  # noqa: S108
+    "/proc/self": landlock.WRITE_FILES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +78,12 @@ class Confinement:
     every_cpu: bool
 
 
-def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> None:
-    """Moves a freshly forked process into its sandbox."""
+def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> Ruleset | None:
+    """Moves a freshly forked process into its sandbox.
+
+    Returns:
+        What `confine` holds it to; None where the kernel has no Landlock.
+    """
     lifeline.hold()
     _join(belongings.cgroups)
     os.setsid()
@@ -74,9 +94,15 @@ def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> N
     privileges.forbid_new_privileges()
     privileges.empty_bounding_set(last_capability)
     _keep_only(belongings, lifeline)
+    return _rules(_ACCESS_INSIDE)
 
 
-def confine(confinement: Confinement, lifeline: Lifeline, filter: Filter | None) -> int | None:  # noqa: A002
+def confine(
+    confinement: Confinement,
+    lifeline: Lifeline,
+    rules: Ruleset | None,
+    filter: Filter | None,  # noqa: A002
+) -> int | None:
     """Drops the last power of a cell; its code and limits are in place when this returns.
 
     Returns:
@@ -91,21 +117,23 @@ def confine(confinement: Confinement, lifeline: Lifeline, filter: Filter | None)
     lifeline.hold()
     lifeline.release()
     os.chdir(root.FUNCTION)
-    return _filter_calls(filter)
+    return _confine_calls(rules, filter)
 
 
-def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> None:
+def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> Ruleset | None:
     """What of `enter` needs no power: for hosts that give none."""
     lifeline.hold()
     _join(belongings.cgroups)
     os.setsid()
     privileges.forbid_new_privileges()
     _keep_only(belongings, lifeline)
+    return _rules(_ACCESS_RELAXED)
 
 
 def confine_relaxed(
     confinement: Confinement,
     lifeline: Lifeline,
+    rules: Ruleset | None,
     filter: Filter | None,  # noqa: A002
 ) -> int | None:
     """What of `confine` needs no power. The code stays where it is, and the user is the platform's."""
@@ -115,7 +143,11 @@ def confine_relaxed(
     lifeline.hold()
     lifeline.release()
     os.chdir(confinement.code)
-    return _filter_calls(filter)
+    if rules is not None:
+        rules.allow(confinement.code, landlock.READ)
+        if confinement.dependencies is not None:
+            rules.allow(confinement.dependencies, landlock.READ)
+    return _confine_calls(rules, filter)
 
 
 def _join(cgroups: Sequence[int]) -> None:
@@ -123,8 +155,21 @@ def _join(cgroups: Sequence[int]) -> None:
         os.write(door, b"0")
 
 
-def _filter_calls(filter: Filter | None) -> int | None:  # noqa: A002
-    # The last step: what comes before needs calls that it refuses.
+def _rules(allowed: Mapping[str, Access]) -> Ruleset | None:
+    version = landlock.version()
+    if version == 0:
+        return None
+    rules = Ruleset(version)
+    for path, access in allowed.items():
+        rules.allow(path, access)
+    rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
+    return rules
+
+
+def _confine_calls(rules: Ruleset | None, filter: Filter | None) -> int | None:  # noqa: A002
+    # The last steps: what comes before needs files and calls that they refuse.
+    if rules is not None:
+        rules.enforce()
     return None if filter is None else filter.load()
 
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from martlet.sandbox import network, privileges, syscalls
+from martlet.sandbox import landlock, network, privileges, syscalls
+from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
 
 FILTER = "system call filter"
+LANDLOCK = "Landlock"
 
 
 def _private_root() -> None:
@@ -37,6 +39,17 @@ def _filtered_calls() -> None:
         raise OSError("a system call that the filter refuses was made")
 
 
+def _restricted_files() -> None:
+    if (version := landlock.version()) == 0:
+        raise OSError("the kernel does not have it in use")
+    privileges.forbid_new_privileges()
+    rules = Ruleset(version)
+    rules.allow("/", landlock.READ)
+    rules.enforce()
+    with suppress(PermissionError), open("/dev/null", "wb"):
+        raise OSError("a file that no rule allows was written to")
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "mount namespace": _private_root,
     "PID namespace": lambda: syscalls.unshare(Clone.PID),
@@ -44,6 +57,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "UTS namespace": lambda: syscalls.unshare(Clone.UTS),
     "network namespace": lambda: network.enter(network.NONE),
     "user of its own": _own_user,
+    LANDLOCK: _restricted_files,
     FILTER: _filtered_calls,
 }
 

@@ -22,8 +22,8 @@ FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
 SCRATCH = "/tmp"  # noqa: S108  (the cell's own, inside its root)
 
-_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+DEVICES = ("null", "zero", "full", "random", "urandom")
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -116,12 +116,12 @@ def _bind(source: Path, target: Path) -> None:
 
 
 def _bind_system(at: Path) -> None:
-    for name in _SYSTEM:
-        source = Path("/", name)
-        if source.is_symlink():
-            (at / name).symlink_to(source.readlink())
-        elif source.is_dir():
-            _bind(source, at / name)
+    for path in map(Path, SYSTEM):
+        target = at / path.name
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        elif path.is_dir():
+            _bind(path, target)
 
 
 def _make_etc(etc: Path) -> None:
@@ -137,7 +137,7 @@ def _make_etc(etc: Path) -> None:
 
 def _make_dev(dev: Path) -> None:
     dev.mkdir()
-    for name in _DEVICES:
+    for name in DEVICES:
         (dev / name).touch()
         syscalls.bind(f"/dev/{name}", str(dev / name))
         syscalls.mount_setattr(str(dev / name), MountAttribute.NO_SUID | MountAttribute.NO_EXEC)

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from martlet.sandbox import channel, launcher, privileges, root, syscalls
+from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.launcher import Belongings, Confinement
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.namespaces import PidNamespaces, fork
@@ -78,6 +79,7 @@ class Zygote:
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.confined else fork
         self._filter: Filter | None = None
+        self._rules: Ruleset | None = None
 
     def prepare(self) -> None:
         """Builds the private root, warms the runtime, and says that it is ready."""
@@ -169,9 +171,9 @@ class Zygote:
     def _enter(self, cell: str, belongings: Belongings) -> None:
         try:
             if self._plan.confined:
-                launcher.enter(belongings, self._lifeline, self._last_capability)
+                self._rules = launcher.enter(belongings, self._lifeline, self._last_capability)
             else:
-                launcher.enter_relaxed(belongings, self._lifeline)
+                self._rules = launcher.enter_relaxed(belongings, self._lifeline)
         except OSError as error:
             self._tell("failed", id=cell, error=str(error))
             os._exit(1)
@@ -179,7 +181,7 @@ class Zygote:
     def _confine(self, cell: str, request: dict[str, Any]) -> None:
         confinement = Confinement(**request[CONFINEMENT])
         confine = launcher.confine if self._plan.confined else launcher.confine_relaxed
-        heard = confine(confinement, self._lifeline, self._filter)
+        heard = confine(confinement, self._lifeline, self._rules, self._filter)
         if heard is not None and self._plan.calls == "observed":
             channel.send(self._control, {"event": "observed", "id": cell}, [heard])
             os.close(heard)

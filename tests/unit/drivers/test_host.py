@@ -23,6 +23,11 @@ from tests.driver_rigs import ask, process_rig
 
 LOOK = '''
 import os
+def lists(path):
+    try:
+        return bool(os.listdir(path))
+    except PermissionError:
+        return False
 def handle(request):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return {
@@ -31,6 +36,7 @@ def handle(request):
         "no_new_privileges": status["NoNewPrivs"].strip(),
         "filters": status["Seccomp_filters"].strip(),
         "here": os.getcwd(),
+        "lists": [path for path in ("/usr", "/tmp", "/var", "/dev") if lists(path)],
     }
 '''
 
@@ -96,6 +102,7 @@ def test_relaxed_does_without_namespaces_and_keeps_the_limits(lane, folder: Path
     assert {"mount namespace", "PID namespace", "IPC namespace", "UTS namespace"} <= set(said["missing"])
     assert said["seen"]["no_new_privileges"] == "1"
     assert said["seen"]["filters"] == "1"
+    assert said["seen"]["lists"] == ["/usr", "/tmp"]
     assert said["seen"]["capabilities"] == 0
     assert said["seen"]["here"].startswith(str(folder / "packages"))
     assert said["counted"]
@@ -116,6 +123,7 @@ def test_relaxed_runs_without_root_as_the_user_it_has(lane):
     assert said["seen"]["user"] == 65534
     assert said["seen"]["no_new_privileges"] == "1"
     assert said["seen"]["filters"] == "1"
+    assert said["seen"]["lists"] == ["/usr", "/tmp"]
     assert said["seen"]["capabilities"] == 0
     assert not said["counted"]
     assert said["left"] == []

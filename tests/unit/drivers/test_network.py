@@ -12,6 +12,8 @@ import pytest
 
 from martlet.drivers.driver import DriverError, Handle
 from martlet.model import Network
+from martlet.sandbox import landlock
+from tests.conftest import require
 from tests.driver_rigs import Rig, ask, process_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
@@ -97,13 +99,19 @@ async def test_without_a_network_it_does_not_reach_services_of_the_host(
         assert refused == errno.ECONNREFUSED
 
 
-async def test_in_the_network_of_the_host_it_reaches_what_the_host_reaches(
-    rig: Rig, port: int, abstract_name: str
-):
+async def test_in_the_network_of_the_host_it_reaches_what_the_host_reaches(rig: Rig, port: int):
     handle = await instance(rig, Network.HOST)
 
     assert await inside(handle, f"reach(socket.AF_INET, ('127.0.0.1', {port}))") == 0
-    assert await inside(handle, f"reach(socket.AF_UNIX, {abstract_name!r})") == 0
+
+
+async def test_in_the_network_of_the_host_it_reaches_no_abstract_socket_of_the_host(
+    rig: Rig, abstract_name: str
+):
+    require(landlock.version() >= 6, "Landlock 6")
+    handle = await instance(rig, Network.HOST)
+
+    assert await inside(handle, f"reach(socket.AF_UNIX, {abstract_name!r})") == errno.EPERM
 
 
 async def test_nobody_gets_the_network_of_the_host_where_it_is_not_allowed(tmp_path: Path):

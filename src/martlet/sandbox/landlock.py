@@ -1,0 +1,121 @@
+"""Landlock: a second wall for files behind the private root, which a process builds around itself without power.
+
+What a kernel's version of it does not know is left out; one without Landlock has no such wall.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from enum import IntFlag
+
+from martlet.sandbox import syscalls
+
+# Newer than the common table of system calls: the same numbers everywhere.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_ASK_FOR_VERSION = 1
+_BENEATH_PATH = 1
+
+
+class Access(IntFlag):
+    """What can be done with files."""
+
+    EXECUTE = 1 << 0
+    WRITE_FILE = 1 << 1
+    READ_FILE = 1 << 2
+    READ_DIRECTORY = 1 << 3
+    REMOVE_DIRECTORY = 1 << 4
+    REMOVE_FILE = 1 << 5
+    MAKE_CHARACTER_DEVICE = 1 << 6
+    MAKE_DIRECTORY = 1 << 7
+    MAKE_FILE = 1 << 8
+    MAKE_SOCKET = 1 << 9
+    MAKE_FIFO = 1 << 10
+    MAKE_BLOCK_DEVICE = 1 << 11
+    MAKE_LINK = 1 << 12
+    MOVE = 1 << 13
+    TRUNCATE = 1 << 14
+    CONTROL_DEVICE = 1 << 15
+
+
+READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIRECTORY
+WRITE_FILES = Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.CONTROL_DEVICE
+ALL = ~(Access.MAKE_CHARACTER_DEVICE | Access.MAKE_BLOCK_DEVICE)
+_FOR_FILES = int(Access.EXECUTE | WRITE_FILES)
+
+_KNOWN_ACCESS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 5: 0xFFFF}
+"""The accesses of each version; those that are not here know what the one before does."""
+_SCOPES_SINCE, _SCOPES = 6, 0b11
+"""Abstract unix sockets, and signals: processes inside do not reach those of processes outside."""
+
+
+class _RulesetAttributes(ctypes.Structure):
+    _fields_ = (("accesses", ctypes.c_uint64), ("ports", ctypes.c_uint64), ("scopes", ctypes.c_uint64))
+
+
+class _PathRule(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+def version() -> int:
+    """Returns the version of Landlock that the kernel has in use; 0 where there is none."""
+    try:
+        return syscalls.call(_CREATE_RULESET, None, 0, _ASK_FOR_VERSION)
+    except OSError:
+        return 0
+
+
+class Ruleset:
+    """What may be done with which files; everything else may not, once it is enforced.
+
+    Rules are of files and folders, not of their names. One for a folder holds for all below it, and for what is
+    mounted there later.
+    """
+
+    def __init__(self, version: int) -> None:
+        """Makes an empty one, of a ``version`` above 0 that the kernel has."""
+        self._accesses = max(bits for since, bits in _KNOWN_ACCESS.items() if since <= version)
+        scopes = _SCOPES if version >= _SCOPES_SINCE else 0
+        attributes = _RulesetAttributes(accesses=self._accesses, scopes=scopes)
+        size = ctypes.sizeof(attributes)
+        self._descriptor = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+
+    def allow(self, place: str | int, access: Access) -> None:
+        """Allows ``access`` to a file, or to a folder and what is below it.
+
+        Harmless where there is no such path, and for a pipe, which is nowhere: nothing is forbidden about those.
+
+        Args:
+            place: a path, or a descriptor of the file.
+            access: what of it applies to files only, for a file.
+        """
+        if isinstance(place, str):
+            try:
+                descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            try:
+                self.allow(descriptor, access)
+            finally:
+                os.close(descriptor)
+            return
+        allowed = int(access) & self._accesses  # as numbers: new combinations of flags are slow to make
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            allowed &= _FOR_FILES
+        rule = _PathRule(allowed=allowed, parent=place)
+        try:
+            syscalls.call(_ADD_RULE, self._descriptor, _BENEATH_PATH, ctypes.byref(rule), 0)
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise
+
+    def enforce(self) -> None:
+        """Holds this process and all that it starts to it, for good. It must have forbidden itself new privileges.
+
+        Other threads that it has already are not held: there must be none.
+        """
+        syscalls.call(_RESTRICT_SELF, self._descriptor, 0)
+        os.close(self._descriptor)
