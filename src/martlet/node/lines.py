@@ -51,49 +51,56 @@ class LineParser:
         found: list[Line] = []
         *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
-            _take(line, now, request_id, found)
-        if len(rest) > MAX_LINE:
-            text, mark, frame = rest.partition(FRAME)
-            if not text or len(frame) > MAX_LINE:
-                text, mark, frame = rest[:MAX_LINE], b"", rest[MAX_LINE:]
-            _take_plain(text, now, request_id, found)
-            rest = mark + frame
-        self._rest = rest
+            _take(line, True, now, request_id, found)
+        self._rest = _take(rest, False, now, request_id, found)
         return found
 
     def end(self, now: float, request_id: str | None) -> list[Line]:
         """Returns the line that was not finished, if any."""
         found: list[Line] = []
         if self._rest:
-            _take(self._rest, now, request_id, found)
+            _take(self._rest, True, now, request_id, found)
             self._rest = b""
         return found
 
 
-def _take(line: bytes, now: float, request_id: str | None, found: list[Line]) -> None:
-    if line.startswith(FRAME):
-        text, frame = b"", line[1:]
-    else:
+def _take(line: bytes, ended: bool, now: float, request_id: str | None, found: list[Line]) -> bytes:
+    """Takes what is certain of a line, which is all of it where it has ended, and returns the rest."""
+    while True:
         text, mark, frame = line.partition(FRAME)
-        _take_plain(text, now, request_id, found)
+        if len(text) > MAX_LINE:
+            line = _take_piece(line, now, request_id, found)
+            continue
         if not mark:
-            return  # otherwise a frame follows text that had no line end of its own
-    framed = _framed(frame, now)
-    if framed is None:
-        _take_plain(frame, now, request_id, found)
-    else:
-        found.append(framed)
+            break
+        if text:  # it had no line end of its own
+            found.append(_plain(text, now, request_id))
+        if len(frame) > MAX_LINE:
+            line = _take_piece(frame, now, request_id, found)
+            continue
+        if ended:
+            found.append(_framed(frame, now) or _plain(frame, now, request_id))
+            return b""
+        return mark + frame
+    if ended:
+        found.append(_plain(text, now, request_id))
+        return b""
+    return text
 
 
-def _take_plain(text: bytes, now: float, request_id: str | None, found: list[Line]) -> None:
-    for start in range(0, len(text) or 1, MAX_LINE):
-        message = text[start : start + MAX_LINE].removesuffix(b"\r").decode("utf-8", "replace")
-        found.append(Line(now, request_id, "stdout", message.replace(NUL, NO_NUL)))
+def _take_piece(text: bytes, now: float, request_id: str | None, found: list[Line]) -> bytes:
+    """Takes as much as a line may have, whole characters where it is UTF-8, and returns the rest."""
+    end = next((end for end in range(MAX_LINE, MAX_LINE - 4, -1) if text[end] & 0xC0 != 0x80), MAX_LINE)
+    found.append(_plain(text[:end], now, request_id))
+    return text[end:]
+
+
+def _plain(text: bytes, now: float, request_id: str | None) -> Line:
+    message = text.removesuffix(b"\r").decode("utf-8", "replace")
+    return Line(now, request_id, "stdout", message.replace(NUL, NO_NUL))
 
 
 def _framed(frame: bytes, now: float) -> Line | None:
-    if len(frame) > MAX_LINE:
-        return None
     try:
         document = orjson.loads(frame)
         time, request_id, stream, message = document["t"], document["id"], document["s"], document["m"]

@@ -111,7 +111,21 @@ def test_a_frame_of_full_length_stays_whole_in_whatever_pieces_it_comes(before: 
         assert [len(line.message) for line in lines if line.stream == "info"] == [longest.count(b"y")], cut
 
 
-@given(st.binary(max_size=2000), st.integers(0, 2**32))
+@pytest.mark.parametrize("text", ["\u00f6", "x\u00f6", "\u20ac", "\U0001f426", "x\U0001f426"])
+def test_an_endless_line_is_cut_between_characters(text: str) -> None:
+    lines = parse((text * 3 * MAX_LINE).encode())
+    assert "".join(line.message for line in lines) == text * 3 * MAX_LINE
+    assert max(len(line.message.encode()) for line in lines) <= MAX_LINE
+
+
+long = st.lists(
+    st.binary(max_size=20)
+    | st.sampled_from([b"x" * MAX_LINE, b"\xc3\xb6" * MAX_LINE, b"\x1e" * 5000, frame()]),
+    max_size=6,
+).map(b"".join)
+
+
+@given(st.binary(max_size=2000) | long, st.integers(0, 2**32))
 def test_no_input_breaks_the_parser_and_pieces_do_not_matter(data: bytes, seed: int) -> None:
     chance = random.Random(seed)
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(4))
