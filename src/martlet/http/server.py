@@ -195,7 +195,7 @@ class ServerConnection(asyncio.Protocol):
                     self.waiting.append(exchange)
                 return
         at_start = self.reading is None
-        self.begun = 0
+        self.begun = 0 if at_start else 2
         try:
             self._parse(data)
         except MartletError as error:
@@ -307,7 +307,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.http10 = version == "1.0"
             if not exchange.http10:
                 raise BadRequest("the version of HTTP must be 1.1 or 1.0")
-        if self.head_bytes > self.limits.max_header:
+        if self.begun != 1 or self.head_bytes > self.limits.max_header:
             self._check_head(exchange)
         if exchange.upgrade:
             exchange.upgrade = parser.should_upgrade()
@@ -481,7 +481,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.upgrade = value.lower() == b"websocket"
 
     def _check_head(self, exchange: Exchange) -> None:
-        """Much was read since the head began; some of it may be the body."""
+        """Much was read since the head began, some of it perhaps the body, or it began within a read."""
         size = len(exchange.target) + sum(len(name) + len(value) + 4 for name, value in exchange.headers)
         if size > self.limits.max_header:
             raise self._head_too_large()

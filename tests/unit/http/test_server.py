@@ -199,6 +199,18 @@ async def test_a_bad_request_behind_a_good_one_leaves_the_good_one_answered(serv
         assert await client.closed()
 
 
+@pytest.mark.parametrize("cut", [10, 40, 60, None])
+async def test_a_head_behind_another_request_has_the_same_limit(serving, cut):
+    data = b"GET /good HTTP/1.1\r\nhost: h\r\n\r\nGET /bad HTTP/1.1\r\nx: " + b"a" * 9000 + b"\r\n\r\n"
+    async with serving(hello) as connect:
+        client = await connect()
+        for piece in (data[:cut], data[cut:]) if cut else (data,):
+            client.send(piece)
+            await asyncio.sleep(0.01)
+        assert (await client.response())[2] == b"hello GET /good"
+        assert (await client.response())[0] == 431
+
+
 async def test_a_slow_head_and_a_stalled_body_are_answered_408(serving):
     async with serving(echo, header_timeout=0.2, body_timeout=0.2) as connect:
         for start in (b"GET / HTTP/1.1\r\nx:", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nabc"):
