@@ -93,6 +93,26 @@ def test_an_unchanged_deploy_makes_no_revision(platform):
     assert (view["latest"], view["unchanged"]) == (1, True)
 
 
+def test_a_function_made_anew_has_nothing_of_the_one_that_was_deleted(platform):
+    code = "def handle(r):\n    return '{}'\n"
+    for name in ("anew-a", "anew-b", "anew-c", "anew-d"):  # whatever lane is home to it
+        platform.deploy(name, code.format("deleted"))
+        ask_on_new_connections(platform, name)
+        assert platform.client.delete(f"/functions/{name}").status_code == 204
+        platform.deploy(name, code.format("one"))
+        platform.deploy(name, code.format("two"))
+        assert ask_on_new_connections(platform, f"{name}@1") == {"one"}
+
+
+def ask_on_new_connections(platform, name):
+    """Returns the answers that a function gives on both lanes."""
+    answers = set()
+    for _ in range(8):
+        with platform.client_for(platform.key) as client:
+            answers.add(client.post(f"/invoke/{name}").text)
+    return answers
+
+
 def test_revisions_are_kept_invoked_and_rolled_back_to(platform):
     for number in (1, 2, 3):
         platform.deploy("versions", f"def handle(r):\n    return '{number}'\n")

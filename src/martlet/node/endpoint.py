@@ -77,10 +77,14 @@ class Endpoint:
     def _invoke(self, exchange: Exchange) -> None:
         revision_id = (exchange.header(b"x-martlet-revision") or b"").decode("ascii", "replace")
         target = self._targets.get(revision_id)
-        if target is None or (target.function, target.revision.number) not in self._view.revisions:
+        # The same name and number may be another revision's by now: of a function deleted and made anew.
+        if target is None or self._stored(target) is not target.revision:
             self._node.spawn(self._invoke_unknown(exchange, revision_id))
         else:
             self._run(exchange, target)
+
+    def _stored(self, target: Target) -> Revision | None:
+        return self._view.revisions.get((target.function, target.revision.number))
 
     async def _invoke_unknown(self, exchange: Exchange, revision_id: str) -> None:
         name, _, number = revision_id.partition("@")

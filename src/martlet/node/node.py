@@ -400,8 +400,9 @@ class Node:
 
     def _is_current(self, revision: Revision) -> bool:
         function = self._view.functions.get(revision.function)
-        if function is None:
-            return False
+        stored = self._view.revisions.get((revision.function, revision.number))
+        if function is None or (stored is not None and stored != revision):
+            return False  # it was deleted, and may have been made anew
         aliases = self._view.aliases.get(revision.function, {}).values()
         return function.latest == revision.number or any(
             revision.number in alias.weights for alias in aliases
