@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from martlet.drivers.driver import DriverError, Loaded, LoadFailed
-from martlet.http.fetch import fetch
+from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, fetch
 from martlet.model import Revision
 
 HEALTH = "/_martlet/health"
@@ -21,7 +21,7 @@ async def check_health(socket: str, patience: float) -> None:
         DriverError: it answered something else.
         FetchError: it did not answer within ``patience`` seconds, or with something that is not HTTP.
     """
-    status, _ = await fetch(socket, "GET", HEALTH, timeout=patience)
+    status, _ = await fetch(socket, "GET", HEALTH, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE)
     if status != 200:
         raise DriverError(f"the sandbox answered {status} when asked for its health")
 
@@ -58,15 +58,25 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
         DriverError: the cell did not get as far as the user's code.
         FetchError: there was no answer within ``patience`` seconds.
     """
-    status, body = await fetch(socket, "POST", SPECIALISE, document, timeout=patience)
+    status, body = await fetch(
+        socket, "POST", SPECIALISE, document, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE
+    )
     try:
         said = orjson.loads(body)
         if status == 200:
-            return Loaded(mode=str(said["mode"]), load_ms=float(said["load_ms"]))
+            return Loaded(mode=_text(said["mode"]), load_ms=float(said["load_ms"]))
         error = said["error"]
-        kind, message, traceback = str(error["type"]), str(error["message"]), str(error.get("traceback", ""))
+        kind, message = _text(error["type"]), _text(error["message"])
+        traceback = _text(error.get("traceback", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise LoadFailed("BadAnswer", f"the sandbox answered {status} and no result") from None
     if status == 422:
         raise LoadFailed(kind, message, traceback)
     raise DriverError(f"the cell took no code: {kind}: {message}")
+
+
+def _text(value: Any) -> str:
+    """Takes nothing but text: other values may be nested so deeply that they cannot even be written down."""
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where text was expected")
+    return value

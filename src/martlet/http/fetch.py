@@ -10,6 +10,8 @@ import httptools
 import orjson
 
 MAX_ANSWER = 64 * 1024 * 1024
+MAX_ANSWER_OF_INSTANCE = 1024 * 1024
+"""An instance may answer anything, and parsing it takes the lane's time."""
 
 
 class FetchError(Exception):
@@ -17,7 +19,13 @@ class FetchError(Exception):
 
 
 async def fetch(
-    socket: str | Path, method: str, target: str, document: Any = None, *, timeout: float
+    socket: str | Path,
+    method: str,
+    target: str,
+    document: Any = None,
+    *,
+    timeout: float,
+    at_most: int = MAX_ANSWER,
 ) -> tuple[int, bytes]:
     """Sends a request with an optional JSON body on a connection of its own.
 
@@ -27,12 +35,13 @@ async def fetch(
         target: path and query.
         document: the body, as JSON; None: there is none.
         timeout: seconds until the whole answer must be there.
+        at_most: bytes of the answer, its head included.
 
     Returns:
         Status and body of the answer.
 
     Raises:
-        FetchError: no answer, or one that is not HTTP, or none in time.
+        FetchError: no answer, or one that is not HTTP or too long, or none in time.
     """
     body = b"" if document is None else orjson.dumps(document)
     head = (
@@ -51,6 +60,8 @@ async def fetch(
                     if not data:
                         break
                     answer.feed(data)
+                    if answer.received > at_most:
+                        raise FetchError(f"{method} {target}: the answer is over {at_most} bytes")
             finally:
                 writer.close()
     except (OSError, TimeoutError, httptools.HttpParserError) as error:
@@ -65,9 +76,11 @@ class _Answer:
         self.parser = httptools.HttpResponseParser(self)
         self.status = 0
         self.body = bytearray()
+        self.received = 0
         self.complete = False
 
     def feed(self, data: bytes) -> None:
+        self.received += len(data)
         self.parser.feed_data(data)
 
     def on_headers_complete(self) -> None:
@@ -75,8 +88,6 @@ class _Answer:
 
     def on_body(self, data: bytes) -> None:
         self.body += data
-        if len(self.body) > MAX_ANSWER:
-            raise ValueError("the answer is too large")
 
     def on_message_complete(self) -> None:
         self.complete = True

@@ -221,8 +221,7 @@ class ServerConnection(asyncio.Protocol):
             self.last_head = (head, len(data), exchange) if head.endswith(b"\r\n\r\n") else None
 
     def _parse(self, data: bytes) -> None:
-        if self.in_head or self.reading is None:
-            self.head_bytes += len(data)
+        self.head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -237,10 +236,10 @@ class ServerConnection(asyncio.Protocol):
                 if rest:
                     self._parse(rest)
                 return
-        if self.in_head and self.head_bytes > self.limits.max_header:
-            raise self._head_too_large()
-        if not self.in_head and self.reading is None:
+        if self.reading is None:
             self.head_bytes = 0
+        elif self.head_bytes > self.limits.max_header:
+            raise self._head_too_large()
 
     def _gather(self, data: bytes) -> None:
         """Keeps what came before the tunnel is open, and reads no more until it is."""
@@ -309,11 +308,16 @@ class ServerConnection(asyncio.Protocol):
                 raise BadRequest("the version of HTTP must be 1.1 or 1.0")
         if self.begun != 1 or self.head_bytes > self.limits.max_header:
             self._check_head(exchange)
+        self.head_bytes = 0
+        if exchange.method == b"CONNECT":
+            raise BadRequest("CONNECT is for proxies")
         if exchange.upgrade:
             exchange.upgrade = parser.should_upgrade()
         length = exchange.content_length
         if exchange.upgrade and length != 0:
             raise BadRequest("a request for a WebSocket has no body")
+        if length is None and exchange.http10:
+            raise BadRequest("HTTP/1.0 has no transfer-encoding")
         if exchange.target[:1] != b"/":
             exchange.target = _origin_form(exchange.target)
         if length is not None and length > self.limits.max_body:
@@ -327,6 +331,7 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.reading
         assert exchange is not None
         exchange.received += len(data)
+        self.head_bytes = 0
         if exchange.received > self.limits.max_body:
             self._check_body(exchange, exchange.received)
         if exchange.sink is not None:
@@ -464,6 +469,8 @@ class ServerConnection(asyncio.Protocol):
     def _special(self, exchange: Exchange, name: bytes, value: bytes) -> None:
         """Notes a header that says how the request itself is to be read, or who sends it."""
         if name == b"host":
+            if exchange.host is not None:
+                raise BadRequest("there is more than one host header")
             exchange.host = value
         elif name == b"content-length":
             exchange.content_length = int(value)

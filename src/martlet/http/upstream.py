@@ -47,6 +47,7 @@ class Upstream(asyncio.Protocol, ABC):
         self._parser = httptools.HttpResponseParser(self)
         self._head_done = False
         self._head_bytes = 0
+        self._bytes_without_body = 0
         self._headers: list[Header] = []
         self._status = 0
         self._length: int | None = None
@@ -204,6 +205,7 @@ class Upstream(asyncio.Protocol, ABC):
                 return
         at_start = not self._head_bytes
         self._head_bytes += len(data)
+        self._bytes_without_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -212,8 +214,8 @@ class Upstream(asyncio.Protocol, ABC):
         except httptools.HttpParserError as error:
             self._broken(f"not a valid HTTP response: {error.__context__ or error}")
             return
-        if not self._head_done and self._head_bytes > MAX_RESPONSE_HEAD:
-            self._broken(f"the response's head is over {MAX_RESPONSE_HEAD} bytes")
+        if self._bytes_without_body > MAX_RESPONSE_HEAD and not self._done:
+            self._broken(f"the response's head or trailers are over {MAX_RESPONSE_HEAD} bytes")
             return
         if at_start and self._done:
             self._remember(exchange, data)
@@ -262,6 +264,7 @@ class Upstream(asyncio.Protocol, ABC):
         if not 100 <= status <= 599:
             raise BadResponse(f"{status} is not a status")
         self._head_done = True
+        self._bytes_without_body = 0
         self._status = status
         bodiless = status in (101, 204, 304) or exchange.method == b"HEAD"
         self._until_close = not bodiless and not self._chunked and self._length is None
@@ -276,6 +279,7 @@ class Upstream(asyncio.Protocol, ABC):
         """A piece of the response body."""
         if self._done:
             raise BadResponse("a body where there can be none")
+        self._bytes_without_body = 0
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
@@ -366,6 +370,7 @@ class Upstream(asyncio.Protocol, ABC):
         if reusable:
             self._head_done = False
             self._head_bytes = 0
+            self._bytes_without_body = 0
             self._headers = []
             self._length = None
             self._chunked = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from martlet.drivers.driver import Handle, Loaded
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
-from martlet.http.fetch import FetchError, fetch
+from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
 from martlet.model import ExecutionMode, InstanceState, InstanceView
 from martlet.node.call import Call
 from martlet.node.slot import Slot
@@ -196,7 +196,11 @@ class Instance:
         self.opening += 1
         try:
             await fetch(
-                self.handle.socket, "GET", "/_martlet/health", timeout=max(0.1, deadline - monotonic())
+                self.handle.socket,
+                "GET",
+                "/_martlet/health",
+                timeout=max(0.1, deadline - monotonic()),
+                at_most=MAX_ANSWER_OF_INSTANCE,
             )
         except FetchError:
             self.end(FunctionTimeout("the function ran on past its timeout after its client had left"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -99,9 +100,12 @@ def _kept(status: int, headers: list[Header]) -> bytes | None:
 
 def _raised(body: bytes) -> FunctionError:
     """Reads what the shim says about an exception; an instance may have written anything there."""
-    try:
+    kind = message = None
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
         document = orjson.loads(body)
-        kind, message = str(document["type"])[:200], str(document["message"])[:4000]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        kind, message = document["type"], document["message"]
+    # Anything but text may be nested so deeply that it cannot even be written down.
+    if not (isinstance(kind, str) and isinstance(message, str)):
         kind, message = "Error", "the function raised an error and did not say which"
+    kind, message = kind[:200], message[:4000]
     return FunctionError(f"{kind}: {message}" if message else kind, extra={"exception": kind})
