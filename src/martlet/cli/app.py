@@ -10,6 +10,7 @@ import typer
 from martlet.cli import (
     aliases,
     config,
+    denied,
     deploy,
     dev,
     doctor,
@@ -69,6 +70,7 @@ app.command("invocations", rich_help_panel=SEE)(logs.invocations)
 app.command("stats", rich_help_panel=SEE)(platform.stats)
 app.add_typer(instances.app, name="instances", rich_help_panel=SEE)
 app.add_typer(platform.builds, name="builds", rich_help_panel=SEE)
+app.command("denied", rich_help_panel=SEE)(denied.denied)
 
 app.command("serve", rich_help_panel=RUN)(serve.serve)
 app.command("doctor", rich_help_panel=RUN)(doctor.doctor)

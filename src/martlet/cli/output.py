@@ -40,15 +40,15 @@ def show_fields(fields: Mapping[str, object]) -> None:
             typer.echo(f"{typer.style(name.ljust(width), bold=True)}{value}")
 
 
-def show_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Prints a table on stdout."""
+def show_table(headings: Iterable[str], rows: Iterable[Iterable[object]], *, prose: str = "") -> None:
+    """Prints a table on stdout; the column under the heading ``prose`` is wrapped rather than cut off."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading != prose)
     for row in rows:
         table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table)

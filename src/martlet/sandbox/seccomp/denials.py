@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from martlet.sandbox.seccomp.policy import Policy, Shown
@@ -40,32 +42,42 @@ class Denial:
 
 
 class Observer:
-    """Hears what is denied to one process and all that it starts."""
+    """Hears what is denied to one process and all that it starts.
+
+    Attributes:
+        listener: a descriptor that is readable while a call waits.
+        over: whether the last of the processes has ended.
+    """
 
     def __init__(self, listener: int, policy: Policy) -> None:
         """Takes the descriptor over."""
         self.listener = listener
+        self.over = False
         self._policy = policy
+        self._waiting = select.poll()
+        self._waiting.register(listener, select.POLLIN)
 
     def close(self) -> None:
-        """Stops listening; whatever waits, and all later calls, are answered ENOSYS by the kernel."""
+        """Stops listening; what is denied from here on is answered ENOSYS by the kernel."""
         os.close(self.listener)
 
-    def hear(self) -> Denial | None:
-        """Answers one call that waits, and returns it; None where its process has ended meanwhile.
+    def hear(self) -> list[Denial]:
+        """Answers the calls that wait, and returns them."""
+        denials = []
+        while events := dict(self._waiting.poll(0)).get(self.listener, 0):
+            if not events & select.POLLIN:
+                self.over = True
+                break
+            # A process that is killed while it waits takes its call back.
+            with suppress(FileNotFoundError):
+                denials.append(self._answer())
+        return denials
 
-        Blocks while none waits: the descriptor can be polled.
-        """
-        try:
-            notification = fcntl.ioctl(self.listener, _RECEIVE, bytes(_NOTIFICATION.size))
-            id, pid, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)  # noqa: A001
-            denial = self._describe(pid, number, arguments)
-            response = _RESPONSE.pack(id, 0, -getattr(errno, denial.error), 0)
-            fcntl.ioctl(self.listener, _SEND, response)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINTR):
-                return None
-            raise
+    def _answer(self) -> Denial:
+        notification = fcntl.ioctl(self.listener, _RECEIVE, bytes(_NOTIFICATION.size))
+        id, pid, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)  # noqa: A001
+        denial = self._describe(pid, number, arguments)
+        fcntl.ioctl(self.listener, _SEND, _RESPONSE.pack(id, 0, -getattr(errno, denial.error), 0))
         return denial
 
     def _describe(self, pid: int, number: int, arguments: list[int]) -> Denial:
