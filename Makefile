@@ -5,7 +5,8 @@ DATA ?= .martlet
 ARGS ?=
 
 BIN := .venv/bin
-TEST_PACKAGES := curl
+PACKAGES := nftables
+TEST_PACKAGES := curl iproute2 nftables
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA
@@ -18,6 +19,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.martlet may be given
+	@scripts/packages $(PACKAGES) || echo "Without them functions have no way out (network: egress)." >&2
 	@$(BIN)/python scripts/up.py
 
 test: $(BIN)/.installed-test ## Run every test; ARGS="-k keys -x" goes to pytest

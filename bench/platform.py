@@ -63,6 +63,7 @@ def platform(**system: object) -> Iterator[Platform]:
             "function_storage_path": f"{folder}/data",
             "rate_limit_per_client": UNLIMITED,
             "max_concurrent_functions": 5000,
+            "default_network": "none",  # the network of the machine stays as it is
             **system,
         }
         config.write_text(yaml.safe_dump({"system": settings}))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.docs import commands, endpoints, errors, metrics, promises, settings
+from scripts.docs import commands, destinations, endpoints, errors, metrics, promises, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit codes": commands.exit_codes,
     "metrics": metrics.table,
     "promises": promises.table,
+    "forbidden destinations": destinations.forbidden,
 }
 
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -29,6 +30,7 @@ KINDS: dict[Any, str] = {
     bool: "`true`, `false`",
     dict: "table",
     float: "number",
+    IPv4Network: "network",
     int: "number",
     Path: "path",
     str: "text",

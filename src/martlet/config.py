@@ -9,6 +9,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from hashlib import blake2b
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -69,6 +70,11 @@ class SystemSettings(Frozen):
     allow_host_network: bool = Field(
         False, description="Allow `network: host`: such a function reaches all that this machine reaches."
     )
+    egress_subnet: IPv4Network = Field(
+        IPv4Network("198.18.0.0/16"),
+        description="Addresses of functions with `network: egress` inside of this machine, from /12 to /20; nothing "
+        "that functions are to reach may have one of them.",
+    )
     disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
     container_runtime: str = Field(
         "docker", description="Engine of the container rung (not in this version)."
@@ -119,6 +125,13 @@ class SystemSettings(Frozen):
     @classmethod
     def _level_in_capitals(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("egress_subnet")
+    @classmethod
+    def _egress_subnet_has_room(cls, value: IPv4Network) -> IPv4Network:
+        if not 12 <= value.prefixlen <= 20:
+            raise ValueError(f"{value} is too large or too small: take a network from /12 to /20")
+        return value
 
     @model_validator(mode="after")
     def _default_network_is_allowed(self) -> SystemSettings:

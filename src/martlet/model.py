@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from martlet.destination import DestinationText
 from martlet.units import NO_LIMIT, Bytes, Millicores, Rate
 
 FUNCTION_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -121,6 +122,12 @@ class FunctionConfig(Frozen):
         description="What the function reaches: `none` (its own loopback), `egress` (other machines, but neither this "
         "one nor other functions) or `host` (the network of this machine, where `system.allow_host_network` is set); "
         "`system.default_network` by default.",
+    )
+    egress_to: tuple[DestinationText, ...] = Field(
+        (),
+        max_length=64,
+        description="With `network: egress`, the only destinations (`10.0.0.0/8:5432`, `203.0.113.0/24`), besides "
+        "the resolvers of names; by default all that `egress` reaches.",
     )
     min_instances: Integer = Field(0, ge=0, le=1000, description="Instances kept ready even when idle.")
     max_instances: Integer = Field(10, ge=1, le=10_000, description="Instances there may be at once.")

@@ -47,6 +47,7 @@ def free_port() -> int:
 class Platform:
     """A running platform and clients for it."""
 
+    wrapper: tuple[str, ...] = ()  # what the platform is started with
     key = "demo-key"
     admin_key = "admin-key"
 
@@ -61,6 +62,7 @@ class Platform:
                 "api_gateway_port": self.port,
                 "function_storage_path": str(data),
                 "lanes": 2,
+                "default_network": "none",  # the network of the real machine stays as it is
                 **system,
             }
         }
@@ -81,7 +83,7 @@ class Platform:
         """Starts the platform and waits until it is ready."""
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "martlet.cli", "serve", "-c", str(self.config)],
+                [*self.wrapper, sys.executable, "-m", "martlet.cli", "serve", "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

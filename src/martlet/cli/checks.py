@@ -10,11 +10,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from martlet.config import Settings
+from martlet.drivers import egress
 from martlet.drivers.driver import Driver
 from martlet.drivers.process import ProcessDriver
+from martlet.drivers.resolvers import Resolvers
 from martlet.sandbox import landlock
 from martlet.sandbox.cgroups import CONTROLLERS, GroupV2, find_top
 from martlet.sandbox.syscalls import Clone, unshare
@@ -52,6 +55,8 @@ def check_host(settings: Settings) -> Iterator[Check]:
     yield _identity()
     for namespace in Clone:
         yield _namespace(namespace)
+    yield _egress(settings.system.egress_subnet)
+    yield _resolvers()
     yield _cgroups()
     yield _overlay()
     yield _seccomp()
@@ -123,6 +128,28 @@ def _namespace(namespace: Clone) -> Check:
         "can be made" if held else "refused",
         "keeps what functions see apart from this machine and from each other",
         "run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1)",
+    )
+
+
+def _egress(subnet: IPv4Network) -> Check:
+    missing = egress.lacking(subnet)
+    return Check(
+        "egress",
+        missing is None,
+        "can be given" if missing is None else f"lacks {missing.feature}",
+        "functions with `network: egress` reach other machines, and neither this one nor each other",
+        "" if missing is None else missing.remedy,
+    )
+
+
+def _resolvers() -> Check:
+    addresses = Resolvers.find().addresses
+    return Check(
+        "resolvers",
+        bool(addresses),
+        ", ".join(map(str, addresses)) or "none but on loopback, or by IPv6",
+        "functions with `network: egress` look up names there",
+        "name one in /etc/resolv.conf that has an IPv4 address outside of 127.0.0.0/8",
     )
 
 

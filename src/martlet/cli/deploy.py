@@ -42,6 +42,10 @@ def deploy(
         list[str] | None, setting("An environment variable; may be repeated.", metavar="NAME=VALUE")
     ] = None,
     network: Annotated[str | None, setting("What it reaches: none, egress or host.")] = None,
+    egress_to: Annotated[
+        list[str] | None,
+        setting("With egress, the only destinations; may be repeated.", metavar="NETWORK[:PORT[-PORT]]"),
+    ] = None,
     min_instances: Annotated[int | None, setting("Instances kept ready even when idle.")] = None,
     max_instances: Annotated[int | None, setting("Instances there may be at once.")] = None,
     concurrency: Annotated[int | None, setting("Requests one instance serves at once.")] = None,
@@ -70,6 +74,7 @@ def deploy(
         "dependencies": dependency or None,
         "environment": _variables(env or []) or None,
         "network": network,
+        "egress_to": egress_to or None,
         "min_instances": min_instances,
         "max_instances": max_instances,
         "concurrency": concurrency,

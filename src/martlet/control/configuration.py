@@ -8,7 +8,7 @@ from typing import Any
 from martlet.config import SystemSettings, validated
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
-from martlet.model import ExecutionMode, FunctionConfig
+from martlet.model import ExecutionMode, FunctionConfig, Network
 from martlet.runtimes.catalogue import Catalogue, Runtime
 
 
@@ -53,6 +53,12 @@ class Configuration:
             )
         if config.network in self._networks.refused:
             raise Invalid(f"config.network: {self._networks.refused[config.network]}", field="config.network")
+        if config.egress_to and config.network is not Network.EGRESS:
+            raise Invalid(
+                f"config.egress_to: it narrows network: egress, and this function has {config.network}; "
+                "change that, or let egress_to be empty",
+                field="config.egress_to",
+            )
         return config.model_copy(update={"runtime": self.runtime(config).name})
 
     def runtime(self, config: FunctionConfig) -> Runtime:

@@ -28,6 +28,7 @@ class Cell:
     Attributes:
         identity: its user and group id.
         group: its cgroup; None on a host without (relaxed).
+        namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
         pid: its process, once it is forked.
         in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
         ended: done with the exit code once the process is gone.
@@ -37,6 +38,7 @@ class Cell:
     def __init__(self, id: str, runtime: str, directory: Path, group: Group | None, identity: int) -> None:  # noqa: A002
         self.id, self.runtime, self.directory = id, runtime, directory
         self.group, self.identity = group, identity
+        self.namespace: int | None = None
         self.zygote: Zygote | None = None
         self.pid: int | None = None
         self.in_service = False
@@ -63,19 +65,28 @@ class Cell:
         Raises:
             DriverError: its processes did not end; the message says where they are.
         """
+        self.let_go_of_namespace()
         if self.zygote is not None and await self.zygote.signal(self.id, signal.SIGKILL):
             await asyncio.wait([self.ended], timeout=_END_SECONDS)
         await remove_remains(self.directory, self.group)
 
+    def let_go_of_namespace(self) -> None:
+        """Closes the lane's descriptor of it: from now on it lives and ends with the cell."""
+        if self.namespace is not None:
+            os.close(self.namespace)
+            self.namespace = None
+
     @contextlib.contextmanager
     def belongings(self) -> Iterator[list[int]]:
-        """Makes the socket, the log and the cgroup; lends their descriptors, which the zygote passes on."""
+        """Makes the socket, the log and the cgroup; lends the descriptors that the zygote passes on."""
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(self.directory / SOCKET))
             listener.listen(_BACKLOG)
             descriptors = [listener.fileno(), _make_log(self.directory / LOG, self.identity)]
             stack.callback(os.close, descriptors[1])
+            if self.namespace is not None:
+                descriptors.append(self.namespace)
             if self.group is not None:
                 self.group.create()
                 doors = self.group.open_doors()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from martlet.config import SystemSettings
+from martlet.drivers import egress
 from martlet.errors import Invalid
 from martlet.model import Network
 
@@ -24,15 +25,20 @@ class Networks:
 
     @classmethod
     def of(cls, settings: SystemSettings) -> Networks:
-        """Returns what there is on this machine under these settings.
+        """Returns what there is on this machine under these settings; takes some 30 ms, because it tries.
 
         Raises:
             Invalid: the default that the settings name is not to be had.
         """
-        refused = {Network.EGRESS: "there is no way out of a sandbox in this version; use none"}
+        refused = {}
+        if (missing := egress.lacking(settings.egress_subnet)) is not None:
+            refused[Network.EGRESS] = (
+                f"this machine cannot give egress, it lacks {missing.feature}: {missing.remedy}"
+            )
         if not settings.allow_host_network:
             refused[Network.HOST] = "the operator does not allow host (system.allow_host_network)"
-        default = settings.default_network or Network.NONE
+        best = Network.NONE if Network.EGRESS in refused else Network.EGRESS
+        default = settings.default_network or best
         if default in refused:
             raise Invalid(f"system.default_network: {refused[default]}", field="system.default_network")
         return cls(default, refused)

@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
+from martlet.destination import Destination
 from martlet.drivers import contract
 from martlet.drivers.cell import Cell, empty, remove_remains
 from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFailed, Missing, OnExit, Stats
+from martlet.drivers.egress import Egress
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
+from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
@@ -53,6 +57,7 @@ class ProcessDriver:
         run: Path,
         *,
         isolation: Literal["strict", "relaxed"] = "strict",
+        egress: Egress | None = None,
         allow_host_network: bool = False,
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
@@ -65,6 +70,7 @@ class ProcessDriver:
             packages: the folder with all unpacked packages; code and dependencies lie in it.
             run: the platform's run directory, its alone on this machine; names the cgroup.
             isolation: whether to refuse or to accept a host on which a guarantee cannot be had.
+            egress: gives cells a way out; None: there are none that have one.
             allow_host_network: whether there may be cells in the network of the host.
             max_body: bytes of the largest request body, for the runtime.
             runtimes: those it may start; all of this machine by default.
@@ -74,6 +80,7 @@ class ProcessDriver:
         self._root = run.absolute() / f"lane-{lane}" / "root"
         self._group_name = f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
         self._isolation = isolation
+        self._egress = egress
         self._allow_host_network = allow_host_network
         self._max_body = max_body
         self._runtimes = runtimes or Catalogue.load()
@@ -101,6 +108,8 @@ class ProcessDriver:
         if host.top is not None:
             self._group = host.top.below(self._group_name)
             await empty(self._group)
+        if self._egress is not None:
+            await self._egress.open()
         self._root.mkdir(parents=True, exist_ok=True)
 
     async def close(self) -> None:
@@ -112,16 +121,17 @@ class ProcessDriver:
         self._zygotes.clear()
         if self._group is not None:
             await empty(self._group)
+        if self._egress is not None:
+            await self._egress.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
     async def start(self, spec: CellSpec) -> Handle:
         """Forks a cell; returns once it answers for its health."""
-        if spec.network is Network.HOST and not self._allow_host_network:
-            raise DriverError("system.allow_host_network is off")
         group = None if self._group is None else self._group.below(spec.id)
         cell = Cell(spec.id, spec.runtime, spec.directory, group, self._identities.take())
         self._cells[spec.id] = cell
         try:
+            cell.namespace = await self._namespace(spec.network)
             cell.zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
                 cell.pid = await cell.zygote.fork(spec.id, spec.network, descriptors)
@@ -147,6 +157,9 @@ class ProcessDriver:
             raise DriverError(f"the cell {handle.id} is gone")
         config = revision.config
         processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
+        if config.egress_to:
+            await self._narrow(cell, config.egress_to)
+        cell.let_go_of_namespace()
         if cell.group is not None:
             try:
                 cell.group.limit(Limits(config.memory, config.cpu_limit, processes))
@@ -210,6 +223,21 @@ class ProcessDriver:
     def _interpreter(self) -> Path:
         return self._runtimes.available()[0].interpreter
 
+    async def _namespace(self, network: Network) -> int | None:
+        """Returns what a cell of this network joins; None where it makes its own, or shares the host's."""
+        if network is Network.HOST and not self._allow_host_network:
+            raise DriverError("system.allow_host_network is off")
+        if network is not Network.EGRESS or not self._confined:
+            return None
+        if self._egress is None:
+            raise DriverError("this lane gives no cell a way out")
+        return await self._egress.make()
+
+    async def _narrow(self, cell: Cell, destinations: Sequence[Destination]) -> None:
+        if self._egress is None or cell.namespace is None:
+            raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
+        await self._egress.narrow(cell.namespace, destinations)
+
     async def _zygote(self, name: str) -> Zygote:
         """Returns the living zygote of a runtime, started where there is none."""
         try:
@@ -227,6 +255,7 @@ class ProcessDriver:
             shim_folder=str(runtime.folder),
             packages=str(self._packages),
             root=str(self._root),
+            resolvers=Resolvers.find().text,
             confined=self._confined,
             calls=self._calls,
         )

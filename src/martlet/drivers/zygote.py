@@ -93,7 +93,7 @@ class Zygote:
         return zygote
 
     async def fork(self, cell: str, network: Network, descriptors: Sequence[int]) -> int:
-        """Forks a cell that gets ``descriptors`` (listener, log, cgroup doors). Returns its process id.
+        """Forks a cell that gets ``descriptors`` (listener, log, namespace of egress, cgroup doors). Returns its pid.
 
         Raises:
             DriverError: the kernel refused, or the zygote is gone.

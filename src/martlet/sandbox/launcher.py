@@ -43,6 +43,7 @@ class Belongings:
         log: where it prints.
         cgroups: the doors of its cgroups.
         network: the name of its network (see `martlet.sandbox.network`).
+        namespace: the network namespace that was made for it, where its network is one that somebody makes.
         observer: what it keeps until it is confined, to hand over what is heard of the calls it is denied.
     """
 
@@ -50,6 +51,7 @@ class Belongings:
     log: int
     cgroups: Sequence[int]
     network: str
+    namespace: int | None = None
     observer: int | None = None
 
 
@@ -88,7 +90,9 @@ def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> R
     _join(belongings.cgroups)
     os.setsid()
     namespaces.separate()
-    network.enter(belongings.network)
+    network.enter(belongings.network, belongings.namespace)
+    if belongings.network == network.HOST:
+        root.show_resolvers_of_host()
     root.mount_proc()
     root.mount_scratch(_CELL_SCRATCH)
     privileges.forbid_new_privileges()

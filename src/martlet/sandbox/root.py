@@ -44,11 +44,11 @@ _ETC_COPIED = (
     "localtime",
     "mime.types",
     "protocols",
-    "resolv.conf",
     "services",
     "ssl/openssl.cnf",
     "timezone",
 )
+_RESOLVERS, _RESOLVERS_OF_HOST = "resolv.conf", "resolv.conf.host"
 _ETC_BOUND = ("alternatives", "ssl/certs", "pki/ca-trust", "pki/tls/certs")
 _BYTES_PER_INODE = 4096
 _TMPFS_FLAGS = Mount.NO_SUID | Mount.NO_DEV
@@ -56,13 +56,14 @@ _RESIZE_FLAGS = Mount.REMOUNT | _TMPFS_FLAGS
 _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 
 
-def build(at: Path, prefix: Path, packages: Path) -> None:
+def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
     """Makes the root at ``at`` and moves into it. The process must have a mount namespace of its own.
 
     Args:
         at: an empty directory to build it on; nothing is left there.
         prefix: the folder of the interpreter, with its standard library.
         packages: the folder of all unpacked packages.
+        resolvers: the text of ``resolv.conf``, for those who do not share the network of the host.
     """
     syscalls.make_private()
     syscalls.mount("tmpfs", str(at), _TMPFS_FLAGS, "size=8m,mode=755")
@@ -70,12 +71,17 @@ def build(at: Path, prefix: Path, packages: Path) -> None:
     if not (at / prefix.relative_to("/")).exists():
         _bind(prefix, at / prefix.relative_to("/"))
     _bind(packages, at / PACKAGES.lstrip("/"))
-    _make_etc(at / "etc")
+    _make_etc(at / "etc", resolvers)
     _make_dev(at / "dev")
     for empty in (FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
         (at / empty.lstrip("/")).mkdir(exist_ok=True)
     syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
     _move_into(at)
+
+
+def show_resolvers_of_host() -> None:
+    """Shows the ``resolv.conf`` of the host: its resolvers may be on its loopback."""
+    syscalls.bind(f"/etc/{_RESOLVERS_OF_HOST}", f"/etc/{_RESOLVERS}")
 
 
 def mount_proc() -> None:
@@ -124,9 +130,13 @@ def _bind_system(at: Path) -> None:
             _bind(path, target)
 
 
-def _make_etc(etc: Path) -> None:
-    for name, text in _ETC.items():
+def _make_etc(etc: Path, resolvers: str) -> None:
+    for name, text in (_ETC | {_RESOLVERS: resolvers}).items():
         _parent(etc / name).write_text(text)
+    if Path("/etc", _RESOLVERS).is_file():
+        shutil.copyfile(Path("/etc", _RESOLVERS), etc / _RESOLVERS_OF_HOST)
+    else:
+        (etc / _RESOLVERS_OF_HOST).touch()
     for name in _ETC_COPIED:
         if Path("/etc", name).is_file():
             shutil.copyfile(Path("/etc", name), _parent(etc / name))

@@ -3,7 +3,7 @@
 It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. The lane
 talks to it over a `channel`:
 
-    lane → zygote   {"op": "fork", "id", "network"} + listener, log, cgroup doors
+    lane → zygote   {"op": "fork", "id", "network"} + listener, log, namespace of egress, cgroup doors
                     {"op": "signal", "id", "signal"}
     zygote → lane   {"event": "ready"}
                     {"event": "broken", "error"}            no zygote can be made
@@ -37,6 +37,7 @@ from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.launcher import Belongings, Confinement
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.namespaces import PidNamespaces, fork
+from martlet.sandbox.network import EGRESS
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 
@@ -53,6 +54,7 @@ class Plan:
         shim_folder: the folder it is imported from.
         packages: the folder of all unpacked packages.
         root: an empty directory to build the private root on.
+        resolvers: the text of ``resolv.conf`` in it.
         confined: whether to make a sandbox, or to do without namespaces and users of their own (relaxed).
         calls: whether system calls are filtered, filtered with an observer that answers those that are denied, or,
             where the kernel cannot, not filtered.
@@ -62,6 +64,7 @@ class Plan:
     shim_folder: str
     packages: str
     root: str
+    resolvers: str
     confined: bool
     calls: Literal["filtered", "observed", "unfiltered"]
 
@@ -88,7 +91,12 @@ class Zygote:
                 self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
             if self._plan.confined:
                 syscalls.unshare(syscalls.Clone.MOUNT)
-                root.build(Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages))
+                root.build(
+                    Path(self._plan.root),
+                    Path(sys.base_prefix),
+                    Path(self._plan.packages),
+                    self._plan.resolvers,
+                )
         except OSError as error:
             self._tell("broken", error=str(error))
             raise
@@ -123,9 +131,10 @@ class Zygote:
             self._signal(message["id"], message["signal"])
 
     def _fork(self, cell: str, network: str, descriptors: list[int]) -> None:
-        listener, log, *cgroups = descriptors
+        listener, log, *others = descriptors
+        namespace = others.pop(0) if network == EGRESS else None
         observer = self._control.fileno() if self._plan.calls == "observed" else None
-        belongings = Belongings(listener, log, cgroups, network, observer)
+        belongings = Belongings(listener, log, others, network, namespace, observer)
         try:
             pid = self._forks(lambda: self._be_cell(cell, belongings))
         except OSError as error:

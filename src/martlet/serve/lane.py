@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from martlet.config import Settings
+from martlet.drivers.egress import Egress
 from martlet.drivers.process import ProcessDriver
 from martlet.gateway.admission import Admission
 from martlet.gateway.buckets import Buckets
@@ -61,6 +62,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         packages.directory,
         run,
         isolation=system.process_isolation_level,
+        egress=Egress(run, system.egress_subnet, number, settings.lane_count),
         allow_host_network=system.allow_host_network,
         max_body=system.max_body,
     )

@@ -32,6 +32,8 @@ def test_every_feature_of_this_host_is_looked_at(martlet, config):
         "Linux kernel",
         "Python",
         "root",
+        "egress",
+        "resolvers",
         "cgroups",
         "overlayfs",
         "seccomp",

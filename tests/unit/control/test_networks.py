@@ -3,6 +3,8 @@
 import pytest
 
 from martlet.config import SystemSettings, validated
+from martlet.drivers import egress
+from martlet.drivers.driver import Missing
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
 from martlet.model import Network
@@ -32,6 +34,40 @@ async def test_a_network_that_is_not_given_here_is_refused_with_the_reason(platf
     assert problem["field"] == "config.network"
     assert problem["detail"] == "config.network: not here"
     assert platform.lanes[0].loaded == platform.lanes[1].loaded == []
+
+
+async def test_destinations_are_for_functions_with_a_way_out(platform: Platform):
+    document = {"name": "hello", "code": HANDLER, "config": {"egress_to": ["10.0.0.0/8:443"]}}
+
+    problem = assert_problem(await platform.client.post("/functions", json=document), 422, "invalid")
+
+    assert problem["field"] == "config.egress_to"
+    assert "this function has none" in problem["detail"]
+
+    document["config"]["network"] = "egress"
+    made = await platform.client.post("/functions", json=document)
+    assert made.json()["config"]["egress_to"] == ["10.0.0.0/8:443"]
+
+
+def test_egress_is_the_default_where_it_can_be_given_and_otherwise_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(egress, "lacking", lambda subnet: None)
+    assert Networks.of(SystemSettings()).default is Network.EGRESS
+
+    missing = Missing("the program nft", "no way out", "install the package nftables")
+    monkeypatch.setattr(egress, "lacking", lambda subnet: missing)
+    networks = Networks.of(SystemSettings())
+    assert networks.default is Network.NONE
+    assert networks.refused[Network.EGRESS].endswith("it lacks the program nft: install the package nftables")
+    with pytest.raises(Invalid, match="install the package nftables") as caught:
+        Networks.of(SystemSettings(default_network=Network.EGRESS))
+    assert caught.value.field == "system.default_network"
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.0.0.0/24", "10.0.0.1/16", "fd00::/16"])
+def test_the_subnet_of_functions_has_a_size_that_works(subnet: str):
+    with pytest.raises(Invalid) as caught:
+        validated(SystemSettings, {"egress_subnet": subnet}, "system")
+    assert caught.value.field == "system.egress_subnet"
 
 
 def test_the_network_of_the_host_takes_the_operators_word():

@@ -14,6 +14,7 @@ from tests.alone import alone
 pytestmark = pytest.mark.root
 
 PREFIX = Path(sys.base_prefix)
+RESOLVERS = "nameserver 192.0.2.53\n"
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def inside(tmp_path: Path) -> Callable[..., Any]:
     def call(function: Callable[[], Any]) -> Any:
         def moved() -> Any:
             syscalls.unshare(syscalls.Clone.MOUNT)
-            root.build(tmp_path / "root", PREFIX, tmp_path / "packages")
+            root.build(tmp_path / "root", PREFIX, tmp_path / "packages", RESOLVERS)
             separate()
             root.mount_scratch(1 << 20)
             return function()
