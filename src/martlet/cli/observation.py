@@ -19,7 +19,7 @@ from martlet.drivers.driver import CellSpec, Handle, LoadFailed
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError, fetch
-from martlet.model import FunctionConfig, Revision
+from martlet.model import FunctionConfig, Network, Revision
 from martlet.package.rules import Limits
 from martlet.package.unpacking import unpack
 from martlet.runtimes import Catalogue
@@ -52,6 +52,8 @@ async def observe(
 ) -> Observation:
     """Loads a function, sends it one request, and returns what it was denied meanwhile.
 
+    A function that reaches other machines (``egress``) reaches none here.
+
     Args:
         settings: of a platform that would run it.
         source: its folder or file.
@@ -64,6 +66,8 @@ async def observe(
         DriverError: this host cannot run it.
     """
     observation = Observation()
+    if config.network is Network.EGRESS:  # whose addresses belong to the platform that may run here
+        config = config.model_copy(update={"network": Network.NONE, "egress_to": ()})
     with TemporaryDirectory(prefix="martlet-denied-") as folder:
         packages, run = Path(folder) / "packages", Path(folder) / "run"
         packages.mkdir()

@@ -101,6 +101,13 @@ def test_a_function_that_ends_is_said_to(martlet, folder, config):
     assert "closed before the answer" in result.err
 
 
+def test_a_function_that_reaches_other_machines_reaches_none_here(martlet, folder, config):
+    (folder / "martlet.yaml").write_text("network: egress\negress_to: [203.0.113.0/24]\n")
+    source = "import socket\ndef handle(request): return str([name for _, name in socket.if_nameindex()])"
+
+    assert martlet("denied", written(folder, source), "-c", config).code == 0
+
+
 def test_a_body_that_is_not_json_is_refused(martlet, folder, config):
     result = martlet("denied", folder, "{", "-c", config)
 
