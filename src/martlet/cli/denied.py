@@ -38,9 +38,9 @@ def denied(
 ) -> None:
     """Run a function once in a sandbox of its own, and show the system calls that were denied to it.
 
-    It needs no platform, but a host on which one could run, and gets no way out to other machines.
-    Calls that answer ENOSYS are no failure by themselves: libraries then take another way. What is refused for other reasons than its system call, as a file that is not
-    there, is not shown.
+    It needs no platform, but a host on which one could run, and gets no way out to other machines. Calls that answer
+    ENOSYS are no failure by themselves: libraries then take another way. What is refused for other reasons than its
+    system call, as a file that is not there, is not shown.
     """
     import asyncio
 
