@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from bench import measure, report
-from bench.measure import Row
+from bench import report
+from bench.cold import cold
+from bench.density import density
+from bench.many import many_functions
+from bench.neighbours import neighbours
+from bench.overhead import overhead
+from bench.row import Row
+from bench.start import start_and_memory
+from bench.warm import warm
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How long to load, how many functions to deploy, and how many instances to hold."""
+
+    seconds: float
+    functions: int
+    instances: int
+    starts: int
+
+
+QUICK, FULL = Scale(2, 100, 200, 30), Scale(5, 1000, 2000, 100)
+MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
+    "start": lambda _: start_and_memory(),
+    "cold": lambda scale: cold(scale.starts),
+    "warm": lambda scale: warm(scale.seconds),
+    "overhead": lambda _: overhead(),
+    "neighbours": lambda scale: neighbours(2 * scale.seconds),
+    "many": lambda scale: many_functions(scale.seconds, scale.functions),
+    "density": lambda scale: density(scale.instances),
+}
 
 
 def main() -> None:
@@ -14,19 +45,13 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="short runs, for a look; not for SPECIFICATION.md"
     )
-    parser.add_argument("names", nargs="*", help="warm, many, cold, start; all by default")
+    parser.add_argument("names", nargs="*", help=f"{', '.join(MEASUREMENTS)}; all by default")
     chosen = parser.parse_args()
-    seconds, functions = (2, 100) if chosen.quick else (5, 1000)
-    measurements = {
-        "start": lambda: measure.start_and_memory(),
-        "cold": lambda: measure.cold(100),
-        "warm": lambda: measure.warm(seconds),
-        "many": lambda: measure.many_functions(seconds, functions),
-    }
+    scale = QUICK if chosen.quick else FULL
     results: dict[str, list[Row]] = {}
-    for name in chosen.names or measurements:
+    for name in chosen.names or MEASUREMENTS:
         rows = []
-        for row in measurements[name]():
+        for row in MEASUREMENTS[name](scale):
             print(name, *(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)
             rows.append(row)
         results[name] = rows

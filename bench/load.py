@@ -7,8 +7,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 SCRIPT = """
@@ -84,6 +85,16 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def ask(path: Path, target: str) -> str:
+    """Sends a POST without a body to a unix socket; returns the body of the answer."""
+    connection = HTTPConnection("worker")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    with closing(connection):
+        connection.sock.connect(str(path))
+        connection.request("POST", target)
+        return connection.getresponse().read().decode()
+
+
 def wait_for_port(port: int, seconds: float = 30) -> None:
     """Waits until something listens."""
     deadline = time.monotonic() + seconds
@@ -93,7 +104,7 @@ def wait_for_port(port: int, seconds: float = 30) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.002)
         else:
             return
 

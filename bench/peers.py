@@ -82,11 +82,11 @@ def nginx(location: str, sockets: list[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def python_workers(count: int, concurrency: int) -> Iterator[list[Path]]:
-    """The Python runtime as a plain program, serving hello on unix sockets without any platform around it."""
+def python_workers(count: int, concurrency: int, code: str = HELLO) -> Iterator[list[Path]]:
+    """The Python runtime as a plain program, serving ``code`` on unix sockets without any platform around it."""
     runtime = Catalogue.load().resolve("python")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        (Path(folder) / "handler.py").write_text(HELLO)
+        (Path(folder) / "handler.py").write_text(code)
         sockets = [Path(folder) / f"{number}.sock" for number in range(count)]
         for path in sockets:
             program = runtime.folder / runtime.description.program

@@ -7,7 +7,7 @@ import platform as host
 import subprocess
 from pathlib import Path
 
-from bench.measure import Row
+from bench.row import Row
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,0 +1,67 @@
+"""How many idle instances a machine holds, what each costs, and how fast they start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench.load import request_ms
+from bench.platform import Platform, platform
+from bench.row import Row, latencies
+
+AT_ONCE = 16
+NEWCOMERS = 50
+
+
+def density(count: int) -> Iterator[Row]:
+    """Starts ``count`` functions by one request each; then cold starts beside those that live and idle.
+
+    What an instance costs is what the system's available memory falls by, divided by the instances: it counts page
+    tables, sockets, cgroups and namespaces too.
+    """
+    with platform(max_concurrent_functions=2 * count, warm_instance_ttl=3600) as running:
+        for number in range(count + NEWCOMERS):
+            running.deploy(f"held-{number}")
+        _stop_all(running)
+        before = _available_mib()
+        began = time.perf_counter()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda number: _first(running, number), range(count)))
+        seconds = time.perf_counter() - began
+        time.sleep(2)
+        held = len(running.client.instances())
+        yield {
+            "server": "idle instances",
+            "count": held,
+            "started/s": round(count / seconds),
+            "MiB each": round((before - _available_mib()) / held, 2),
+        }
+        took = []
+        for number in range(count, count + NEWCOMERS):
+            time.sleep(0.25)
+            took.append(_first(running, number))
+        yield latencies(f"cold start beside {held} idle instances", took)
+
+
+def _stop_all(running: Platform) -> None:
+    for instance in running.client.instances():
+        running.client.stop_instance(instance["id"])
+    while running.client.instances():
+        time.sleep(0.1)
+    time.sleep(2)
+
+
+def _first(running: Platform, number: int) -> float:
+    ms, answer = request_ms(running.port, f"/invoke/held-{number}", running.key)
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"a cold start failed: {answer[:500]!r}")
+    return ms
+
+
+def _available_mib() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("the kernel does not say how much memory is available")
