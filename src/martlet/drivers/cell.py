@@ -13,7 +13,7 @@ from pathlib import Path
 
 from martlet.drivers.driver import DriverError, Handle
 from martlet.drivers.zygote import Zygote
-from martlet.sandbox.cgroups import Group
+from martlet.sandbox.cgroups import Group, Limits
 
 SOCKET = "sock"
 LOG = "log"
@@ -45,6 +45,7 @@ class Cell:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.failure: str | None = None
         self.removal: asyncio.Task[None] | None = None
+        self._limits: Limits | None = None
 
     @property
     def handle(self) -> Handle:
@@ -58,6 +59,16 @@ class Cell:
             pid=self.pid,
             state={"identity": self.identity},
         )
+
+    def limit(self, limits: Limits) -> None:
+        """Sets the limits of its cgroup, where they are not what they were. Raises `DriverError`."""
+        if self.group is None or limits == self._limits:
+            return
+        try:
+            self.group.limit(limits)
+        except OSError as error:
+            raise DriverError(f"the limits of the cell {self.id} cannot be set: {error}") from error
+        self._limits = limits
 
     async def remove(self) -> None:
         """Kills the cell, waits until it is gone and removes all of it.

@@ -28,7 +28,7 @@ from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
-from martlet.model import MiB, Network, Revision
+from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits
@@ -134,6 +134,7 @@ class ProcessDriver:
             cell.namespace = await self._namespace(spec.network)
             cell.zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
+                cell.limit(_USUAL_LIMITS)
                 cell.pid = await cell.zygote.fork(spec.id, spec.network, descriptors)
             await contract.check_health(cell.handle.socket, _START_SECONDS)
             if cell.ended.done():
@@ -156,15 +157,11 @@ class ProcessDriver:
         if cell is None or cell.ended.done():
             raise DriverError(f"the cell {handle.id} is gone")
         config = revision.config
-        processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
+        limits = _limits(config)
         if config.egress_to:
             await self._narrow(cell, config.egress_to)
         cell.let_go_of_namespace()
-        if cell.group is not None:
-            try:
-                cell.group.limit(Limits(config.memory, config.cpu_limit, processes))
-            except OSError as error:
-                raise DriverError(f"the limits of the cell {handle.id} cannot be set: {error}") from error
+        cell.limit(limits)
         confinement = Confinement(
             code=self._inside(code),
             dependencies=None if dependencies is None else self._inside(dependencies),
@@ -173,7 +170,7 @@ class ProcessDriver:
             # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
             scratch=config.memory // 2,
             open_files=_OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency,
-            processes=processes,
+            processes=limits.processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
         )
         visible_dependencies = root.DEPENDENCIES if self._confined else str(dependencies)
@@ -311,6 +308,15 @@ class ProcessDriver:
             return str(package.absolute().relative_to(self._packages))
         except ValueError:
             raise DriverError(f"{package} is not in the folder of packages, {self._packages}") from None
+
+
+def _limits(config: FunctionConfig) -> Limits:
+    processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
+    return Limits(config.memory, config.cpu_limit, processes)
+
+
+_USUAL_LIMITS = _limits(FunctionConfig())
+"""Set ahead, because most functions keep them."""
 
 
 def _lives(starting: asyncio.Task[Zygote]) -> bool:

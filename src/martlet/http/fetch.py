@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM
+from socket import socket as socket_of
 from typing import Any
 
 import httptools
@@ -52,18 +54,18 @@ async def fetch(
     answer = _Answer()
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_unix_connection(str(socket))
-            try:
-                writer.write(head.encode() + b"\r\n" + body)
+            # A stream, or a protocol, would cost a cold start more than the conversation itself.
+            loop = asyncio.get_running_loop()
+            with socket_of(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as connection:
+                await loop.sock_connect(connection, str(socket))
+                await loop.sock_sendall(connection, head.encode() + b"\r\n" + body)
                 while not answer.complete:
-                    data = await reader.read(65536)
+                    data = await loop.sock_recv(connection, 65536)
                     if not data:
                         break
                     answer.feed(data)
                     if answer.received > at_most:
                         raise FetchError(f"{method} {target}: the answer is over {at_most} bytes")
-            finally:
-                writer.close()
     except (OSError, TimeoutError, httptools.HttpParserError) as error:
         raise FetchError(f"{method} {target}: {error or type(error).__name__}") from error
     if not answer.complete:

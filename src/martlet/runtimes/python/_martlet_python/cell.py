@@ -34,6 +34,8 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     process.reset_signals()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     warmth.practise()
+    process.detach()
+    logs.install()
     cell = _Cell(prepare)
     connection: Connection | None = None
     while cell.instance is None:
@@ -91,7 +93,7 @@ class _Cell:
             if self._prepare is not None:
                 self._prepare(document)
             process.become(spec)
-            logs.install(one_at_a_time=spec.concurrency == 1)
+            logs.tell_apart(one_at_a_time=spec.concurrency == 1)
         except Exception as error:
             return 500, _error(Failure.of(error))
         started = time.perf_counter()

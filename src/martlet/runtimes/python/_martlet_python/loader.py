@@ -6,6 +6,8 @@ import importlib
 import inspect
 import os
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import Any
 
 from .failures import Failure
@@ -38,7 +40,7 @@ def load(code: str, handler: str) -> Any:
     if module_name is None:
         module_name = _usual_module(code, handler)
     try:
-        module = importlib.import_module(module_name)
+        module = _import(module_name, code)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             message = f"handler {handler!r} names the module {error.name!r}, and {_listed(code)}"
@@ -54,6 +56,23 @@ def load(code: str, handler: str) -> Any:
     raise HandlerNotFound(
         f"{handler!r} was not found: {module_name}.py has no {names!r}; it has {_callables(module)}"
     )
+
+
+def _import(name: str, code: str) -> ModuleType:
+    """Imports a module; one that is a file right in the code is found without a search along the path."""
+    place = os.path.join(code, f"{name}.py")
+    if name in sys.modules or not os.path.isfile(place):
+        return importlib.import_module(name)
+    spec = spec_from_file_location(name, place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return sys.modules[name]
 
 
 def explain(error: BaseException, code: str) -> Failure:

@@ -150,8 +150,8 @@ def prepare() -> None:
         )
 
 
-def install(one_at_a_time: bool) -> None:
-    """Replaces ``sys.stdout`` and ``sys.stderr`` and gives ``logging`` a root handler, at level INFO.
+def tell_apart(one_at_a_time: bool) -> None:
+    """Says how lines are told apart that belong to different requests.
 
     Args:
         one_at_a_time: whether the process runs one request at a time, so that whatever is printed while it runs is
@@ -159,6 +159,10 @@ def install(one_at_a_time: bool) -> None:
     """
     global _one_at_a_time
     _one_at_a_time = one_at_a_time
+
+
+def install() -> None:
+    """Replaces ``sys.stdout`` and ``sys.stderr`` and gives ``logging`` a root handler, at level INFO."""
     sys.stdout, sys.stderr = _streams
     sys.__stdout__, sys.__stderr__ = _streams  # type: ignore[misc]
     logging.root.handlers[:] = [_handler]

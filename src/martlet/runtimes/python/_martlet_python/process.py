@@ -44,6 +44,15 @@ def prepare() -> None:
     sys.dont_write_bytecode = True  # the code is mounted read-only
 
 
+def detach() -> None:
+    """Does in a cell what of `become` needs no code, before anybody waits for it."""
+    os.environ.update({"MARTLET_FUNCTION": "", "MARTLET_REVISION": ""})
+    for name in _of_the_parent:
+        sys.modules.pop(name, None)
+    sys.modules["__main__"] = ModuleType("__main__")
+    random.seed()
+
+
 def become(spec: Spec) -> None:
     """Gives the process the function's environment, folder and import path, and randomness of its own."""
     os.chdir(spec.code)
@@ -56,7 +65,6 @@ def become(spec: Spec) -> None:
     _forget_modules(spec.code)
     random.seed()  # instances that were forked from one parent must not draw the same numbers
     sys.argv = [spec.code]
-    sys.modules["__main__"] = ModuleType("__main__")
 
 
 def reset_signals() -> None:
@@ -77,11 +85,9 @@ def _set_import_path(spec: Spec) -> None:
 def _forget_modules(code: str) -> None:
     """Lets an import of the user's find the user's module where the process knows another one by that name.
 
-    That is what the parent was made of, and the standard library that it imported: a file of the user's wins over it
-    as in every Python program, whatever happens to be warm. The library's own modules keep the one they have.
+    That is what `detach` forgets, and the standard library that the parent imported: a file of the user's wins over
+    it as in every Python program, whatever happens to be warm. The library's own modules keep the one they have.
     """
-    for name in _of_the_parent:
-        sys.modules.pop(name, None)
     for name in _modules_in(code) & sys.stdlib_module_names:
         loader = getattr(sys.modules.get(name), "__loader__", None)
         if isinstance(loader, SourceFileLoader | ExtensionFileLoader):  # others come before sys.path anyway
