@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from martlet.config import Settings
-from martlet.drivers import egress
+from martlet.drivers import egress, firewall
 from martlet.drivers.driver import Driver
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
@@ -133,12 +133,19 @@ def _namespace(namespace: Clone) -> Check:
 
 def _egress(subnet: IPv4Network) -> Check:
     missing = egress.lacking(subnet)
+    others = firewall.dropping() if missing is None else []
+    found, remedy = "can be given", ""
+    if missing is not None:
+        found, remedy = f"lacks {missing.feature}", missing.remedy
+    elif others:
+        found = f"can be given, but may be dropped by the tables {', '.join(others)}"
+        remedy = "unless they do already, let them pass what comes from and goes to the links m*"
     return Check(
         "egress",
-        missing is None,
-        "can be given" if missing is None else f"lacks {missing.feature}",
+        missing is None and not others,
+        found,
         "functions with `network: egress` reach other machines, and neither this one nor each other",
-        "" if missing is None else missing.remedy,
+        remedy,
     )
 
 

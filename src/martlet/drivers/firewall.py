@@ -6,6 +6,7 @@ of their links. A function with a list of destinations has one more in its own n
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -122,6 +123,17 @@ def tables() -> list[str]:
     """Returns the names of the tables in the network namespace of the calling thread. Raises `DriverError`."""
     lines = [line.split() for line in _run("list", "tables").splitlines()]
     return [name for _, family, name in lines if family == "inet"]
+
+
+def dropping() -> list[str]:
+    """Returns the tables of others that drop what is forwarded unless a rule lets it pass. Raises `DriverError`."""
+    listed = json.loads(_run("--json", "list", "chains"))["nftables"]
+    chains = [each["chain"] for each in listed if "chain" in each]
+    return [
+        f"{chain['family']} {chain['table']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+    ]
 
 
 def remove(table: str) -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from martlet.cli import checks
 from martlet.cli.checks import Check
+from martlet.drivers import firewall
 from martlet.drivers.driver import Missing
+from tests.conftest import require
+from tests.namespaces import Namespace
 
 
 @pytest.fixture
@@ -73,6 +76,22 @@ def test_what_can_be_done_without_does_not_fail(martlet, config, monkeypatch):
     result = martlet("doctor", "-c", config)
     assert result.code == 0
     assert "overlayfs: layers.\n  Load it." in result.err
+
+
+@pytest.mark.root
+def test_a_firewall_that_may_drop_what_functions_send_is_named(martlet, config):
+    require(firewall.find(), "nft")
+    machine = Namespace()
+    machine.run("nft", "table ip other { chain c { type filter hook forward priority 0; policy drop; }; }")
+
+    with machine.entered():
+        result = martlet("doctor", "-c", config, "--json")
+
+    machine.close()
+    found = {check["feature"]: check for check in result.json}["egress"]
+    assert not found["held"]
+    assert "ip other" in found["found"]
+    assert "links m*" in found["remedy"]
 
 
 def test_a_port_in_use_is_seen(martlet, config):
