@@ -3,6 +3,15 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+# How hypothesis looks for examples; `pytest --hypothesis-profile=long` looks longer. In CI it tries the same ones each
+# time, so that a change is never blamed for what it has not done; fuzzers (tests/fuzz) find what is new. No deadlines:
+# the machines are shared.
+settings.register_profile("local", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 
 @pytest.fixture

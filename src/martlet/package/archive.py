@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import stat
@@ -26,7 +27,6 @@ _ZIP_FAULTS = (
     RuntimeError,
     ValueError,
     EOFError,
-    OSError,
     OverflowError,
     struct.error,
     zlib.error,
@@ -98,6 +98,12 @@ def _unpack_zip(file: BinaryIO, staging: Staging) -> None:
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
                 _unpack_zip_entry(archive, info, staging)
+    except UnicodeDecodeError:
+        raise refused("a name in the zip is not UTF-8") from None
+    except OSError as fault:
+        if fault.errno != errno.EINVAL:
+            raise  # a disk that is full is not the archive's fault
+        raise refused("the zip is damaged: its directory points to what lies outside of it") from None
     except _ZIP_FAULTS as fault:
         raise refused(f"the zip is damaged, or not one that Martlet reads ({fault})") from None
 

@@ -4,6 +4,7 @@ written elsewhere."""
 import gzip
 import io
 import os
+import resource
 import stat
 import struct
 import tarfile
@@ -19,6 +20,7 @@ from martlet.errors import Invalid
 from martlet.package.archive import unpack_archive
 from martlet.package.packing import pack
 from martlet.package.rules import Limits
+from tests.alone import alone
 
 LIMITS = Limits(bytes=1_000_000, entries=100)
 
@@ -277,6 +279,33 @@ def test_a_tar_without_its_end_is_refused(tmp_path: Path) -> None:
     assert "cut off" in refusal(tmp_path, tar_of(member("a"))[:1024])
 
 
+def test_a_zip_whose_directory_points_before_it_is_refused(tmp_path: Path) -> None:
+    content = bytearray(zip_of(("a", b"x")))
+    end = content.index(b"PK\x05\x06")
+    (offset,) = struct.unpack_from("<L", content, end + 16)
+    struct.pack_into("<L", content, end + 16, offset + 20)
+    assert "the zip is damaged: its directory points" in refusal(tmp_path, bytes(content))
+
+
+def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    content = bytearray(zip_of(("ö", b"x")))
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 46] = 0xFF
+    assert "a name in the zip is not UTF-8" in refusal(tmp_path, bytes(content))
+
+
+def test_a_disk_that_takes_no_more_is_not_the_fault_of_an_archive(tmp_path: Path) -> None:
+    def unpack_with_little_room() -> str:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            unpacked(tmp_path, zip_of(("large", bytes(100_000))))
+        except OSError as error:
+            return type(error).__name__
+        return "unpacked"
+
+    assert alone(unpack_with_little_room) == "OSError"
+
+
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     content = bytearray(zip_of(("secret", b"x")))
     content[content.index(b"PK\x01\x02") + 8] |= 1
@@ -311,7 +340,7 @@ BASES = [
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_is_uploaded_is_either_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -340,7 +369,7 @@ names = st.text(min_size=1, max_size=12).filter(
 
 
 @given(st.dictionaries(names, st.binary(max_size=40), min_size=1, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_names_are_either_taken_as_they_are_or_refused(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:

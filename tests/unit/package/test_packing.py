@@ -101,7 +101,7 @@ paths = st.lists(names.filter(lambda name: name not in (".", "..")), min_size=1,
         paths.filter(lambda path: len(path.encode()) < 200), st.binary(max_size=2000), min_size=1, max_size=15
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_tree_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
