@@ -3,6 +3,7 @@
 PORT ?= 8000
 DATA ?= .martlet
 ARGS ?=
+SECONDS ?= 60
 
 BIN := .venv/bin
 PACKAGES := nftables
@@ -13,7 +14,7 @@ export PORT DATA
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test unit lint types format docs bench clean
+.PHONY: help up test unit fuzz lint types format docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,12 +23,15 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 	@scripts/packages $(PACKAGES) || echo "Without them functions have no way out (network: egress)." >&2
 	@$(BIN)/python scripts/up.py
 
-test: $(BIN)/.installed-test ## Run every test; ARGS="-k keys -x" goes to pytest
+test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
 	$(BIN)/pytest $(ARGS)
 
 unit: $(BIN)/.installed-test ## Run the tests that need no server
 	$(BIN)/pytest tests/unit tests/contract $(ARGS)
+
+fuzz: $(BIN)/.installed-test $(BIN)/.installed-fuzz ## Fuzz each parser for SECONDS=60; ARGS="server shim" names those to take
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 lint: $(BIN)/.installed-lint ## Check style, formatting, who imports whom, and types
 	$(BIN)/ruff check .
@@ -50,7 +54,7 @@ bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove all that was installed, built or cached here (not the data folder)
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find bench examples scripts src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment. A stamp for each set of extras is renewed when pyproject.toml has changed since.

@@ -1,0 +1,58 @@
+"""Runs a coverage-guided fuzzer (atheris, which is libFuzzer for Python) on the targets of this folder.
+
+A target is a module with ``check(data)``, which raises where something that must hold does not, and ``SEEDS`` to begin
+with.
+"""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+TARGETS = ("server", "chain", "upstream", "shim", "frames", "lines", "archive", "entries")
+ROOT = Path(__file__).parents[2]
+LONGEST = 4500
+"""Bytes of an input."""
+
+
+def fuzz(target: str, seconds: int, folder: Path) -> str | None:
+    """Fuzzes one target.
+
+    Args:
+        target: name of a module beside this one.
+        seconds: to spend.
+        folder: where the inputs that reach new code gather (and are begun with next time), and those that fail.
+
+    Returns:
+        What went wrong, with the file that has the input; None where nothing did.
+    """
+    corpus = folder / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(import_module(f"tests.fuzz.{target}").SEEDS):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    limits = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=30", "-rss_limit_mb=2048"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.fuzz.instrumented",
+            target,
+            corpus,
+            f"-artifact_prefix={folder}/{target}-",
+            *limits,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == 0 and "\nDone " in done.stdout:
+        return None
+    lines = [
+        line for line in done.stdout.splitlines() if not line.startswith(("#", "INFO", "\t", "0x", "Base64"))
+    ]
+    return "\n".join(line[:500] for line in lines[-40:])
