@@ -103,7 +103,7 @@ class Driver(Protocol):
         """Returns what this host lacks for this driver, in words a person can act on; empty when all is there."""
 
     async def open(self, on_exit: OnExit) -> None:
-        """Makes the driver ready to start cells (its zygotes, its parent cgroup)."""
+        """Makes the driver ready to start cells (its zygotes, its parent cgroup), and to `recover` older ones."""
 
     async def close(self) -> None:
         """Destroys every cell and instance and lets go of all that `open` made."""
@@ -132,6 +132,9 @@ class Driver(Protocol):
 
         Where it answers False, `destroy` must still be called: parts of it may be left.
         """
+
+    async def sweep(self) -> None:
+        """Ends every sandbox of an earlier life that was not recovered; called once, before the first `start`."""
 
     async def stop(self, handle: Handle, grace: float) -> None:
         """Asks the sandbox to end, waits ``grace`` seconds, then destroys it."""

@@ -164,6 +164,9 @@ class FakeDriver:
         """Whether the instance lives in this driver."""
         return handle.id in self._instances and not self._instances[handle.id].ended
 
+    async def sweep(self) -> None:
+        """Does nothing: what lived in another process ended with it."""
+
     async def stop(self, handle: Handle, grace: float) -> None:
         """Lets requests end for ``grace`` seconds, then destroys."""
         instance = self._instances.get(handle.id)

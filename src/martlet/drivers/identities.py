@@ -32,6 +32,16 @@ class Identities:
                 return identity
         raise DriverError(f"all {PER_LANE} user ids of this lane are in use")
 
+    def hold(self, identity: int) -> None:
+        """Notes that somebody has an id already, from an earlier life of the lane.
+
+        Raises:
+            DriverError: it is none of this lane, or held by another.
+        """
+        if identity in self._held or not 0 <= identity - self._first < PER_LANE:
+            raise DriverError(f"{identity} is no free user id of this lane")
+        self._held.add(identity)
+
     def give_back(self, identity: int) -> None:
         """Lets the id be given again; its holder must be gone."""
         self._held.discard(identity)

@@ -3,7 +3,8 @@
     lane (this driver) ── zygote, one a runtime ──┬── cell        socket, log, cgroup and user id of its own
                                                   └── instance
 
-What confines a cell is in `martlet.sandbox`; here is what the lane does about it.
+What confines a cell is in `martlet.sandbox`; here is what the lane does about it. A zygote outlives its lane for the
+length of a lease, and with it the instances, which the lane's next life takes over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFa
 from martlet.drivers.egress import Egress
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
+from martlet.drivers.remains import ZYGOTE, group_name
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
@@ -43,10 +44,12 @@ _LAST_WORDS_SECONDS = 1.0
 _PROCESSES, _PROCESSES_PER_REQUEST = 128, 4
 _OPEN_FILES, _OPEN_FILES_PER_REQUEST = 1024, 2
 _WHOLE_CORE = 1000
+LEASE = 30.0
+"""Seconds that a zygote waits for the next life of its lane, which on a busy machine takes several to start."""
 
 
 class ProcessDriver:
-    """See the module. It belongs to one event loop; all that it starts dies with its process."""
+    """See the module. It belongs to one event loop."""
 
     name = "process"
 
@@ -62,6 +65,7 @@ class ProcessDriver:
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
         on_observed: OnObserved | None = None,
+        lease: float = LEASE,
     ) -> None:
         """Makes a driver; `open` makes it work.
 
@@ -75,20 +79,23 @@ class ProcessDriver:
             max_body: bytes of the largest request body, for the runtime.
             runtimes: those it may start; all of this machine by default.
             on_observed: makes the calls that instances are denied wait until the one it is told of answers them.
+            lease: seconds that zygotes wait for the next life of the lane.
         """
         self._packages = packages.absolute()
-        self._root = run.absolute() / f"lane-{lane}" / "root"
-        self._group_name = f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
+        self._run = run.absolute() / f"lane-{lane}"
+        self._root = self._run / "root"
+        self._group_name = group_name(run, lane)
         self._isolation = isolation
         self._egress = egress
         self._allow_host_network = allow_host_network
         self._max_body = max_body
         self._runtimes = runtimes or Catalogue.load()
         self._identities = Identities(lane)
+        self._lease = lease
         self._confined = self._filtered = True
         self._on_observed = on_observed
         self._group: Group | None = None
-        self._zygotes: dict[str, asyncio.Task[Zygote]] = {}
+        self._zygotes: dict[str, asyncio.Future[Zygote]] = {}
         self._cells: dict[str, Cell] = {}
         self._on_exit: OnExit = lambda *_: None
 
@@ -97,7 +104,7 @@ class ProcessDriver:
         return inspect(self._interpreter).missing
 
     async def open(self, on_exit: OnExit) -> None:
-        """Ends what an earlier life of the lane left in its cgroup. Zygotes start when they are needed."""
+        """Takes over the zygotes of an earlier life of the lane. Others start when they are needed."""
         host = await asyncio.to_thread(inspect, self._interpreter)
         fatal = [missing for missing in host.missing if missing.fatal]
         if self._isolation == "strict" and fatal:
@@ -107,10 +114,14 @@ class ProcessDriver:
         self._confined, self._filtered = host.confined, host.filtered
         if host.top is not None:
             self._group = host.top.below(self._group_name)
-            await empty(self._group)
         if self._egress is not None:
             await self._egress.open()
         self._root.mkdir(parents=True, exist_ok=True)
+        for runtime in self._runtimes.available():
+            zygote = await Zygote.find(self._run / f"{runtime.name}{ZYGOTE}", self._ended)
+            if zygote is not None:
+                self._zygotes[runtime.name] = asyncio.get_running_loop().create_future()
+                self._zygotes[runtime.name].set_result(zygote)
 
     async def close(self) -> None:
         """Destroys every cell and instance, then the zygotes and the lane's cgroup."""
@@ -127,8 +138,7 @@ class ProcessDriver:
 
     async def start(self, spec: CellSpec) -> Handle:
         """Forks a cell; returns once it answers for its health."""
-        group = None if self._group is None else self._group.below(spec.id)
-        cell = Cell(spec.id, spec.runtime, spec.directory, group, self._identities.take())
+        cell = Cell(spec.id, spec.runtime, spec.directory, self._group_of(spec.id), self._identities.take())
         self._cells[spec.id] = cell
         try:
             cell.namespace = await self._namespace(spec.network)
@@ -188,9 +198,20 @@ class ProcessDriver:
             raise failure from None
 
     async def recover(self, handle: Handle) -> bool:
-        """Whether this driver knows the sandbox and it lives; those of an earlier life ended with it."""
+        """Whether a zygote that was taken over has the sandbox; its cgroup and user id are in use then."""
         cell = self._cells.get(handle.id)
+        if cell is None:
+            cell = self._claim(handle)
         return cell is not None and not cell.ended.done()
+
+    async def sweep(self) -> None:
+        """Ends the cells that nobody has recovered, and what is left of others in the lane's cgroup."""
+        for zygote in await asyncio.gather(*self._zygotes.values()):
+            for cell in zygote.cells.keys() - self._cells.keys():
+                await zygote.signal(cell, signal.SIGKILL)
+        if self._group is not None:
+            for name in self._group.names() - self._cells.keys():
+                await empty(self._group.below(name))
 
     async def stop(self, handle: Handle, grace: float) -> None:
         """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
@@ -207,8 +228,7 @@ class ProcessDriver:
         if cell is not None:
             await self._remove(cell)
         else:
-            group = None if self._group is None else self._group.below(handle.id)
-            await remove_remains(Path(handle.socket).parent, group)
+            await remove_remains(Path(handle.socket).parent, self._group_of(handle.id))
 
     async def stats(self, handle: Handle) -> Stats | None:
         """Returns what the cgroup counted, until the sandbox is destroyed; None on a host without cgroups."""
@@ -246,6 +266,27 @@ class ProcessDriver:
             starting = self._zygotes[runtime.name] = asyncio.create_task(self._start_zygote(runtime))
         return await asyncio.shield(starting)
 
+    def _claim(self, handle: Handle) -> Cell | None:
+        """Returns the cell of a handle from an earlier life, if it lives."""
+        try:
+            starting = self._zygotes.get(self._runtimes.resolve(handle.runtime).name)
+        except Invalid:
+            return None
+        if starting is None or not starting.done() or not _lives(starting):
+            return None
+        zygote, group = starting.result(), self._group_of(handle.id)
+        identity = handle.state.get("identity")
+        if handle.pid is None or zygote.cells.get(handle.id) != handle.pid or not isinstance(identity, int):
+            return None
+        self._identities.hold(identity)
+        cell = Cell(handle.id, handle.runtime, Path(handle.socket).parent, group, identity)
+        cell.zygote, cell.pid, cell.in_service = zygote, handle.pid, True
+        self._cells[handle.id] = cell
+        return cell
+
+    def _group_of(self, cell: str) -> Group | None:
+        return None if self._group is None else self._group.below(cell)
+
     async def _start_zygote(self, runtime: Runtime) -> Zygote:
         plan = Plan(
             shim=runtime.description.shim,
@@ -255,8 +296,11 @@ class ProcessDriver:
             resolvers=Resolvers.find().text,
             confined=self._confined,
             calls=self._calls,
+            groups=[] if self._group is None else self._group.directories,
+            lease=self._lease,
         )
-        return await Zygote.start(runtime.interpreter, plan, self._ended, self._on_observed)
+        at = self._run / f"{runtime.name}{ZYGOTE}"
+        return await Zygote.start(at, runtime.interpreter, plan, self._ended, self._on_observed)
 
     @property
     def _calls(self) -> Literal["filtered", "observed", "unfiltered"]:
@@ -319,7 +363,7 @@ _USUAL_LIMITS = _limits(FunctionConfig())
 """Set ahead, because most functions keep them."""
 
 
-def _lives(starting: asyncio.Task[Zygote]) -> bool:
+def _lives(starting: asyncio.Future[Zygote]) -> bool:
     return not starting.cancelled() and starting.exception() is None and starting.result().alive
 
 

@@ -172,6 +172,14 @@ class Allowance:
             if not self._held[revision]:
                 del self._held[revision]
 
+    def surplus(self, revision: Revision) -> int:
+        """Returns how many instances too many there are: a lane that was started anew had some that its home lane, not
+        hearing of them, has granted to others meanwhile. 0 where this lane is not the home."""
+        if self.home(revision.id) != self.lane:
+            return 0
+        held = sum(self._held.get(revision.id, {}).values()) + self.own(revision.id)[0]
+        return max(0, held - revision.config.max_instances)
+
     def forwarded(self, revision: str, lane: int) -> None:
         """Another lane has sent a request here rather than start an instance."""
         self._forwards[revision][lane].add()

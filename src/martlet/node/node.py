@@ -1,4 +1,4 @@
-"""What owns instances: the pools of one lane, their drivers, cells, and the clock that watches over them."""
+"""What owns instances: the pools of one lane, their drivers and cells, and the clock that watches deadlines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from martlet.config import SystemSettings
 from martlet.drivers.driver import CellSpec, Driver, DriverError, Handle, LoadFailed
 from martlet.errors import NoCapacity, NotFound
 from martlet.model import InstanceView, Network, Revision
+from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
 from martlet.node.call import Call
 from martlet.node.cells import CellStock
 from martlet.node.core import Core
+from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
 from martlet.node.recorder import Recorder
 from martlet.node.slot import Slot
-from martlet.scheduling.placement import ranking, share_of
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
 
@@ -33,11 +34,6 @@ log = structlog.get_logger()
 
 TICK = 0.01
 """Seconds between looks at deadlines and waiting calls, while there are any."""
-HOUSEKEEPING = 1.0
-CANDIDATE_GRACE = 60.0
-"""Seconds a revision that nothing points at keeps its pool: a deploy loads it before it points at it."""
-REPLACED_TTL = 5.0
-"""Seconds an idle instance is kept of a revision that nothing points at any more, but that is still asked for."""
 GRACE = 2.0
 """Seconds an idle instance with an event loop may take to shut down."""
 
@@ -69,6 +65,7 @@ class Node:
         self.lanes = lanes
         self.name = f"lane-{lane}"
         self.settings = settings
+        self.drivers = drivers
         self.packages = packages
         self.logs = logs
         self.pools: dict[str, Pool] = {}
@@ -81,11 +78,11 @@ class Node:
         self.count_connections: Callable[[], int] = lambda: 0
         self._run = run / self.name
         self._view = view
-        self._drivers = drivers
         self.recorder = recorder
         self._canonical = canonical
         self._stocks: dict[tuple[str, str, Network], CellStock] = {}
-        self._retired: dict[Pool, float] = {}
+        self._housekeeping = Housekeeping(self, view)
+        self._adoption = Adoption(self, view, self._run)
         self._readers: dict[str, LogReader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -95,13 +92,15 @@ class Node:
     # -- life
 
     async def open(self, runtimes: list[str]) -> None:
-        """Opens the drivers and begins to make cells of ``runtimes`` on the default rung, in the default network."""
+        """Opens the drivers, takes over what an earlier life of the lane has left, and begins to make cells of
+        ``runtimes`` on the default rung, in the default network."""
         network = self.settings.default_network or Network.NONE
-        for driver in self._drivers.values():
+        for driver in self.drivers.values():
             await driver.open(self._exited)
+        await self._adoption.run()
         for runtime in runtimes:
             self.stock(self.settings.default_mode, runtime, network).open()
-        self.spawn(self._keep_house())
+        self.spawn(self._housekeeping.run())
 
     async def close(self) -> None:
         """Destroys every cell and instance."""
@@ -110,15 +109,16 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for stock in self._stocks.values():
             await stock.close()
-        await asyncio.gather(*(driver.close() for driver in self._drivers.values()))
+        await asyncio.gather(*(driver.close() for driver in self.drivers.values()))
         for reader in self._readers.values():
             reader.close()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs ``work`` beside everything else; what it raises unexpectedly is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -136,15 +136,15 @@ class Node:
 
     def driver_of(self, handle: Handle) -> Driver:
         """Returns the driver that made a handle."""
-        return self._drivers[handle.driver]
+        return self.drivers[handle.driver]
 
     def stock(self, mode: str, runtime: str, network: Network) -> CellStock:
         """Returns the cells of a runtime on a rung, in a network. Raises `NoCapacity` if this lane has no such rung."""
         key = (str(mode), self._canonical(runtime), network)
         if key not in self._stocks:
-            if key[0] not in self._drivers:
+            if key[0] not in self.drivers:
                 raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
-            driver = self._drivers[key[0]]
+            driver = self.drivers[key[0]]
             self._stocks[key] = CellStock(
                 self.settings.min_cells, lambda: self._make_cell(driver, key[1], network), driver.destroy
             )
@@ -178,31 +178,40 @@ class Node:
             log.error("cell_not_started", error=str(error))
             raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
         driver = self.driver_of(cell)
-        current: list[Instance] = []
-        self._readers[cell.id] = LogReader(
-            cell.log, revision, cell.id, self.logs, lambda: current[0].request_id if current else None
-        )
+        self.read_log(cell, revision)
         try:
             loaded = await driver.specialise(
                 cell, revision, code, dependencies, deadline=self.settings.cold_start_timeout
             )
         except BaseException as error:
-            self.spawn(self._destroy(cell))
+            self.spawn(self.destroy(cell))
             if isinstance(error, DriverError) and not isinstance(error, LoadFailed):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
         instance = Instance(pool, cell, loaded, monotonic() - began)
-        current.append(instance)
         self.instances[cell.id] = instance
+        try:
+            Record.of(instance).write()
+        except OSError as error:
+            log.warning("instance_not_recorded", instance=cell.id, error=str(error))
         return instance
+
+    def read_log(self, handle: Handle, revision: Revision) -> None:
+        """Begins to read what an instance of a revision prints. Raises OSError."""
+
+        def request_id() -> str | None:
+            instance = self.instances.get(handle.id)
+            return None if instance is None else instance.request_id
+
+        self._readers[handle.id] = LogReader(handle.log, revision, handle.id, self.logs, request_id)
 
     async def bury(self, instance: Instance) -> None:
         """Destroys an instance that has left its pool."""
         graceful = instance.lost_to is None and instance.loaded.mode in ("asgi", "async")
         if graceful:
             await self.driver_of(instance.handle).stop(instance.handle, GRACE)
-        await self._destroy(instance.handle)
+        await self.destroy(instance.handle)
 
     async def stop(self, instance_id: str) -> None:
         """Ends an instance on request, after the calls it runs. Raises `NotFound`."""
@@ -243,7 +252,7 @@ class Node:
         """
         pool = self.pool(revision)
         if pool.revision != revision:  # of a deploy that failed: a function that never was starts again at 1
-            self._drop(pool)
+            self.drop(pool)
             pool = self.pool(revision)
         instance = next(iter(pool.instances), None)
         if instance is None:
@@ -288,7 +297,8 @@ class Node:
         directory.mkdir(mode=0o700, parents=True)
         return await driver.start(CellSpec(cell_id, runtime, network, directory))
 
-    async def _destroy(self, handle: Handle) -> None:
+    async def destroy(self, handle: Handle) -> None:
+        """Ends a sandbox and removes all of it."""
         self.instances.pop(handle.id, None)
         await self.driver_of(handle).destroy(handle)
         reader = self._readers.pop(handle.id, None)
@@ -314,7 +324,7 @@ class Node:
         for stock in self._stocks.values():
             cell = stock.drop(cell_id)
             if cell is not None:
-                self.spawn(self._destroy(cell))
+                self.spawn(self.destroy(cell))
                 return
         instance = self.instances.get(cell_id)
         if instance is not None:
@@ -354,51 +364,8 @@ class Node:
         if self._watched or self.pressed:
             self.wake()
 
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING)
-            self.allowance.changed()
-            now = monotonic()
-            for pool in tuple(self.pools.values()):
-                ttl = (
-                    self.settings.warm_instance_ttl if pool.config.idle_ttl is None else pool.config.idle_ttl
-                )
-                if self._is_current(pool.revision):
-                    pool.expire(now, ttl, self._share(pool.revision) if pool.config.min_instances else 0)
-                    continue
-                pool.expire(now, min(ttl, REPLACED_TTL) if self._is_replaced(pool.revision) else ttl, 0)
-                if now - pool.created > CANDIDATE_GRACE and not pool.held:
-                    self._drop(pool)
-            for pool, since in tuple(self._retired.items()):
-                if not pool.held and not pool.waiting:
-                    del self._retired[pool]
-                elif now - since > self.settings.drain_timeout:
-                    for instance in tuple(pool.instances):
-                        instance.end(NoCapacity("the revision was replaced and its time to finish is over"))
-            for function in list(self._view.functions.values()):
-                revision = self._view.revisions.get((function.name, function.latest))
-                if revision is not None and revision.config.min_instances:
-                    self._keep_minimum(revision)
-
-    def _share(self, revision: Revision) -> int:
-        ranked = ranking(revision.id, range(self.lanes))
-        return share_of(self.lane, ranked, revision.config.min_instances)
-
-    def _keep_minimum(self, revision: Revision) -> None:
-        pool = self.pool(revision)
-        if pool.held < self._share(revision) and not pool.starting:
-            pool.starting += 1
-            self.spawn(self._start_spare(pool))
-
-    async def _start_spare(self, pool: Pool) -> None:
-        try:
-            await pool.add_instance()
-        except Exception as error:
-            log.warning("min_instance_not_started", revision=pool.revision.id, error=str(error))
-        else:
-            self.allowance.changed()
-
-    def _is_current(self, revision: Revision) -> bool:
+    def is_current(self, revision: Revision) -> bool:
+        """Whether something points at a revision."""
         function = self._view.functions.get(revision.function)
         stored = self._view.revisions.get((revision.function, revision.number))
         if function is None or (stored is not None and stored != revision):
@@ -408,11 +375,11 @@ class Node:
             revision.number in alias.weights for alias in aliases
         )
 
-    def _is_replaced(self, revision: Revision) -> bool:
+    def is_replaced(self, revision: Revision) -> bool:
         """Whether nothing points at the revision, and no deploy is about to."""
         function = self._view.functions.get(revision.function)
         candidate = function is not None and revision.number > function.latest
-        return not candidate and not self._is_current(revision)
+        return not candidate and not self.is_current(revision)
 
     def _changed(self, kind: str, name: str) -> None:
         """The store has news of a function: pools that nothing points at any more retire."""
@@ -422,11 +389,11 @@ class Node:
         if function is None and kind != "function":
             return  # a first deploy: its revision is there before the function that points at it
         for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
-            if self._is_replaced(pool.revision):
-                self._drop(pool)
+            if self.is_replaced(pool.revision):
+                self.drop(pool)
 
-    def _drop(self, pool: Pool) -> None:
+    def drop(self, pool: Pool) -> None:
+        """Takes no new calls into a pool."""
         self.pools.pop(pool.revision.id, None)
         self.allowance.forget(pool.revision.id)
-        self._retired[pool] = monotonic()
-        pool.retire()
+        self._housekeeping.retire(pool)

@@ -84,6 +84,23 @@ class PackageCache:
             task.add_done_callback(lambda _: self._arriving.pop(digest, None))
         return await asyncio.shield(task)
 
+    async def hold(self, digest: str, since: float) -> bool:
+        """Holds a package for an instance that has it already, from an earlier life of this lane.
+
+        Args:
+            digest: of the package.
+            since: when the instance was made, in seconds since the epoch.
+
+        Returns:
+            False where the package has been evicted since then: what the instance sees of it is gone.
+        """
+        hold = self._held.get(digest) or await asyncio.to_thread(self._hold, digest)
+        if hold is None:
+            return False
+        self._held[digest] = hold
+        hold.asked = monotonic()
+        return (hold.files.parent / "record").stat().st_mtime <= since
+
     def close(self) -> None:
         """Lets go of all packages; they stay on disk."""
         for hold in self._held.values():

@@ -12,13 +12,16 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
+_REMOVAL_SECONDS = 5.0
+_RETRY_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,19 @@ class Group(ABC):
         return [
             os.open(directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for directory in self._distinct
         ]
+
+    def names(self) -> set[str]:
+        """Returns the names of the groups directly below."""
+        found: set[str] = set()
+        for directory in self._distinct:
+            with contextlib.suppress(FileNotFoundError):
+                found.update(entry.name for entry in os.scandir(directory) if entry.is_dir())
+        return found
+
+    @property
+    def directories(self) -> list[str]:
+        """Where the group is, in each tree."""
+        return [str(directory) for directory in self._distinct]
 
     @abstractmethod
     def limit(self, limits: Limits) -> None:
@@ -189,6 +205,31 @@ class GroupV2(Group):
             (directory / "cgroup.kill").write_text("1")
         else:
             super().kill()
+
+
+class Remains:
+    """A group that another process made, held by descriptor: for one that will not find it by path any more.
+
+    Args:
+        directories: where it is, or will be, in each tree.
+    """
+
+    def __init__(self, directories: Iterable[str]) -> None:
+        paths = [Path(directory) for directory in directories]
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        self._places = [(os.open(path.parent, flags), path.name) for path in paths]
+
+    def remove(self, below: Iterable[str]) -> None:
+        """Kills what is in the groups ``below``, and removes them and whatever else is empty; changes the directory."""
+        names = list(below)
+        deadline = time.monotonic() + _REMOVAL_SECONDS
+        for place, name in self._places:
+            os.fchdir(place)
+            for group in [GroupV1({"": Path(name, each)}) for each in names]:
+                while not group.remove() and time.monotonic() < deadline:
+                    group.kill()
+                    time.sleep(_RETRY_SECONDS)
+            GroupV1({"": Path(name)}).remove()
 
 
 def find_top(mounts: str) -> Group | None:

@@ -1,19 +1,65 @@
-"""The talk between a lane and its zygote: one packet a message, JSON, descriptors beside it."""
+"""The talk between a lane and its zygote: one packet a message, JSON, descriptors beside it.
+
+The zygote listens on a unix socket in the lane's run directory, which only the platform's own user may enter. Both
+ends make sure nevertheless that the kernel names that user for the other.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _MAX_PACKET = 64 * 1024
 _MAX_DESCRIPTORS = 16
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Returns the two ends of a new channel."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+_CREDENTIALS = struct.Struct("3i")
+
+
+def listen(path: Path) -> socket.socket:
+    """Returns a listener at ``path``, in place of what was there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen(1)
+    return listener
+
+
+def connect(path: Path) -> socket.socket:
+    """Returns a channel to whoever listens at ``path``; it does not block.
+
+    Raises:
+        OSError: nobody does, or somebody who is another user.
+    """
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end.setblocking(False)
+    try:
+        end.connect(str(path))
+        _refuse_strangers(end)
+    except OSError:
+        end.close()
+        raise
+    return end
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """Returns a channel to whoever has connected.
+
+    Raises:
+        OSError: nobody has, or somebody who is another user.
+    """
+    end, _ = listener.accept()
+    try:
+        _refuse_strangers(end)
+    except OSError:
+        end.close()
+        raise
+    return end
 
 
 def send(end: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -41,3 +87,9 @@ def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         return None
     message: dict[str, Any] = json.loads(packet)
     return message, descriptors
+
+
+def _refuse_strangers(end: socket.socket) -> None:
+    _, user, _ = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if user != os.geteuid():
+        raise PermissionError(f"the other end of the channel is user {user}")

@@ -1,19 +1,20 @@
 """The program of a zygote: a warm runtime in its private root that forks cells when the lane asks.
 
-It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. The lane
-talks to it over a `channel`:
+It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. It listens on a
+`channel`; the lane that connects is the one it serves:
 
     lane → zygote   {"op": "fork", "id", "network"} + listener, log, namespace of egress, cgroup doors
                     {"op": "signal", "id", "signal"}
-    zygote → lane   {"event": "ready"}
+    zygote → lane   {"event": "forked", "id", "pid"}        also of every living cell, to a lane that connects
+                    {"event": "ready"} + pidfd of the zygote
                     {"event": "broken", "error"}            no zygote can be made
-                    {"event": "forked", "id", "pid"}
                     {"event": "refused", "id", "error"}     no process can be forked
                     {"event": "failed", "id", "error"}      no sandbox can be made; the cell exits
                     {"event": "observed", "id"} + what is heard of the calls that an instance is denied
                     {"event": "exited", "id", "code"}
 
-Cells die with the zygote, and the zygote with the lane: nothing is left when either is killed.
+Cells die with the zygote. A lane that dies leaves it a lease: when no lane has connected by its end, the zygote ends,
+and takes with it all that its cells had.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from martlet.sandbox import channel, launcher, privileges, root, syscalls
+from martlet.sandbox import cgroups, channel, launcher, privileges, root, syscalls
 from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.launcher import Belongings, Confinement
 from martlet.sandbox.lifeline import Lifeline
@@ -41,6 +44,7 @@ from martlet.sandbox.network import EGRESS
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 
+_DAY = 86_400.0
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
 
@@ -58,6 +62,8 @@ class Plan:
         confined: whether to make a sandbox, or to do without namespaces and users of their own (relaxed).
         calls: whether system calls are filtered, filtered with an observer that answers those that are denied, or,
             where the kernel cannot, not filtered.
+        groups: the lane's cgroup, one directory for each tree; that of a cell is below and has its id for a name.
+        lease: seconds to wait for the next lane when one is gone.
     """
 
     shim: str
@@ -67,62 +73,101 @@ class Plan:
     resolvers: str
     confined: bool
     calls: Literal["filtered", "observed", "unfiltered"]
+    groups: list[str]
+    lease: float
 
 
 class Zygote:
     """Forks cells on request and reports what becomes of them."""
 
-    def __init__(self, control: socket.socket, plan: Plan) -> None:
-        self._control = control
+    def __init__(self, listener: socket.socket, plan: Plan) -> None:
+        self._listener = listener
         self._plan = plan
+        self._lane: socket.socket | None = None
+        self._lease_ends = 0.0
         self._shim = _import(plan.shim, plan.shim_folder)
         self._lifeline = Lifeline()
         self._pids: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.confined else fork
+        self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
         self._rules: Ruleset | None = None
 
     def prepare(self) -> None:
-        """Builds the private root, warms the runtime, and says that it is ready."""
-        try:
-            if self._plan.calls != "unfiltered":
-                self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
-            if self._plan.confined:
-                syscalls.unshare(syscalls.Clone.MOUNT)
-                root.build(
-                    Path(self._plan.root),
-                    Path(sys.base_prefix),
-                    Path(self._plan.packages),
-                    self._plan.resolvers,
-                )
-        except OSError as error:
-            self._tell("broken", error=str(error))
-            raise
+        """Builds the private root and warms the runtime. Raises OSError."""
+        if self._plan.calls != "unfiltered":
+            self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
+        if self._plan.confined:
+            syscalls.unshare(syscalls.Clone.MOUNT)
+            root.build(
+                Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages), self._plan.resolvers
+            )
         self._shim.warm()
         gc.collect()
         gc.freeze()
-        self._tell("ready")
+
+    def refuse(self, error: OSError) -> None:
+        """Tells the lane why there will be no zygote."""
+        self._listener.settimeout(self._plan.lease)
+        with contextlib.suppress(OSError):
+            self._lane = channel.accept(self._listener)
+        self._tell("broken", error=str(error))
 
     def run(self) -> None:
-        """Serves the lane until it is gone."""
+        """Serves one lane after the other, until none has come for the length of a lease."""
+        self._listener.setblocking(False)
+        self._begin_lease()
         wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        events = select.poll()
-        events.register(wakeup, select.POLLIN)
-        events.register(self._control, select.POLLIN)
-        while True:
-            ready = {descriptor for descriptor, _ in events.poll()}
+        while (patience := self._patience()) > 0:
+            watched: list[Any] = [wakeup, self._listener, *filter(None, [self._lane])]
+            ready, _, _ = select.select(watched, [], [], patience)
             if wakeup in ready:
                 os.read(wakeup, 4096)
                 self._reap()
-            if self._control.fileno() in ready:
-                received = channel.receive(self._control)
-                if received is None:
-                    return
-                self._serve(*received)
+            if self._lane in ready:
+                self._hear()
+            if self._listener in ready:
+                self._meet()
+        self._end()
+
+    def _patience(self) -> float:
+        """Returns how many seconds to wait for news."""
+        return _DAY if self._lane is not None else self._lease_ends - time.monotonic()
+
+    def _meet(self) -> None:
+        """Serves the lane that has connected, in place of the one before, and tells it what lives."""
+        with contextlib.suppress(OSError):
+            newcomer = channel.accept(self._listener)
+            if self._lane is not None:
+                self._lane.close()
+            self._lane = newcomer
+            for cell, pid in self._pids.items():
+                self._tell("forked", id=cell, pid=pid)
+            self._tell_ready()
+
+    def _hear(self) -> None:
+        assert self._lane is not None
+        received = channel.receive(self._lane)
+        if received is not None:
+            self._serve(*received)
+            return
+        self._lane.close()
+        self._lane = None
+        self._begin_lease()
+
+    def _begin_lease(self) -> None:
+        self._lease_ends = time.monotonic() + self._plan.lease
+
+    def _end(self) -> None:
+        """Ends the cells and removes their cgroups, since nobody is left who would."""
+        cells = [*self._pids]
+        for pid in self._ids:
+            os.kill(pid, signal.SIGKILL)
+        self._groups.remove(cells)
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if message["op"] == "fork":
@@ -133,7 +178,7 @@ class Zygote:
     def _fork(self, cell: str, network: str, descriptors: list[int]) -> None:
         listener, log, *others = descriptors
         namespace = others.pop(0) if network == EGRESS else None
-        observer = self._control.fileno() if self._plan.calls == "observed" else None
+        observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
         belongings = Belongings(listener, log, others, network, namespace, observer)
         try:
             pid = self._forks(lambda: self._be_cell(cell, belongings))
@@ -160,8 +205,17 @@ class Zygote:
                 del self._pids[cell]
                 self._tell("exited", id=cell, code=os.waitstatus_to_exitcode(status))
 
-    def _tell(self, event: str, **members: object) -> None:
-        channel.send(self._control, {"event": event, **members})
+    def _tell_ready(self) -> None:
+        own = os.pidfd_open(os.getpid())
+        try:
+            self._tell("ready", [own])
+        finally:
+            os.close(own)
+
+    def _tell(self, event: str, descriptors: Sequence[int] = (), **members: object) -> None:
+        if self._lane is not None:
+            with contextlib.suppress(OSError):  # it is gone, which `_hear` learns as well
+                channel.send(self._lane, {"event": event, **members}, descriptors)
 
     def _be_cell(self, cell: str, belongings: Belongings) -> NoReturn:
         code = 1
@@ -192,9 +246,10 @@ class Zygote:
         confine = launcher.confine if self._plan.confined else launcher.confine_relaxed
         heard = confine(confinement, self._lifeline, self._rules, self._filter)
         if heard is not None and self._plan.calls == "observed":
-            channel.send(self._control, {"event": "observed", "id": cell}, [heard])
+            self._tell("observed", [heard], id=cell)
             os.close(heard)
-            self._control.close()
+            if self._lane is not None:
+                self._lane.close()
 
 
 def _import(module: str, folder: str) -> Any:
@@ -205,10 +260,13 @@ def _import(module: str, folder: str) -> Any:
         sys.path.remove(folder)
 
 
-def main(control_descriptor: int, plan: dict[str, Any]) -> None:
-    """Runs a zygote on the lane's channel until the lane is gone."""
-    syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+def main(listener_descriptor: int, plan: dict[str, Any]) -> None:
+    """Runs a zygote on the listening end of a channel until no lane needs it any more."""
     os.umask(0o022)  # what the zygote makes must be open to users that it does not know yet
-    zygote = Zygote(socket.socket(fileno=control_descriptor), Plan(**plan))
-    zygote.prepare()
+    zygote = Zygote(socket.socket(fileno=listener_descriptor), Plan(**plan))
+    try:
+        zygote.prepare()
+    except OSError as error:
+        zygote.refuse(error)
+        raise
     zygote.run()

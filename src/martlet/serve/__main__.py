@@ -15,9 +15,9 @@ import uvloop
 
 from martlet.config import Settings
 from martlet.sandbox.lifeline import die_with_parent
+from martlet.serve.remains import SETTINGS_VARIABLE
 from martlet.telemetry.logging import configure
 
-SETTINGS_VARIABLE = "MARTLET_SETTINGS"
 PARENT_VARIABLE = "MARTLET_PARENT"
 
 

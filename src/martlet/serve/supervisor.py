@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ from martlet.config import Settings
 from martlet.drivers.networks import Networks
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
+from martlet.serve import orphans, remains
 from martlet.telemetry.logging import configure
 
 log = structlog.get_logger()
@@ -30,6 +30,7 @@ STOP_TIMEOUT = 15.0
 QUICK_DEATH = 5.0
 """A process that died within this many seconds is started anew with a growing delay."""
 LONGEST_DELAY = 5.0
+ORPHANS_EVERY = 1.0
 
 
 class Busy(MartletError):
@@ -61,11 +62,11 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
-    placeholder, settings = _reserve_port(settings)
     run = settings.run_directory
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(mode=0o700, parents=True)
     settings_file = run / "settings.json"
+    await remains.sweep(run, settings_file)
+    placeholder, settings = _reserve_port(settings)
+    run.mkdir(mode=0o700, parents=True)
     settings_file.touch(0o600)
     settings_file.write_text(settings.model_dump_json())
     roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
@@ -73,7 +74,9 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    orphans.take_in()
     keepers = [asyncio.create_task(child.keep()) for child in children]
+    keepers.append(asyncio.create_task(_bury_orphans(children)))
     try:
         ready = asyncio.create_task(_ready(settings))
         stopping = asyncio.create_task(stop.wait())
@@ -93,13 +96,17 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
         lanes, control = children[1:], children[:1]
         await asyncio.gather(*(child.stop() for child in lanes))
         await asyncio.gather(*(child.stop() for child in control))
-        shutil.rmtree(run, ignore_errors=True)
+        await remains.sweep(run, settings_file)
         placeholder.close()
         lock.close()
 
 
 class Child:
-    """One process of the platform."""
+    """One process of the platform.
+
+    Attributes:
+        starting: it is being started, and ``pid`` not yet what it will be.
+    """
 
     def __init__(self, role: str, number: int, settings_file: Path) -> None:
         self.role = role
@@ -107,10 +114,16 @@ class Child:
         self._command = [sys.executable, "-m", "martlet.serve", role, str(number)]
         self._environment = {
             **os.environ,
-            "MARTLET_SETTINGS": str(settings_file),
+            remains.SETTINGS_VARIABLE: str(settings_file),
             "MARTLET_PARENT": str(os.getpid()),
         }
         self._process: asyncio.subprocess.Process | None = None
+        self.starting = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it was started for the first time."""
+        return None if self._process is None else self._process.pid
 
     async def keep(self) -> None:
         """Starts the process, and again whenever it ends; runs until cancelled."""
@@ -118,9 +131,11 @@ class Child:
         while True:
             await asyncio.sleep(delay)
             began = monotonic()
+            self.starting = True
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, process_group=0
             )
+            self.starting = False
             code = await self._process.wait()
             quick = monotonic() - began < QUICK_DEATH
             delay = min(max(0.1, delay * 2), LONGEST_DELAY) if quick else 0.0
@@ -138,6 +153,13 @@ class Child:
             log.error("process_killed", name=self.name)
             self._process.kill()
             await self._process.wait()
+
+
+async def _bury_orphans(children: list[Child]) -> None:
+    while True:
+        await asyncio.sleep(ORPHANS_EVERY)
+        if not any(child.starting for child in children):
+            orphans.bury({child.pid for child in children})
 
 
 async def _ready(settings: Settings) -> None:

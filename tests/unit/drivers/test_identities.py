@@ -25,3 +25,21 @@ def test_an_identity_that_is_held_is_not_given_again(monkeypatch: pytest.MonkeyP
     assert some.take() == first
     with pytest.raises(DriverError, match="in use"):
         some.take()
+
+
+def test_an_identity_of_an_earlier_life_is_held_until_it_comes_back():
+    some = Identities(1)
+    first = Identities(1).take()
+
+    some.hold(first)
+
+    assert some.take() != first
+    with pytest.raises(DriverError, match="no free user id"):
+        some.hold(first)
+    some.give_back(first)
+    some.hold(first)
+
+
+def test_an_identity_of_another_lane_is_not_held():
+    with pytest.raises(DriverError, match="no free user id"):
+        Identities(1).hold(Identities(2).take())

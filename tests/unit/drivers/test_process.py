@@ -1,17 +1,20 @@
 """The life of a process driver: what dies with what, what is left, and what is said when something fails."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from martlet.drivers.driver import DriverError, LoadFailed
+from martlet.drivers import remains
+from martlet.drivers.driver import DriverError, Handle, LoadFailed
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
 from tests.alone import status_of
@@ -204,61 +207,160 @@ async def one_life(rig: Rig, number: int) -> None:
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.driver_rigs import process_rig
 
 async def main():
-    async with process_rig(Path(sys.argv[1]), int(sys.argv[3])) as rig:
+    async with process_rig(Path(sys.argv[1]), int(sys.argv[3]), lease=float(sys.argv[4])) as rig:
         handles = [await rig.start(), await rig.instance("echo"), await rig.instance("hang")]
-        print(*(handle.pid for handle in handles), flush=True)
+        print(json.dumps([handle.to_json() for handle in handles]), flush=True)
         await asyncio.sleep(600)
 
 asyncio.run(main())
 """
 
 
+class KilledLane:
+    """A lane that was killed, with a cell and two instances.
+
+    Attributes:
+        processes: those it had.
+        next_life: a driver for the same lane, not open yet.
+    """
+
+    def __init__(self, folder: Path, lease: float) -> None:
+        arguments = [sys.executable, "-c", PROGRAM, folder, Path(__file__).parents[3], str(LANE), str(lease)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as lane:
+            assert lane.stdout is not None
+            handles = [Handle.from_json(document) for document in json.loads(lane.stdout.readline())]
+            self.cell, self.echo, self.hang = handles
+            self.zygote = zygote_of(self.cell.pid or 0)
+            lane.kill()
+        self.processes = [self.zygote, *(handle.pid or 0 for handle in handles)]
+        self.run = folder / "run"
+        self.exits: list[tuple[str, int]] = []
+        self.next_life = ProcessDriver(LANE, folder / "packages", self.run)
+
+    async def open(self) -> ProcessDriver:
+        await self.next_life.open(lambda *exit: self.exits.append(exit))
+        return self.next_life
+
+
 @pytest.fixture
-async def killed_lane(tmp_path: Path) -> AsyncIterator[list[int]]:
-    """The processes that a lane had when it was killed."""
-    arguments = [sys.executable, "-c", PROGRAM, tmp_path, Path(__file__).parents[3], str(LANE)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as lane:
-        assert lane.stdout is not None
-        cells = [int(pid) for pid in lane.stdout.readline().split()]
-        processes = [*cells, zygote_of(cells[0])]
-        lane.kill()
-    yield processes
-    next_life = ProcessDriver(LANE, tmp_path / "packages", tmp_path / "run")
-    await next_life.open(lambda *_: None)
-    await next_life.close()
+async def make_killed_lane(tmp_path: Path) -> AsyncIterator[Callable[[float], KilledLane]]:
+    made: list[KilledLane] = []
+
+    def make(lease: float) -> KilledLane:
+        made.append(KilledLane(tmp_path, lease))
+        return made[-1]
+
+    yield make
+    for killed in made:
+        await killed.next_life.close()
+        await remains.sweep(killed.run)
+        assert not any(map(lives, killed.processes))
+        assert not groups()
 
 
-async def test_all_processes_die_with_a_killed_lane(killed_lane: list[int]):
-    assert len(killed_lane) == 4
-
-    await eventually(lambda: not any(map(lives, killed_lane)), "all have ended")
+MakeKilledLane = Callable[[float], KilledLane]
 
 
-async def test_the_next_life_of_a_lane_sweeps_what_a_killed_one_left(killed_lane: list[int], tmp_path: Path):
-    assert groups()
-    driver = ProcessDriver(LANE, tmp_path / "packages", tmp_path / "run")
+async def test_a_zygote_to_which_no_lane_comes_back_ends_and_takes_everything_along(
+    make_killed_lane: MakeKilledLane,
+):
+    killed = make_killed_lane(0.3)
 
-    await driver.open(lambda *_: None)
-
+    await eventually(lambda: not any(map(lives, killed.processes)), "all have ended")
     assert not groups()
-    await driver.close()
 
 
-async def test_opening_ends_processes_that_outlived_a_lane(rig: Rig, tmp_path: Path):
-    cell = await rig.start()
-    assert cell.pid is not None
-    same_lane = ProcessDriver(LANE, tmp_path / "packages", tmp_path / "run")
+async def test_the_next_life_of_a_lane_takes_over_the_instances_of_a_killed_one(
+    make_killed_lane: MakeKilledLane,
+):
+    killed = make_killed_lane(60)
+    driver = await killed.open()
 
-    await same_lane.open(lambda *_: None)
+    assert await driver.recover(killed.echo)
+    await driver.sweep()
 
-    assert not lives(cell.pid)
-    await same_lane.close()
+    assert await ask(killed.echo, "still here") == b'"still here"'
+    stats = await driver.stats(killed.echo)
+    assert stats is not None
+    assert stats.memory_bytes > 0
+    assert killed.echo.pid is not None
+    os.kill(killed.echo.pid, signal.SIGKILL)
+    await eventually(lambda: killed.exits, "the exit is reported")
+    assert killed.exits == [(killed.echo.id, -signal.SIGKILL)]
+    await driver.destroy(killed.echo)
+    assert not Path(killed.echo.socket).parent.exists()
+
+
+async def test_what_is_not_taken_over_is_swept(make_killed_lane: MakeKilledLane):
+    killed = make_killed_lane(60)
+    driver = await killed.open()
+    assert await driver.recover(killed.echo)
+
+    await driver.sweep()
+
+    assert not lives(killed.cell.pid or 0)
+    assert not lives(killed.hang.pid or 0)
+    assert lives(killed.echo.pid or 0)
+    left = {path.name for group in groups() for path in Path(group).iterdir() if path.is_dir()}
+    assert left == {killed.echo.id}
+    await driver.destroy(killed.hang)
+    assert not Path(killed.hang.socket).parent.exists()
+
+
+async def test_a_zygote_serves_the_next_life_of_its_lane(make_killed_lane: MakeKilledLane, tmp_path: Path):
+    killed = make_killed_lane(0.5)
+    rig = Rig(await killed.open(), tmp_path)
+    assert await rig.driver.recover(killed.echo)
+    await rig.driver.sweep()
+
+    fresh = await rig.driver.start(rig.spec("fresh"))
+    await rig.specialise(fresh, "talk")
+
+    assert zygote_of(fresh.pid or 0) == killed.zygote
+    assert fresh.state["identity"] != killed.echo.state["identity"]
+    await asyncio.sleep(0.6)  # for longer than the lease, which is over as soon as there is a lane
+    assert await ask(fresh) == b"done"
+    assert await ask(killed.echo, 1) == b"1"
+
+
+async def test_an_instance_that_ended_without_its_lane_is_not_recovered(make_killed_lane: MakeKilledLane):
+    killed = make_killed_lane(60)
+    os.kill(killed.echo.pid or 0, signal.SIGKILL)
+    await eventually(lambda: not lives(killed.echo.pid or 0), "it has ended")
+    driver = await killed.open()
+
+    assert not await driver.recover(killed.echo)
+    assert await driver.recover(killed.hang)
+    assert killed.exits == []
+
+
+async def test_a_handle_that_is_not_what_lives_is_not_recovered(make_killed_lane: MakeKilledLane):
+    killed = make_killed_lane(60)
+    driver = await killed.open()
+
+    assert not await driver.recover(replace(killed.echo, pid=os.getpid()))
+    assert not await driver.recover(replace(killed.echo, runtime="cobol"))
+    with pytest.raises(DriverError, match="user id"):
+        await driver.recover(replace(killed.echo, state={"identity": 0}))
+    assert await driver.recover(killed.echo)
+
+
+async def test_a_platform_that_starts_ends_what_waits_for_the_lanes_of_its_former_life(
+    make_killed_lane: MakeKilledLane,
+):
+    killed = make_killed_lane(60)
+    assert groups()
+
+    await remains.sweep(killed.run)
+
+    assert not any(map(lives, killed.processes))
+    assert not groups()
 
 
 async def test_lanes_of_other_platforms_are_left_alone(rig: Rig, tmp_path: Path):
@@ -267,6 +369,7 @@ async def test_lanes_of_other_platforms_are_left_alone(rig: Rig, tmp_path: Path)
     other = ProcessDriver(LANE, tmp_path / "packages", tmp_path / "another-run")
 
     await other.open(lambda *_: None)
+    await other.sweep()
     await other.close()
 
     assert lives(cell.pid)

@@ -136,3 +136,16 @@ async def test_a_report_that_was_overtaken_by_a_question_is_ignored(lanes):
     home.allowance.asked("f@1", other.number, 20, 1, 2)
     home.allowance.reported(other.number, 15, {})
     assert home.allowance.holder("f@1") == other.number
+
+
+async def test_the_home_lane_knows_how_many_are_too_many_when_one_comes_back_with_its_own(lanes):
+    home, other = lanes
+    wanted = revision(max_instances=2)
+    home.held["f@1"] = 2
+    assert home.allowance.surplus(wanted) == 0
+
+    home.allowance.reported(other.number, 1, {"f@1": 1})
+
+    assert home.allowance.surplus(wanted) == 1
+    other.held["f@1"] = 3
+    assert other.allowance.surplus(wanted) == 0
