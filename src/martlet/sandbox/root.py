@@ -3,7 +3,7 @@
 - ``/usr /bin /sbin /lib…``: the host's, read-only, as is the interpreter's folder at its own path.
 - ``/etc``: made here, of names, resolver, certificates and time zone.
 - ``/dev``: null, zero, full, random, urandom, and the links fd, std* and shm (to ``/tmp``).
-- ``/.packages``: all unpacked packages, read-only; a cell loses it before it gets code.
+- ``/.packages``: all unpacked packages, read-only; a cell loses sight of them before it gets code.
 - ``/function /dependencies``: the cell's code, read-only.
 - ``/proc /tmp``: the cell's own.
 """
@@ -18,6 +18,7 @@ from martlet.sandbox import syscalls
 from martlet.sandbox.syscalls import Mount, MountAttribute
 
 PACKAGES = "/.packages"
+_EMPTY = "/.empty"
 FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
 SCRATCH = "/tmp"  # noqa: S108  (the cell's own, inside its root)
@@ -73,7 +74,7 @@ def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
     _bind(packages, at / PACKAGES.lstrip("/"))
     _make_etc(at / "etc", resolvers)
     _make_dev(at / "dev")
-    for empty in (FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
+    for empty in (_EMPTY, FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
         (at / empty.lstrip("/")).mkdir(exist_ok=True)
     syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
     _move_into(at)
@@ -100,14 +101,15 @@ def resize_scratch(size: int) -> None:
 
 
 def mount_code(code: str, dependencies: str | None) -> None:
-    """Shows the packages of these names at `FUNCTION` and `DEPENDENCIES`, then takes away all others.
+    """Shows the packages of these names at `FUNCTION` and `DEPENDENCIES`, then covers all others.
 
     A bind mount has the attributes of what it shows: read-only, without devices and setuid files.
     """
     syscalls.bind(f"{PACKAGES}/{code}", FUNCTION)
     if dependencies is not None:
         syscalls.bind(f"{PACKAGES}/{dependencies}", DEPENDENCIES)
-    syscalls.unmount(PACKAGES)
+    # Covered for good, since nothing here may unmount any more. To unmount would wait for every core.
+    syscalls.bind(_EMPTY, PACKAGES)
 
 
 def _bounds(size: int) -> str:

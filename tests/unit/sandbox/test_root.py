@@ -54,6 +54,7 @@ def test_nothing_of_the_host_is_there_but_what_was_chosen(inside: Callable[..., 
     top, etc, dev = inside(look)
 
     allowed = {
+        ".empty",
         ".packages",
         "bin",
         "dependencies",
