@@ -87,7 +87,19 @@ class SystemSettings(Frozen):
     cold_start_timeout: float = Field(30, gt=0, description="Seconds an instance may take to become ready.")
     warm_instance_ttl: float = Field(600, ge=0, description="Seconds an idle instance is kept.")
     drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")
-    min_cells: int = Field(4, ge=0, le=1000, description="Ready cells each lane keeps per runtime.")
+    min_cells: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Ready cells each lane keeps per runtime and network, even when none are wanted.",
+    )
+    max_cells: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="Ready cells each lane keeps per runtime and network after a burst, as many as were wanted in ten "
+        "seconds; `min_cells` if that is more. None are made while less than a tenth of the memory is available.",
+    )
 
     max_body: Bytes = Field(20 * MiB, ge=1024, description="Largest request body; more is answered 413.")
     max_header: Bytes = Field(

@@ -5,34 +5,44 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 import structlog
 
 from martlet.drivers.driver import DriverError, Handle
+from martlet.node.memory import available_share
+from martlet.scheduling.stock import LATELY, Demand, cells_wanted
 
 log = structlog.get_logger()
 
 REFILL_DELAY = 0.05
 """Seconds after a cell was taken until another is made: by then the request that took it has been answered."""
 RETRY_DELAY = 1.0
+AT_ONCE = 4
 
 
 class CellStock:
-    """Ready cells of one kind. Refilled off the request path, one at a time.
+    """Ready cells of one kind. Refilled off the request path.
 
     Args:
-        size: how many to keep.
+        least: how many to keep when none are wanted.
+        most: how many to keep at most after a burst.
         make: starts a cell.
         discard: destroys one.
     """
 
     def __init__(
-        self, size: int, make: Callable[[], Awaitable[Handle]], discard: Callable[[Handle], Awaitable[None]]
+        self,
+        least: int,
+        most: int,
+        make: Callable[[], Awaitable[Handle]],
+        discard: Callable[[Handle], Awaitable[None]],
     ) -> None:
-        self.size = size
+        self._least, self._most = least, most
         self._make = make
         self._discard = discard
         self._ready: deque[Handle] = deque()
+        self._taken: deque[float] = deque()
         self._refill: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -46,8 +56,14 @@ class CellStock:
 
     async def take(self) -> Handle:
         """Returns a cell that nobody else gets: a ready one, or a new one. Raises `DriverError`."""
+        self._taken.append(monotonic())
         self._start_refill(REFILL_DELAY)
         return self._ready.popleft() if self._ready else await self._make()
+
+    async def tidy(self) -> None:
+        """Destroys a cell that is not wanted any more, if there is one; called now and then."""
+        if len(self._ready) > max(self._least, self._wanted()):
+            await self._discard(self._ready.pop())
 
     def drop(self, cell_id: str) -> Handle | None:
         """Takes a cell that has died out of the stock; returns it, or None if it is not here."""
@@ -67,18 +83,30 @@ class CellStock:
         while self._ready:
             await self._discard(self._ready.popleft())
 
+    def _wanted(self) -> int:
+        now = monotonic()
+        while self._taken and now - self._taken[0] > LATELY:
+            self._taken.popleft()
+        return cells_wanted(Demand(self._least, self._most, len(self._taken), available_share()))
+
     def _start_refill(self, delay: float) -> None:
-        if self._refill is None and not self._closed and self.size:
+        if self._refill is None and not self._closed and (self._least or self._most):
             self._refill = asyncio.get_running_loop().create_task(self._fill(delay))
 
     async def _fill(self, delay: float) -> None:
         try:
             await asyncio.sleep(delay)
-            while len(self._ready) < self.size:
-                try:
-                    self._ready.append(await self._make())
-                except DriverError as error:
+            while (missing := self._wanted() - len(self._ready)) > 0:
+                # What a cell waits for on its way costs nothing, so an empty stock makes some at a time.
+                at_once = 1 if self._ready else min(missing, AT_ONCE)
+                made = await asyncio.gather(*(self._make() for _ in range(at_once)), return_exceptions=True)
+                self._ready += [handle for handle in made if isinstance(handle, Handle)]
+                errors = [error for error in made if isinstance(error, BaseException)]
+                for error in errors:
+                    if not isinstance(error, DriverError):
+                        raise error
                     log.warning("cell_not_started", error=str(error))
+                if errors:
                     await asyncio.sleep(RETRY_DELAY)
         finally:
             self._refill = None

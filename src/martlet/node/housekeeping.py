@@ -1,4 +1,4 @@
-"""What a lane looks after once a second: idle instances, minimums, and the end of replaced revisions."""
+"""What a lane looks after once a second: idle instances, minimums, ready cells, and the end of replaced revisions."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Housekeeping:
                 revision = self._view.revisions.get((function.name, function.latest))
                 if revision is not None and revision.config.min_instances:
                     self._keep_minimum(revision)
+            await self._node.tidy_stocks()
 
     def retire(self, pool: Pool) -> None:
         """Lets a pool finish what it runs, and ends it at the latest after ``drain_timeout``."""

@@ -146,9 +146,17 @@ class Node:
                 raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
             driver = self.drivers[key[0]]
             self._stocks[key] = CellStock(
-                self.settings.min_cells, lambda: self._make_cell(driver, key[1], network), driver.destroy
+                self.settings.min_cells,
+                self.settings.max_cells,
+                lambda: self._make_cell(driver, key[1], network),
+                driver.destroy,
             )
         return self._stocks[key]
+
+    async def tidy_stocks(self) -> None:
+        """Ends cells that are not wanted any more."""
+        for stock in tuple(self._stocks.values()):
+            await stock.tidy()
 
     def _own(self, revision: str) -> tuple[int, int]:
         pool = self.pools.get(revision)
