@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import require
 from tests.namespaces import Namespace, entered
 from tests.system.conftest import Platform, until
+from tests.system.test_kills import descendants
 
 pytestmark = pytest.mark.root
 
@@ -262,25 +263,25 @@ def test_the_network_of_the_machine_comes_with_its_services_and_resolvers(inside
     assert "127.0.0.53" not in inside("wide", "open('/etc/resolv.conf').read()")
 
 
-def test_nothing_is_left_when_a_lane_is_killed(world, inside, platform):
-    before = {(link, index) for link, index in links_of(world).items() if is_of_lane(link, 0)}
-    assert before
-    os.kill(platform.children()["lane-0"], signal.SIGKILL)
+def test_when_a_lane_is_killed_functions_stay_as_narrow_and_nothing_else_is_left(world, inside, platform):
+    for lane in ("lane-0", "lane-1"):
+        os.kill(platform.children()[lane], signal.SIGKILL)
 
-    until(lambda: before.isdisjoint(links_of(world).items()), why="links of the killed lane are gone")
-    until(lambda: inside("wide", f"reach('{REMOTE}', 80)") == WAN)
+    until(lambda: inside("narrow", f"reach('{REMOTE}', 443)") == WAN)
+    assert inside("narrow", f"reach('{REMOTE}', 80)") in REFUSED
+    assert inside("wide", f"reach('{METADATA}', 80)") in REFUSED
+    until(lambda: len(links_of(world)) == len(ways_out(platform)), why="links end with their namespaces")
     assert len(tables_of(world)) == 2
 
 
 def test_what_a_killed_platform_left_is_gone_with_the_next_one(world, inside, platform):
-    pids = [platform.process.pid, *platform.children().values()]
-    for pid in pids:
+    for pid in (platform.process.pid, *platform.children().values()):
         os.kill(pid, signal.SIGKILL)
     platform.process.wait()
-    until(lambda: not links_of(world), why="links end with their namespaces")
     assert len(tables_of(world)) == 2
 
     platform.start()
+    until(lambda: len(links_of(world)) == len(ways_out(platform)), why="links end with their namespaces")
     assert len(tables_of(world)) == 2
     assert platform.stop() == 0
 
@@ -288,8 +289,16 @@ def test_what_a_killed_platform_left_is_gone_with_the_next_one(world, inside, pl
     assert tables_of(world) == []
 
 
-def is_of_lane(link: str, lane: int) -> bool:
-    return link.split("-")[0].endswith(f"{lane:02x}")
+def ways_out(platform: Platform) -> set[int]:
+    """Returns the namespaces with a way out that a process of the platform lives in."""
+    found = set()
+    for pid in descendants(platform.process.pid):
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/ns/net") as namespace:
+            with entered(namespace.fileno()):
+                names = [name for _, name in socket.if_nameindex()]
+            if "eth0" in names:
+                found.add(os.fstat(namespace.fileno()).st_ino)
+    return found
 
 
 def send_from(source: str, to: tuple[str, int], text: bytes) -> None:
