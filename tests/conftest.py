@@ -13,6 +13,9 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
+UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
+"""In the environment of tests that run without root, on a stage of `tests.unprivileged`: the isolation level there."""
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -31,6 +34,6 @@ def require(condition: object, reason: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _root(request: pytest.FixtureRequest) -> None:
-    """Tests marked ``root`` need it."""
+    """Tests marked ``root`` need it, or a stage that lets a user do the same."""
     if request.node.get_closest_marker("root"):
-        require(os.geteuid() == 0, "root, to make namespaces and cgroups")
+        require(os.geteuid() == 0 or UNPRIVILEGED in os.environ, "root, to make namespaces and cgroups")

@@ -16,6 +16,7 @@ from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, e
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import fetch
 from martlet.model import FunctionConfig, Network, Revision
+from tests.conftest import UNPRIVILEGED
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
@@ -113,6 +114,7 @@ async def ask(handle: Handle, document: Any = None) -> bytes:
 async def process_rig(folder: Path, lane: int = LANE, **options: Any) -> AsyncIterator[Rig]:
     """A `ProcessDriver` that is open. Takes what its constructor takes."""
     (folder / "packages").mkdir()
+    options = {"isolation": os.environ.get(UNPRIVILEGED, "strict")} | options
     driver = ProcessDriver(lane, folder / "packages", folder / "run", **options)
     async with _opened(Rig(driver, folder)) as rig:
         yield rig

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from martlet.errors import Invalid
 from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
-from martlet.paths import default_storage_path
+from martlet.paths import default_storage_path, runtime_path
 from martlet.units import Bytes, EventRate, Rate
 
 ENVIRONMENT = {
@@ -187,8 +187,7 @@ class Settings(Frozen):
         """Short-lived files (sockets, FIFOs) of the platform whose data is in this storage path; short, because a
         unix socket's path has at most 107 bytes."""
         name = blake2b(str(self.system.function_storage_path.absolute()).encode(), digest_size=4).hexdigest()
-        base = Path("/run/martlet") if os.geteuid() == 0 else Path(f"/tmp/martlet-{os.geteuid()}")  # noqa: S108
-        return base / name
+        return runtime_path() / name
 
     @property
     def lane_count(self) -> int:

@@ -11,3 +11,11 @@ def default_storage_path() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/martlet")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "martlet"
+
+
+def runtime_path() -> Path:
+    """The folder of sockets: /run/martlet for root, in the XDG runtime folder, or in /tmp, for others."""
+    if os.geteuid() == 0:
+        return Path("/run/martlet")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime, "martlet") if runtime else Path(f"/tmp/martlet-{os.geteuid()}")  # noqa: S108

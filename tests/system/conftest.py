@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def free_port() -> int:
 class Platform:
     """A running platform and clients for it."""
 
-    wrapper: tuple[str, ...] = ()  # what the platform is started with
+    wrapper: Sequence[str] = ()  # what the platform is started with
+    environment: Mapping[str, str] | None = None  # what it finds; None: what the tests do
     key = "demo-key"
     admin_key = "admin-key"
 
@@ -81,15 +82,20 @@ class Platform:
 
     def start(self) -> None:
         """Starts the platform and waits until it is ready."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Starts the platform."""
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", "martlet.cli", "serve", "-c", str(self.config)],
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 process_group=0,
             )
-        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Waits for every process to answer."""

@@ -18,18 +18,32 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check all that Martlet uses of this host. The exit code is 0 when functions can run isolated."""
-    from martlet.cli.checks import check_host
-    from martlet.config import load_settings
+    """Check what functions are isolated by, and all else that Martlet uses of this host.
 
-    checks = list(check_host(load_settings(config)))
+    The exit code is 0 when functions can run isolated.
+    """
+    from martlet.cli.checks import check_host, check_sandbox
+    from martlet.config import load_settings
+    from martlet.drivers.driver import explain
+
+    settings = load_settings(config)
+    guarantees, checks = check_sandbox(settings), list(check_host(settings))
     if as_json:
-        show_json([asdict(check) for check in checks])
+        show_json(
+            {"sandbox": [asdict(each) for each in guarantees], "host": [asdict(each) for each in checks]}
+        )
     else:
+        show_table(
+            ("PROCESS SANDBOX", "STATE", "FUNCTIONS ARE PROMISED"),
+            ((each.name, each.state, each.promise) for each in guarantees),
+        )
+        typer.echo()
         show_table(("", "FEATURE", "FOUND"), (("✓" if c.held else "✗", c.feature, c.found) for c in checks))
+        for sentence in explain(guarantees):
+            note(f"\n{sentence}")
         for check in checks:
             if not check.held:
                 note(f"\n{check.feature}: {check.meaning}.\n  {check.remedy[:1].upper()}{check.remedy[1:]}.")
-    if any(check.needed and not check.held for check in checks):
+    if any(each.broken for each in guarantees) or any(each.needed and not each.held for each in checks):
         note("\nFunctions cannot run isolated here.")
         raise typer.Exit(ExitCode.FAILED)

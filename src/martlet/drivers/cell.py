@@ -94,7 +94,7 @@ class Cell:
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(self.directory / SOCKET))
             listener.listen(_BACKLOG)
-            descriptors = [listener.fileno(), _make_log(self.directory / LOG, self.identity)]
+            descriptors = [listener.fileno(), _make_log(self.directory / LOG)]
             stack.callback(os.close, descriptors[1])
             if self.namespace is not None:
                 descriptors.append(self.namespace)
@@ -133,10 +133,10 @@ async def empty(group: Group) -> None:
         raise DriverError(f"processes in the cgroup {group} do not end") from None
 
 
-def _make_log(path: Path, identity: int) -> int:
-    os.mkfifo(path, 0o600)
+def _make_log(path: Path) -> int:
+    os.mkfifo(path)
     # For writing alone it would not open before there is a reader, and end the writer whenever there is none.
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    if os.geteuid() == 0:
-        os.fchown(descriptor, identity, identity)
+    # The cell opens /dev/stdout as whoever it is then; nobody else gets through the folder.
+    os.fchmod(descriptor, 0o622)
     return descriptor

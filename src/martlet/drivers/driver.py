@@ -6,8 +6,9 @@ revision, for good. All that a node knows of either is its `Handle`. Implementat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,14 +27,38 @@ class LoadFailed(DriverError):
         self.kind, self.traceback = kind, traceback
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A feature that this host lacks, what that means, and what a person can do about it."""
+class State(StrEnum):
+    """Whether a guarantee holds on this host."""
 
-    feature: str
-    consequence: str
-    remedy: str
-    fatal: bool = True
+    HELD = "held"
+    WEAKER = "weaker"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """Something that a driver promises about its sandboxes, and what has become of it on this host.
+
+    Attributes:
+        name: what people call it.
+        promise: what it means for functions.
+        state: whether it holds.
+        why: how it is held, or why it is not.
+        remedy: what a person can do about it where it is not held.
+        needed: whether ``strict`` refuses to run where it is not held in full.
+    """
+
+    name: str
+    promise: str
+    state: State
+    why: str
+    remedy: str = ""
+    needed: bool = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether ``strict`` refuses to run for this."""
+        return self.needed and self.state is not State.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +115,32 @@ class Stats:
     oom_kills: int
 
 
+def require(guarantees: Iterable[Guarantee]) -> None:
+    """Returns where all that is needed is held.
+
+    Raises:
+        DriverError: something is not; the message says what, why, and what to do about it.
+    """
+    broken = [each for each in guarantees if each.broken]
+    if broken:
+        raise DriverError(
+            "this machine does not let functions run isolated, and process_isolation_level is strict. "
+            + " ".join(explain(broken))
+        )
+
+
+def explain(guarantees: Iterable[Guarantee]) -> list[str]:
+    """Returns sentences about those that are not held: what, why, what to do. Those with one cause share theirs."""
+    causes: dict[tuple[str, ...], list[str]] = {}
+    for each in guarantees:
+        if each.state is not State.HELD:
+            causes.setdefault((each.state, each.why, each.remedy), []).append(each.name)
+    return [
+        f"{', '.join(names)}: {state}, because {why}. What to do: {remedy}."
+        for (state, why, remedy), names in causes.items()
+    ]
+
+
 OnExit = Callable[[str, int], None]
 """Called with the id of a sandbox that ended by itself, and its exit code (negative: the signal that ended it)."""
 
@@ -99,8 +150,8 @@ class Driver(Protocol):
 
     name: str
 
-    def probe(self) -> list[Missing]:
-        """Returns what this host lacks for this driver, in words a person can act on; empty when all is there."""
+    def probe(self) -> list[Guarantee]:
+        """Returns all that this driver promises, each with what holds here and what a person can do about it."""
 
     async def open(self, on_exit: OnExit) -> None:
         """Makes the driver ready to start cells (its zygotes, its parent cgroup), and to `recover` older ones."""

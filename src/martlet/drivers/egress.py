@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from martlet.destination import Destination
 from martlet.drivers import firewall
-from martlet.drivers.driver import DriverError, Missing
+from martlet.drivers.driver import DriverError, Guarantee, State
 from martlet.drivers.resolvers import Resolvers
 from martlet.sandbox import rtnetlink, syscalls
 from martlet.sandbox.rtnetlink import Request, Rtnetlink
@@ -67,7 +67,7 @@ class Egress:
 
     async def open(self) -> None:
         """Renews or removes what an earlier life of the platform left. Raises `DriverError`."""
-        if firewall.find() is not None:
+        if os.geteuid() == 0 and firewall.find() is not None:
             await self._do(self._take_over)
 
     async def make(self) -> int:
@@ -160,25 +160,35 @@ class Egress:
         return namespace
 
 
-def lacking(subnet: IPv4Network) -> Missing | None:
-    """Returns what this machine lacks to give functions a way out; None where it does. Takes some 30 ms: it tries."""
+def guarantee(subnet: IPv4Network) -> Guarantee:
+    """Returns whether this machine can give functions a way out. Takes some 30 ms: it tries."""
+    promise = "functions that ask for egress reach other machines, and neither this one nor each other"
+    lack = _lack(subnet)
+    if lack is not None:
+        feature, remedy = lack
+        return Guarantee("egress", promise, State.MISSING, f"it lacks {feature}", remedy, needed=False)
+    if others := firewall.dropping():
+        why = f"the tables {', '.join(others)} may drop it"
+        remedy = "unless they do already, let them pass what comes from and goes to the links m*"
+        return Guarantee("egress", promise, State.WEAKER, why, remedy, needed=False)
+    return Guarantee("egress", promise, State.HELD, "by links that are routed and filtered", needed=False)
+
+
+def _lack(subnet: IPv4Network) -> tuple[str, str] | None:
+    """Returns what this machine lacks and what to do about it."""
     if os.geteuid() != 0:
-        return _missing("root", "run Martlet as root")
+        return "root", "run Martlet as root"
     if firewall.find() is None:
-        return _missing(f"the program {firewall.PROGRAM}", f"install the package {firewall.PACKAGE}")
+        return f"the program {firewall.PROGRAM}", f"install the package {firewall.PACKAGE}"
     if _FORWARDING.read_text().strip() == "0" and not os.access(_FORWARDING, os.W_OK):
-        return _missing("forwarding", "set the sysctl net.ipv4.ip_forward to 1: here Martlet cannot")
+        return "forwarding", "set the sysctl net.ipv4.ip_forward to 1: here Martlet cannot"
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
             thread.submit(_rehearse, subnet).result()
         except (OSError, DriverError) as error:
             remedy = "take a kernel with network namespaces, veth and nf_tables with NAT, reject and fib"
-            return _missing(f"veth and nf_tables ({error})", remedy)
+            return f"veth and nf_tables ({error})", remedy
     return None
-
-
-def _missing(feature: str, remedy: str) -> Missing:
-    return Missing(feature, "functions get no way out (network: egress)", remedy, fatal=False)
 
 
 def _rehearse(subnet: IPv4Network) -> None:

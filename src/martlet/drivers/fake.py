@@ -21,7 +21,7 @@ from pathlib import Path
 import httptools
 
 from martlet.drivers.contract import HEALTH
-from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFailed, Missing, OnExit, Stats
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, OnExit, Stats
 from martlet.model import MiB, Revision
 
 
@@ -112,8 +112,8 @@ class FakeDriver:
         self._instances: dict[str, _Instance] = {}
         self._on_exit: OnExit = lambda *_: None
 
-    def probe(self) -> list[Missing]:
-        """Returns an empty list: nothing is needed."""
+    def probe(self) -> list[Guarantee]:
+        """Returns an empty list: nothing is promised."""
         return []
 
     async def open(self, on_exit: OnExit) -> None:

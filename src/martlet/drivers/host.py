@@ -1,102 +1,101 @@
-"""What this host has of what the process rung needs."""
+"""What this host has of what the process rung needs, found by trying it."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import martlet
-from martlet.drivers.driver import Missing
-from martlet.sandbox.cgroups import Group, find_top
-from martlet.sandbox.rehearsal import FILTER, LANDLOCK
+from martlet.drivers import guarantees, subordinate
+from martlet.drivers.driver import Guarantee
+from martlet.drivers.identities import PER_LANE, first_of
+from martlet.drivers.subordinate import NotLent
+from martlet.sandbox import rehearsal
+from martlet.sandbox.cgroups import Group, unusable_groups, usable_group
+from martlet.sandbox.means import Means, Users
+from martlet.sandbox.users import Extent, IdMap
 
 _REHEARSE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from martlet.sandbox import rehearsal
-rehearsal.main()
+rehearsal.main(sys.argv[2])
 """
-_INTERPRETER = "interpreter"
-_CONSEQUENCES = {
-    _INTERPRETER: "no zygote can be started",
-    "mount namespace": "functions see the files of this machine",
-    "PID namespace": "functions see the processes of this machine",
-    "IPC namespace": "functions share memory segments and queues with this machine",
-    "UTS namespace": "functions see and may set the name of this machine",
-    "network namespace": "functions reach all that this machine reaches, its own services included",
-    "user of its own": "functions run as the user of the platform",
-    LANDLOCK: "files of this machine have one wall instead of two",
-    FILTER: "functions may make every system call of an unprivileged user",
-}
+_NOTHING = Means(confined=False, users=Users.SHARED)
+"""What every host gives: no means at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What there is, and what is missing.
+    """What there is.
 
     Attributes:
-        confined: whether a sandbox can be made.
+        means: what sandboxes are made of.
         filtered: whether system calls can be filtered.
-        top: the top of the cgroup hierarchy, or None where there is none to write to.
-        missing: what is lacking, in words for people.
+        identities: how many user ids there are for those of a lane.
+        group: the cgroup to make groups in, or None where there is none.
+        guarantees: what follows for functions.
     """
 
-    confined: bool
+    means: Means
     filtered: bool
-    top: Group | None
-    missing: list[Missing]
+    identities: int
+    group: Group | None
+    guarantees: list[Guarantee]
 
 
-def inspect(interpreter: Path) -> Host:
-    """Returns what this host has; takes some 30 ms, because it tries instead of guessing."""
-    refused = _rehearse(interpreter)
-    missing = [_missing_sandbox(feature, words) for feature, words in refused.items()]
-    top = find_top(Path("/proc/self/mountinfo").read_text())
-    if top is None:
-        missing.append(_missing_cgroups("this host mounts no cgroup hierarchy with memory, pids and cpu"))
-    elif not top.writable():
-        missing.append(_missing_cgroups(f"{top} cannot be written to"))
-        top = None
-    return Host(
-        confined=refused.keys() <= {LANDLOCK, FILTER},
-        filtered=refused.keys().isdisjoint({FILTER, _INTERPRETER}),
-        top=top,
-        missing=missing,
-    )
+def inspect(interpreter: Path, lane: int) -> Host:
+    """Returns what this host has for sandboxes of a lane; takes some 50 ms, because it tries instead of guessing."""
+    choices, not_lent = _choices(lane)
+    try:
+        refusals = _rehearse(interpreter, choices, first_of(lane))
+    except OSError as error:
+        means, filtered, sandbox = _NOTHING, False, guarantees.without_interpreter(error)
+    else:
+        *failed, last = refusals
+        means, filtered = choices[len(failed)], rehearsal.CALLS not in last
+        # What the best that was tried in vain is refused says why this is not better.
+        better = [words for each, words in zip(choices, failed, strict=False) if each.confined]
+        sandbox = guarantees.of_sandbox(means, (better[-1] if better else {}) | last, not_lent)
+    group = usable_group()
+    limits = guarantees.of_cgroups(group, unusable_groups())
+    lent = means.ids is not None and means.ids.subordinate
+    identities = subordinate.PER_LANE - 1 if lent else PER_LANE
+    return Host(means, filtered, identities, group, [*sandbox, limits])
 
 
-def _rehearse(interpreter: Path) -> dict[str, str]:
+def _choices(lane: int) -> tuple[list[Means], NotLent | None]:
+    """Returns what sandboxes might be made of, the best first, and why no ids are lent where that matters."""
+    first = first_of(lane)
+    single = Means(confined=True, users=Users.NESTED, ids=IdMap.single())
+    if os.geteuid() == 0:
+        own = Extent(first, first, PER_LANE)
+        ids = IdMap((Extent(0, 0, 1), own), (Extent(0, 0, 1), own))
+        return [
+            Means(confined=True, users=Users.OWN),
+            Means(confined=True, users=Users.OWN, ids=ids),
+            single,
+            Means(confined=False, users=Users.OWN),
+            _NOTHING,
+        ], None
+    try:
+        lent = Means(confined=True, users=Users.OWN, ids=subordinate.lent_to(lane, first))
+    except NotLent as error:
+        return [single, _NOTHING], error
+    return [lent, single, _NOTHING], None
+
+
+def _rehearse(interpreter: Path, choices: list[Means], identity: int) -> list[dict[str, str]]:
     folder = Path(martlet.__file__).parent.parent
+    pairs = json.dumps([(asdict(means), identity) for means in choices])
     tried = subprocess.run(
-        [interpreter, "-I", "-S", "-c", _REHEARSE, folder], capture_output=True, text=True, check=False
+        [interpreter, "-I", "-S", "-c", _REHEARSE, folder, pairs], capture_output=True, text=True, check=False
     )
     if tried.returncode != 0:
         last_line = tried.stderr.strip().rpartition("\n")[2]
-        return {_INTERPRETER: last_line or f"it ended with {tried.returncode}"}
-    refused: dict[str, str] = json.loads(tried.stdout)
-    return refused
-
-
-def _missing_sandbox(feature: str, words: str) -> Missing:
-    if feature == _INTERPRETER:
-        remedy = f"repair the Python that Martlet was installed with: {words}"
-    elif feature == LANDLOCK:
-        remedy = f"start a kernel of 5.13 or newer with landlock in its lsm= list ({words})"
-    elif feature == FILTER:
-        remedy = f"use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64 ({words})"
-    elif os.geteuid() == 0:
-        remedy = f"it takes Linux 5.12 or newer, and in a container CAP_SYS_ADMIN ({words})"
-    else:
-        remedy = "run Martlet as root"
-    return Missing(feature, _CONSEQUENCES[feature], remedy, fatal=feature != LANDLOCK)
-
-
-def _missing_cgroups(reason: str) -> Missing:
-    return Missing(
-        "cgroups",
-        f"memory, CPU and processes of functions have no limit ({reason})",
-        "run Martlet as root, and in a container give it the cgroup filesystem writable",
-    )
+        raise OSError(last_line or f"it ended with {tried.returncode}")
+    refusals: list[dict[str, str]] = json.loads(tried.stdout)
+    return refusals

@@ -10,11 +10,17 @@ PER_LANE = 65_536
 fits in 31 bits, and is above what distributions, directories and container engines give away."""
 
 
-class Identities:
-    """The ids of one lane. An id that came back is given again last."""
+def first_of(lane: int) -> int:
+    """Returns the first id of a lane."""
+    return FIRST + lane * PER_LANE
 
-    def __init__(self, lane: int) -> None:
-        self._first = FIRST + lane * PER_LANE
+
+class Identities:
+    """The first ``count`` ids of one lane. An id that came back is given again last."""
+
+    def __init__(self, lane: int, count: int = PER_LANE) -> None:
+        self._first = first_of(lane)
+        self._count = count
         self._next = 0
         self._held: set[int] = set()
 
@@ -24,13 +30,13 @@ class Identities:
         Raises:
             DriverError: all are held.
         """
-        for _ in range(PER_LANE):
+        for _ in range(self._count):
             identity = self._first + self._next
-            self._next = (self._next + 1) % PER_LANE
+            self._next = (self._next + 1) % self._count
             if identity not in self._held:
                 self._held.add(identity)
                 return identity
-        raise DriverError(f"all {PER_LANE} user ids of this lane are in use")
+        raise DriverError(f"all {self._count} user ids of this lane are in use")
 
     def hold(self, identity: int) -> None:
         """Notes that somebody has an id already, from an earlier life of the lane.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from martlet.config import SystemSettings
 from martlet.drivers import egress
+from martlet.drivers.driver import State
 from martlet.errors import Invalid
 from martlet.model import Network
 
@@ -31,10 +32,9 @@ class Networks:
             Invalid: the default that the settings name is not to be had.
         """
         refused = {}
-        if (missing := egress.lacking(settings.egress_subnet)) is not None:
-            refused[Network.EGRESS] = (
-                f"this machine cannot give egress, it lacks {missing.feature}: {missing.remedy}"
-            )
+        given = egress.guarantee(settings.egress_subnet)
+        if given.state is State.MISSING:
+            refused[Network.EGRESS] = f"this machine cannot give egress, {given.why}: {given.remedy}"
         if not settings.allow_host_network:
             refused[Network.HOST] = "the operator does not allow host (system.allow_host_network)"
         best = Network.NONE if Network.EGRESS in refused else Network.EGRESS

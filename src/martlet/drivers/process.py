@@ -20,7 +20,17 @@ from typing import Literal
 from martlet.destination import Destination
 from martlet.drivers import contract
 from martlet.drivers.cell import Cell, empty, remove_remains
-from martlet.drivers.driver import CellSpec, DriverError, Handle, Loaded, LoadFailed, Missing, OnExit, Stats
+from martlet.drivers.driver import (
+    CellSpec,
+    DriverError,
+    Guarantee,
+    Handle,
+    Loaded,
+    LoadFailed,
+    OnExit,
+    Stats,
+    require,
+)
 from martlet.drivers.egress import Egress
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
@@ -33,7 +43,8 @@ from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits
-from martlet.sandbox.launcher import Confinement
+from martlet.sandbox.launcher import UNCONFINED_CODE, UNCONFINED_DEPENDENCIES, Confinement
+from martlet.sandbox.means import Means, Users
 from martlet.sandbox.zygote import CONFINEMENT, Plan
 from martlet.units import format_bytes
 
@@ -73,7 +84,7 @@ class ProcessDriver:
             lane: number of the lane, from 0; decides the user ids.
             packages: the folder with all unpacked packages; code and dependencies lie in it.
             run: the platform's run directory, its alone on this machine; names the cgroup.
-            isolation: whether to refuse or to accept a host on which a guarantee cannot be had.
+            isolation: whether to refuse or to accept a host on which a guarantee is not held.
             egress: gives cells a way out; None: there are none that have one.
             allow_host_network: whether there may be cells in the network of the host.
             max_body: bytes of the largest request body, for the runtime.
@@ -81,6 +92,7 @@ class ProcessDriver:
             on_observed: makes the calls that instances are denied wait until the one it is told of answers them.
             lease: seconds that zygotes wait for the next life of the lane.
         """
+        self._lane = lane
         self._packages = packages.absolute()
         self._run = run.absolute() / f"lane-{lane}"
         self._root = self._run / "root"
@@ -92,28 +104,28 @@ class ProcessDriver:
         self._runtimes = runtimes or Catalogue.load()
         self._identities = Identities(lane)
         self._lease = lease
-        self._confined = self._filtered = True
+        self._means = Means(confined=True, users=Users.OWN)
+        self._filtered = True
         self._on_observed = on_observed
         self._group: Group | None = None
         self._zygotes: dict[str, asyncio.Future[Zygote]] = {}
         self._cells: dict[str, Cell] = {}
         self._on_exit: OnExit = lambda *_: None
 
-    def probe(self) -> list[Missing]:
-        """Returns what this host lacks: what `strict` refuses to do without, and `relaxed` does without."""
-        return inspect(self._interpreter).missing
+    def probe(self) -> list[Guarantee]:
+        """Returns what the sandbox promises, and what of it holds: `strict` takes all, `relaxed` what there is."""
+        return inspect(self._interpreter, self._lane).guarantees
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the zygotes of an earlier life of the lane. Others start when they are needed."""
-        host = await asyncio.to_thread(inspect, self._interpreter)
-        fatal = [missing for missing in host.missing if missing.fatal]
-        if self._isolation == "strict" and fatal:
-            lacking = "; ".join(f"{each.feature}: {each.consequence}. {each.remedy}" for each in fatal)
-            raise DriverError(f"this host lacks what the process sandbox needs. {lacking}")
+        host = await asyncio.to_thread(inspect, self._interpreter, self._lane)
+        if self._isolation == "strict":
+            require(host.guarantees)
         self._on_exit = on_exit
-        self._confined, self._filtered = host.confined, host.filtered
-        if host.top is not None:
-            self._group = host.top.below(self._group_name)
+        self._means, self._filtered = host.means, host.filtered
+        self._identities = Identities(self._lane, host.identities)
+        if host.group is not None:
+            self._group = host.group.below(self._group_name)
         if self._egress is not None:
             await self._egress.open()
         self._root.mkdir(parents=True, exist_ok=True)
@@ -183,10 +195,11 @@ class ProcessDriver:
             processes=limits.processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
         )
-        visible_dependencies = root.DEPENDENCIES if self._confined else str(dependencies)
+        confined = self._means.confined
+        visible_dependencies = root.DEPENDENCIES if confined else UNCONFINED_DEPENDENCIES
         document = contract.specialisation(
             revision,
-            code=root.FUNCTION if self._confined else str(code),
+            code=root.FUNCTION if confined else UNCONFINED_CODE,
             dependencies=None if dependencies is None else visible_dependencies,
             max_body=self._max_body,
         )
@@ -244,7 +257,7 @@ class ProcessDriver:
         """Returns what a cell of this network joins; None where it makes its own, or shares the host's."""
         if network is Network.HOST and not self._allow_host_network:
             raise DriverError("system.allow_host_network is off")
-        if network is not Network.EGRESS or not self._confined:
+        if network is not Network.EGRESS or not self._means.confined:
             return None
         if self._egress is None:
             raise DriverError("this lane gives no cell a way out")
@@ -294,7 +307,7 @@ class ProcessDriver:
             packages=str(self._packages),
             root=str(self._root),
             resolvers=Resolvers.find().text,
-            confined=self._confined,
+            means=self._means,
             calls=self._calls,
             groups=[] if self._group is None else self._group.directories,
             lease=self._lease,
@@ -346,8 +359,8 @@ class ProcessDriver:
 
     def _inside(self, package: Path) -> str:
         """Returns the name of a package as the sandbox knows it."""
-        if not self._confined:
-            return str(package)
+        if not self._means.confined:
+            return str(package.absolute())
         try:
             return str(package.absolute().relative_to(self._packages))
         except ValueError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from martlet.drivers.cell import empty
 from martlet.drivers.zygote import Zygote
-from martlet.sandbox.cgroups import Group, find_top
+from martlet.sandbox.cgroups import Group, usable_group
 
 ZYGOTE = ".zygote"
 """How the names of the sockets end on which zygotes listen, in the directory of their lane."""
@@ -39,7 +39,7 @@ def _sockets(run: Path) -> list[Path]:
 
 
 def _groups(run: Path) -> list[Group]:
-    top = find_top(Path("/proc/self/mountinfo").read_text())
-    if top is None or not top.writable():
+    top = usable_group()
+    if top is None:
         return []
     return [top.below(name) for name in top.names() if name.startswith(group_name(run, ""))]

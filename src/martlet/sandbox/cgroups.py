@@ -22,6 +22,9 @@ CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _REMOVAL_SECONDS = 5.0
 _RETRY_SECONDS = 0.002
+_REST = "rest"
+_UNIFIED = ""
+"""What ``/proc/self/cgroup`` calls the v2 tree, where others name controllers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Usage:
 class Group(ABC):
     """A named group and the groups below it. Nothing exists on the host before `create`."""
 
+    _gates: tuple[str, ...] = (".",)
+
     def __init__(self, directories: dict[str, Path]) -> None:
         self._directories = directories
         # Controllers that are mounted together share a directory.
@@ -64,8 +69,9 @@ class Group(ABC):
         return type(self)({controller: path / name for controller, path in self._directories.items()})
 
     def writable(self) -> bool:
-        """Whether this process may make groups below."""
-        return all(os.access(directory, os.W_OK) for directory in self._distinct)
+        """Whether this process may make groups below, and move processes there."""
+        needed = [directory / name for directory in self._distinct for name in self._gates]
+        return all(os.access(path, os.W_OK) for path in needed)
 
     def create(self) -> None:
         """Makes the group and those above it."""
@@ -157,6 +163,8 @@ class GroupV1(Group):
 class GroupV2(Group):
     """A directory in the one tree."""
 
+    _gates = (".", "cgroup.procs", "cgroup.subtree_control")
+
     def create(self) -> None:
         """Makes the group and those above it, and hands them the controllers."""
         (directory,) = self._distinct
@@ -195,7 +203,7 @@ class GroupV2(Group):
             if error.errno != errno.EBUSY:
                 raise
             # Only the true top may both have processes and hand on controllers; a container's top is not it.
-            _move_processes(directory, directory / "rest")
+            _move_processes(directory, directory / _REST)
             control.write_text(wanted)
 
     def kill(self) -> None:
@@ -238,23 +246,81 @@ def find_top(mounts: str) -> Group | None:
     Args:
         mounts: the text of ``/proc/self/mountinfo``.
     """
-    tops: dict[str, Path] = {}
+    return _group({name: place for name, (_, place) in _hierarchies(mounts).items()})
+
+
+def find_own(mounts: str, memberships: str) -> Group | None:
+    """Returns the group that this process is in, or None where controllers are missing.
+
+    Args:
+        mounts: the text of ``/proc/self/mountinfo``.
+        memberships: the text of ``/proc/self/cgroup``.
+    """
+    hierarchies = _hierarchies(mounts)
+    directories: dict[str, Path] = {}
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(","):
+            if name in hierarchies:
+                top, place = hierarchies[name]
+                inside = Path(path)
+                if name == _UNIFIED and inside.name == _REST:
+                    inside = (
+                        inside.parent
+                    )  # this process was moved aside when its group handed on controllers
+                if inside.is_relative_to(top):
+                    directories[name] = place / inside.relative_to(top)
+    return _group(directories)
+
+
+def usable_group() -> Group | None:
+    """Returns the group that this process may make its own in, or None where there is none."""
+    return next((group for group in candidates(*_own_places()) if group.writable()), None)
+
+
+def unusable_groups() -> list[Group]:
+    """Returns those that it looks for, and may not."""
+    return [group for group in candidates(*_own_places()) if not group.writable()]
+
+
+def _own_places() -> tuple[str, str]:
+    return Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
+
+
+def candidates(mounts: str, memberships: str) -> list[Group]:
+    """Returns the groups that a platform might make its own in, the best first: `find_top`, `find_own`."""
+    found = (find_top(mounts), find_own(mounts, memberships))
+    return list({str(group): group for group in found if group is not None}.values())
+
+
+def _hierarchies(mounts: str) -> dict[str, tuple[str, Path]]:
+    """Returns for each controller, and for the v2 tree, which group is to be seen where."""
+    found: dict[str, tuple[str, Path]] = {}
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        place, (kind, _, options) = Path(before.split()[4]), after.split(maxsplit=2)
+        (top, place), (kind, _, options) = before.split()[3:5], after.split(maxsplit=2)
         if kind == "cgroup":
-            tops |= dict.fromkeys(options.split(","), place)
+            found |= dict.fromkeys(options.split(","), (top, Path(place)))
         elif kind == "cgroup2":
-            available = (place / "cgroup.controllers").read_text().split()
-            if set(CONTROLLERS) <= set(available):
-                return GroupV2(dict.fromkeys(CONTROLLERS, place))
+            found[_UNIFIED] = (top, Path(place))
+    return found
+
+
+def _group(directories: dict[str, Path]) -> Group | None:
+    unified = directories.get(_UNIFIED)
+    if unified is not None:
+        available = (unified / "cgroup.controllers").read_text().split()
+        if set(CONTROLLERS) <= set(available):
+            return GroupV2(dict.fromkeys(CONTROLLERS, unified))
     wanted = (*CONTROLLERS, "cpuacct")
-    return GroupV1({name: tops[name] for name in wanted}) if set(wanted) <= set(tops) else None
+    return GroupV1({name: directories[name] for name in wanted}) if set(wanted) <= set(directories) else None
 
 
 def _processes(directory: Path) -> list[int]:
     try:
-        return [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
+        pids = [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
+        # A process of another PID namespace is 0, which would mean the caller's own group to `kill`.
+        return [pid for pid in pids if pid]
     except FileNotFoundError:
         return []
 

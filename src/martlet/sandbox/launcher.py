@@ -2,6 +2,8 @@
 
 `enter` runs before the cell has code, off the request path, and leaves it the power that `confine` needs.
 `confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
+Both take the same steps whether the zygote is root on the host or in a user namespace; a host may lack what some of
+them need (`Means`), and then it was agreed to go without (relaxed).
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root
+from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root, users
 from martlet.sandbox.landlock import Access, Ruleset
 from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.means import Means, Users
 from martlet.sandbox.seccomp.filter import Filter
 
 _CELL_SCRATCH = 1024 * 1024
@@ -25,13 +28,17 @@ _ACCESS_INSIDE = {
     "/proc": landlock.WRITE_FILES,
     root.SCRATCH: landlock.ALL,
 }
-_ACCESS_RELAXED = {
+_ACCESS_OUTSIDE = {
     **dict.fromkeys(root.SYSTEM, landlock.READ),
     **dict.fromkeys(("/etc", "/proc", "/run/systemd/resolve", sys.base_prefix), landlock.READ),
     **dict.fromkeys((f"/dev/{device}" for device in root.DEVICES), landlock.WRITE_FILES),
     **dict.fromkeys(("/dev/shm", root.SCRATCH), landlock.ALL),  # noqa: S108
     "/proc/self": landlock.WRITE_FILES,
 }
+_CODE, _DEPENDENCIES = 98, 99
+UNCONFINED_CODE = f"/proc/self/fd/{_CODE}"
+UNCONFINED_DEPENDENCIES = f"/proc/self/fd/{_DEPENDENCIES}"
+"""Where an instance without a private root finds its packages: their folder is not open to its user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,8 @@ class Confinement:
     """What a cell learns when it gets code; it travels inside the request to specialise.
 
     Attributes:
-        code: name of the package under `root.PACKAGES`.
-        dependencies: name of the package with the dependencies, or None.
+        code: name of the package under `root.PACKAGES`; its path on the host where there is no private root.
+        dependencies: the same for the package with the dependencies, or None.
         identity: user and group id, this sandbox's alone.
         hostname: what the machine is called inside.
         scratch: bytes that ``/tmp`` may hold.
@@ -80,7 +87,7 @@ class Confinement:
     every_cpu: bool
 
 
-def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> Ruleset | None:
+def enter(belongings: Belongings, lifeline: Lifeline, means: Means, last_capability: int) -> Ruleset | None:
     """Moves a freshly forked process into its sandbox.
 
     Returns:
@@ -89,21 +96,25 @@ def enter(belongings: Belongings, lifeline: Lifeline, last_capability: int) -> R
     lifeline.hold()
     _join(belongings.cgroups)
     os.setsid()
-    namespaces.separate()
-    network.enter(belongings.network, belongings.namespace)
-    if belongings.network == network.HOST:
-        root.show_resolvers_of_host()
-    root.mount_proc()
-    root.mount_scratch(_CELL_SCRATCH)
+    if means.confined:
+        namespaces.separate()
+        network.enter(belongings.network, belongings.namespace)
+        if belongings.network == network.HOST:
+            root.show_resolvers_of_host()
+        root.mount_proc()
+        root.mount_scratch(_CELL_SCRATCH)
     privileges.forbid_new_privileges()
-    privileges.empty_bounding_set(last_capability)
+    if means.confined:
+        privileges.empty_bounding_set(last_capability)
     _keep_only(belongings, lifeline)
-    return _rules(_ACCESS_INSIDE)
+    return _rules(_ACCESS_INSIDE if means.confined else _ACCESS_OUTSIDE)
 
 
 def confine(
     confinement: Confinement,
     lifeline: Lifeline,
+    means: Means,
+    last_capability: int,
     rules: Ruleset | None,
     filter: Filter | None,  # noqa: A002
 ) -> int | None:
@@ -112,46 +123,32 @@ def confine(
     Returns:
         What `Filter.load` does; None without a filter.
     """
-    root.mount_code(confinement.code, confinement.dependencies)
-    root.resize_scratch(confinement.scratch)
-    socket.sethostname(confinement.hostname)
+    if means.confined:
+        root.mount_code(confinement.code, confinement.dependencies)
+        root.resize_scratch(confinement.scratch)
+        socket.sethostname(confinement.hostname)
+        os.chdir(root.FUNCTION)
+    else:
+        _hold_code(confinement, rules)
     _spread(confinement.every_cpu)
-    rlimits.apply(confinement.open_files, confinement.scratch, confinement.processes)
-    privileges.become(confinement.identity)
+    if means.users is Users.OWN:
+        privileges.become(confinement.identity)
+    else:
+        if means.users is Users.NESTED:
+            users.nest(confinement.identity)
+            privileges.empty_bounding_set(last_capability)
+        privileges.drop_capabilities()
     lifeline.hold()
     lifeline.release()
-    os.chdir(root.FUNCTION)
-    return _confine_calls(rules, filter)
-
-
-def enter_relaxed(belongings: Belongings, lifeline: Lifeline) -> Ruleset | None:
-    """What of `enter` needs no power: for hosts that give none."""
-    lifeline.hold()
-    _join(belongings.cgroups)
-    os.setsid()
-    privileges.forbid_new_privileges()
-    _keep_only(belongings, lifeline)
-    return _rules(_ACCESS_RELAXED)
-
-
-def confine_relaxed(
-    confinement: Confinement,
-    lifeline: Lifeline,
-    rules: Ruleset | None,
-    filter: Filter | None,  # noqa: A002
-) -> int | None:
-    """What of `confine` needs no power. The code stays where it is, and the user is the platform's."""
-    _spread(confinement.every_cpu)
-    rlimits.apply(confinement.open_files, confinement.scratch, processes=None)
-    privileges.drop_capabilities()
-    lifeline.hold()
-    lifeline.release()
-    os.chdir(confinement.code)
+    # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
+    shared = means.users is Users.SHARED
+    rlimits.apply(
+        confinement.open_files, confinement.scratch, processes=None if shared else confinement.processes
+    )
+    # The last steps: what comes before needs files and calls that they refuse.
     if rules is not None:
-        rules.allow(confinement.code, landlock.READ)
-        if confinement.dependencies is not None:
-            rules.allow(confinement.dependencies, landlock.READ)
-    return _confine_calls(rules, filter)
+        rules.enforce()
+    return None if filter is None else filter.load()
 
 
 def _join(cgroups: Sequence[int]) -> None:
@@ -170,11 +167,16 @@ def _rules(allowed: Mapping[str, Access]) -> Ruleset | None:
     return rules
 
 
-def _confine_calls(rules: Ruleset | None, filter: Filter | None) -> int | None:  # noqa: A002
-    # The last steps: what comes before needs files and calls that they refuse.
-    if rules is not None:
-        rules.enforce()
-    return None if filter is None else filter.load()
+def _hold_code(confinement: Confinement, rules: Ruleset | None) -> None:
+    held = {_CODE: confinement.code, _DEPENDENCIES: confinement.dependencies}
+    for number, package in held.items():
+        if package is not None:
+            descriptor = os.open(package, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+            if rules is not None:
+                rules.allow(number, landlock.READ)
+    os.fchdir(_CODE)
 
 
 def _spread(every_cpu: bool) -> None:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from martlet.sandbox import syscalls
+from martlet.sandbox import root, syscalls
+from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.syscalls import Clone
 
 OWN = Clone.MOUNT | Clone.IPC | Clone.UTS
@@ -37,6 +38,37 @@ def fork(child: Callable[[], NoReturn]) -> int:
     if pid == 0:
         child()
     return pid
+
+
+def become_first(link: int) -> None:
+    """Goes on as process 1 of a new PID namespace, and leaves a process outside that waits for it and ends as it did.
+
+    Coming home from a PID namespace takes power over one's own: without root, that must be one that one has made.
+    Whichever of the two is killed takes the other along, and the kernel all that is in the namespace.
+
+    Args:
+        link: a descriptor that only the inner process keeps, so that its peer hears of that one's end.
+    """
+    syscalls.unshare(Clone.PID)
+    lifeline = Lifeline()
+    pid = os.fork()
+    if pid:
+        os.close(link)
+        _, status = os.waitpid(pid, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    lifeline.keep_reader()
+    lifeline.hold()
+    lifeline.release()
+
+
+def host_id(pid: int) -> int:
+    """Returns the id by which the host knows a child of this process that is in another PID namespace than the host."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        with open(f"{root.HOST_PROC}/self/fdinfo/{descriptor}") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+    finally:
+        os.close(descriptor)
 
 
 def separate() -> None:

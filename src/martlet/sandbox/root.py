@@ -4,6 +4,7 @@
 - ``/etc``: made here, of names, resolver, certificates and time zone.
 - ``/dev``: null, zero, full, random, urandom, and the links fd, std* and shm (to ``/tmp``).
 - ``/.packages``: all unpacked packages, read-only; a cell loses sight of them before it gets code.
+- ``/.proc``: the host's ``/proc``; a cell loses it as soon as it has its own.
 - ``/function /dependencies``: the cell's code, read-only.
 - ``/proc /tmp``: the cell's own.
 """
@@ -19,6 +20,7 @@ from martlet.sandbox.syscalls import Mount, MountAttribute
 
 PACKAGES = "/.packages"
 _EMPTY = "/.empty"
+HOST_PROC = "/.proc"
 FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
 SCRATCH = "/tmp"  # noqa: S108  (the cell's own, inside its root)
@@ -72,6 +74,7 @@ def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
     if not (at / prefix.relative_to("/")).exists():
         _bind(prefix, at / prefix.relative_to("/"))
     _bind(packages, at / PACKAGES.lstrip("/"))
+    _bind_proc(at / HOST_PROC.lstrip("/"))
     _make_etc(at / "etc", resolvers)
     _make_dev(at / "dev")
     for empty in (_EMPTY, FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
@@ -86,8 +89,9 @@ def show_resolvers_of_host() -> None:
 
 
 def mount_proc() -> None:
-    """Mounts ``/proc`` of the process's own PID namespace."""
+    """Mounts ``/proc`` of the process's own PID namespace, and takes away that of the host."""
     syscalls.mount("proc", "/proc", _PROC_FLAGS)
+    syscalls.unmount(HOST_PROC)
 
 
 def mount_scratch(size: int) -> None:
@@ -121,6 +125,12 @@ def _bind(source: Path, target: Path) -> None:
     syscalls.bind(str(source), str(target))
     attributes = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
     syscalls.mount_setattr(str(target), attributes)
+
+
+def _bind_proc(target: Path) -> None:
+    # In a user namespace the kernel mounts a new one only where one is to be seen in full already.
+    target.mkdir()
+    syscalls.bind("/proc", str(target))
 
 
 def _bind_system(at: Path) -> None:

@@ -105,12 +105,12 @@ _NO_CAPABILITIES = (_CapabilityData * 2)()
 
 def unshare(namespaces: Clone) -> None:
     """Moves the process into new namespaces; a new PID namespace is for the next child only."""
-    _check(_libc.unshare(namespaces), "unshare", namespaces)
+    _check(_libc.unshare(namespaces), "unshare", namespaces.name)
 
 
 def setns(descriptor: int, namespace: Clone) -> None:
     """Moves the process into the namespace of ``descriptor``; a PID namespace is for its next children."""
-    _check(_libc.setns(descriptor, namespace), "setns", namespace)
+    _check(_libc.setns(descriptor, namespace), "setns", namespace.name)
 
 
 def mount(kind: str, target: str, flags: Mount, options: str = "") -> None:

@@ -33,12 +33,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import cgroups, channel, launcher, privileges, root, syscalls
+from martlet.sandbox import cgroups, channel, launcher, namespaces, privileges, root, syscalls, users
 from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.launcher import Belongings, Confinement
 from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.means import Means
 from martlet.sandbox.namespaces import PidNamespaces, fork
 from martlet.sandbox.network import EGRESS
 from martlet.sandbox.seccomp.filter import Filter
@@ -59,7 +60,7 @@ class Plan:
         packages: the folder of all unpacked packages.
         root: an empty directory to build the private root on.
         resolvers: the text of ``resolv.conf`` in it.
-        confined: whether to make a sandbox, or to do without namespaces and users of their own (relaxed).
+        means: what the host gives for a sandbox.
         calls: whether system calls are filtered, filtered with an observer that answers those that are denied, or,
             where the kernel cannot, not filtered.
         groups: the lane's cgroup, one directory for each tree; that of a cell is below and has its id for a name.
@@ -71,10 +72,15 @@ class Plan:
     packages: str
     root: str
     resolvers: str
-    confined: bool
+    means: Means
     calls: Literal["filtered", "observed", "unfiltered"]
     groups: list[str]
     lease: float
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Reads what ``dataclasses.asdict`` and JSON made of a plan."""
+        return cls(**document | {"means": Means.from_json(document["means"])})
 
 
 class Zygote:
@@ -90,7 +96,7 @@ class Zygote:
         self._pids: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._last_capability = privileges.last_capability()
-        self._forks = PidNamespaces().fork if plan.confined else fork
+        self._forks = PidNamespaces().fork if plan.means.confined else fork
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
         self._rules: Ruleset | None = None
@@ -99,7 +105,7 @@ class Zygote:
         """Builds the private root and warms the runtime. Raises OSError."""
         if self._plan.calls != "unfiltered":
             self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
-        if self._plan.confined:
+        if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(
                 Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages), self._plan.resolvers
@@ -107,13 +113,6 @@ class Zygote:
         self._shim.warm()
         gc.collect()
         gc.freeze()
-
-    def refuse(self, error: OSError) -> None:
-        """Tells the lane why there will be no zygote."""
-        self._listener.settimeout(self._plan.lease)
-        with contextlib.suppress(OSError):
-            self._lane = channel.accept(self._listener)
-        self._tell("broken", error=str(error))
 
     def run(self) -> None:
         """Serves one lane after the other, until none has come for the length of a lease."""
@@ -146,7 +145,7 @@ class Zygote:
                 self._lane.close()
             self._lane = newcomer
             for cell, pid in self._pids.items():
-                self._tell("forked", id=cell, pid=pid)
+                self._tell("forked", id=cell, pid=self._outside(pid))
             self._tell_ready()
 
     def _hear(self) -> None:
@@ -186,9 +185,13 @@ class Zygote:
             self._tell("refused", id=cell, error=str(error))
         else:
             self._pids[cell], self._ids[pid] = pid, cell
-            self._tell("forked", id=cell, pid=pid)
+            self._tell("forked", id=cell, pid=self._outside(pid))
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _outside(self, pid: int) -> int:
+        """Returns what the lane calls a process that is ``pid`` here."""
+        return pid if self._plan.means.ids is None else namespaces.host_id(pid)
 
     def _signal(self, cell: str, number: int) -> None:
         # A process that this one has not waited for keeps its id: no stranger is hit.
@@ -233,18 +236,16 @@ class Zygote:
 
     def _enter(self, cell: str, belongings: Belongings) -> None:
         try:
-            if self._plan.confined:
-                self._rules = launcher.enter(belongings, self._lifeline, self._last_capability)
-            else:
-                self._rules = launcher.enter_relaxed(belongings, self._lifeline)
+            self._rules = launcher.enter(belongings, self._lifeline, self._plan.means, self._last_capability)
         except OSError as error:
             self._tell("failed", id=cell, error=str(error))
             os._exit(1)
 
     def _confine(self, cell: str, request: dict[str, Any]) -> None:
         confinement = Confinement(**request[CONFINEMENT])
-        confine = launcher.confine if self._plan.confined else launcher.confine_relaxed
-        heard = confine(confinement, self._lifeline, self._rules, self._filter)
+        heard = launcher.confine(
+            confinement, self._lifeline, self._plan.means, self._last_capability, self._rules, self._filter
+        )
         if heard is not None and self._plan.calls == "observed":
             self._tell("observed", [heard], id=cell)
             os.close(heard)
@@ -263,10 +264,21 @@ def _import(module: str, folder: str) -> Any:
 def main(listener_descriptor: int, plan: dict[str, Any]) -> None:
     """Runs a zygote on the listening end of a channel until no lane needs it any more."""
     os.umask(0o022)  # what the zygote makes must be open to users that it does not know yet
-    zygote = Zygote(socket.socket(fileno=listener_descriptor), Plan(**plan))
+    listener, what = socket.socket(fileno=listener_descriptor), Plan.from_json(plan)
     try:
+        if what.means.ids is not None:
+            users.enter(what.means.ids)
+            namespaces.become_first(listener_descriptor)
+        zygote = Zygote(listener, what)
         zygote.prepare()
     except OSError as error:
-        zygote.refuse(error)
+        _refuse(listener, what.lease, error)
         raise
     zygote.run()
+
+
+def _refuse(listener: socket.socket, patience: float, error: OSError) -> None:
+    """Tells the lane why there will be no zygote."""
+    listener.settimeout(patience)
+    with contextlib.suppress(OSError), channel.accept(listener) as lane:
+        channel.send(lane, {"event": "broken", "error": str(error)})

@@ -17,7 +17,9 @@ from typing import TextIO
 import structlog
 
 from martlet.config import Settings
+from martlet.drivers.driver import DriverError, explain, require
 from martlet.drivers.networks import Networks
+from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
 from martlet.serve import orphans, remains
@@ -39,6 +41,18 @@ class Busy(MartletError):
     code, title = "busy", "Something else has what the platform needs"
 
 
+class NotIsolated(MartletError):
+    """The platform does not start because functions would not be isolated as it promises."""
+
+    code, title = "not_isolated", "This machine does not let functions run isolated"
+
+
+class Intruded(MartletError):
+    """The platform does not start because somebody else could reach into it."""
+
+    code, title = "intruded", "Somebody else could reach into the platform"
+
+
 def serve(settings: Settings, announce: Callable[[Settings], None] | None = None) -> int:
     """Runs the platform in the foreground until SIGINT or SIGTERM.
 
@@ -51,6 +65,8 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
 
     Raises:
         Busy: the port or the data folder is in use.
+        NotIsolated: a guarantee of the sandbox is not held, and the settings say strict.
+        Intruded: the folder of sockets belongs to another user.
         Invalid: this machine cannot give functions the network that the settings name.
     """
     configure(settings.system.logging_level, settings.system.logging_format)
@@ -59,6 +75,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
 
 async def _serve(settings: Settings, announce: Callable[[Settings], None] | None) -> int:
     settings = await asyncio.to_thread(_settle_network, settings)
+    await asyncio.to_thread(_look_at_sandbox, settings)
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
@@ -66,7 +83,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     settings_file = run / "settings.json"
     await remains.sweep(run, settings_file)
     placeholder, settings = _reserve_port(settings)
-    run.mkdir(mode=0o700, parents=True)
+    _make_run_directory(run)
     settings_file.touch(0o600)
     settings_file.write_text(settings.model_dump_json())
     roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
@@ -188,6 +205,31 @@ def _settle_network(settings: Settings) -> Settings:
     default = Networks.of(settings.system).default
     system = settings.system.model_copy(update={"default_network": default})
     return settings.model_copy(update={"system": system})
+
+
+def _look_at_sandbox(settings: Settings) -> None:
+    """Refuses to go on where a guarantee is not held (strict), or says what functions must do without (relaxed)."""
+    system = settings.system
+    last = ProcessDriver(
+        settings.lane_count - 1, system.function_storage_path / "packages", settings.run_directory
+    )
+    guarantees = last.probe()
+    if system.process_isolation_level == "strict":
+        try:
+            require(guarantees)
+        except DriverError as error:
+            raise NotIsolated(str(error), field="system.process_isolation_level") from None
+    for sentence in explain(guarantees):
+        log.warning("guarantee_not_held", detail=sentence)
+
+
+def _make_run_directory(run: Path) -> None:
+    """Makes the directory, in one that nobody else can change: in /tmp somebody may have been there before."""
+    run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = run.parent.lstat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Intruded(f"{run.parent} must belong to the user of the platform, and to nobody else: remove it")
+    run.mkdir(mode=0o700)
 
 
 def _lock(data: Path) -> TextIO:

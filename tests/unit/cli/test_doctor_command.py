@@ -7,7 +7,7 @@ import pytest
 from martlet.cli import checks
 from martlet.cli.checks import Check
 from martlet.drivers import firewall
-from martlet.drivers.driver import Missing
+from martlet.drivers.driver import Guarantee, State
 from tests.conftest import require
 from tests.namespaces import Namespace
 
@@ -19,60 +19,73 @@ def config(tmp_path):
     return file
 
 
-class Rung:
-    name = "process"
+def guarantee(state: State, *, needed: bool = True) -> Guarantee:
+    return Guarantee("limits", "memory has a limit", state, "no cgroups", "delegate one", needed)
 
-    def __init__(self, *missing: Missing) -> None:
-        self.missing = list(missing)
 
-    def probe(self) -> list[Missing]:
-        return self.missing
+def sandbox(monkeypatch: pytest.MonkeyPatch, *guarantees: Guarantee) -> None:
+    monkeypatch.setattr(checks, "check_sandbox", lambda settings: list(guarantees))
 
 
 def test_every_feature_of_this_host_is_looked_at(martlet, config):
-    found = {check["feature"]: check for check in martlet("doctor", "-c", config, "--json").json}
-    expected = {
+    found = martlet("doctor", "-c", config, "--json").json
+    host = {check["feature"]: check for check in found["host"]}
+    assert {
         "Linux kernel",
         "Python",
-        "root",
-        "egress",
         "resolvers",
-        "cgroups",
         "overlayfs",
-        "seccomp",
-        "Landlock",
         "uv",
         "open files",
-    }
-    expected |= {f"{name} namespace" for name in ("mount", "uts", "ipc", "user", "pid", "network")}
-    assert expected | {"data folder", "port"} <= found.keys()
-    assert any(feature.startswith("process rung") for feature in found)
-    for check in found.values():
+        "data folder",
+        "port",
+    } <= host.keys()
+    for check in host.values():
         assert check["found"]
         assert check["meaning"]
         assert check["remedy"] or check["held"]
 
 
-def test_the_table_marks_what_is_held(martlet, config, monkeypatch):
-    monkeypatch.setattr(checks, "_drivers", lambda settings: [Rung()])
-    lines = martlet("doctor", "-c", config).out.splitlines()
-    assert lines[0].split() == ["FEATURE", "FOUND"]
-    assert any(line.split() == ["✓", "process", "rung", "a", "sandbox", "was", "made"] for line in lines)
+def test_every_guarantee_of_the_sandbox_is_looked_at(martlet, config):
+    found = martlet("doctor", "-c", config, "--json").json
+    promised = {each["name"]: each for each in found["sandbox"]}
+    assert {"files", "processes", "/proc", "shared memory", "host name", "network", "user"} <= promised.keys()
+    assert {"privileges", "system calls", "Landlock", "limits", "egress"} <= promised.keys()
+    for each in promised.values():
+        assert each["promise"]
+        assert each["state"] == "held" or (each["why"] and each["remedy"])
 
 
-def test_what_is_missing_says_what_follows_and_what_to_do(martlet, config, monkeypatch):
-    missing = Missing("cgroups", "functions have no limit", "run Martlet as root")
-    monkeypatch.setattr(checks, "_drivers", lambda settings: [Rung(missing)])
+def test_the_table_says_what_is_held(martlet, config, monkeypatch):
+    sandbox(monkeypatch, guarantee(State.HELD))
+    result = martlet("doctor", "-c", config)
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[0] == ["PROCESS", "SANDBOX", "STATE", "FUNCTIONS", "ARE", "PROMISED"]
+    assert lines[1] == ["limits", "held", "memory", "has", "a", "limit"]
+    assert ["FEATURE", "FOUND"] in lines
+
+
+@pytest.mark.parametrize("state", [State.MISSING, State.WEAKER])
+def test_what_is_not_held_says_why_and_what_to_do(martlet, config, monkeypatch, state):
+    sandbox(monkeypatch, guarantee(state))
     result = martlet("doctor", "-c", config)
     assert result.code == 1
-    assert "process rung: cgroups: functions have no limit.\n  Run Martlet as root." in result.err
+    assert f"limits: {state}, because no cgroups. What to do: delegate one." in result.err
     assert "Functions cannot run isolated here." in result.err
+
+
+def test_what_strict_does_without_does_not_fail(martlet, config, monkeypatch):
+    sandbox(monkeypatch, guarantee(State.MISSING, needed=False))
+    result = martlet("doctor", "-c", config)
+    assert "limits: missing" in result.err
+    assert result.code == 0
 
 
 def test_what_can_be_done_without_does_not_fail(martlet, config, monkeypatch):
     monkeypatch.setattr(
         checks, "check_host", lambda settings: [Check("overlayfs", False, "off", "layers", "load it")]
     )
+    sandbox(monkeypatch)
     result = martlet("doctor", "-c", config)
     assert result.code == 0
     assert "overlayfs: layers.\n  Load it." in result.err
@@ -88,9 +101,9 @@ def test_a_firewall_that_may_drop_what_functions_send_is_named(martlet, config):
         result = martlet("doctor", "-c", config, "--json")
 
     machine.close()
-    found = {check["feature"]: check for check in result.json}["egress"]
-    assert not found["held"]
-    assert "ip other" in found["found"]
+    found = {each["name"]: each for each in result.json["sandbox"]}["egress"]
+    assert found["state"] == State.WEAKER
+    assert "ip other" in found["why"]
     assert "links m*" in found["remedy"]
 
 
@@ -98,6 +111,6 @@ def test_a_port_in_use_is_seen(martlet, config):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config.write_text(config.read_text().replace("port: 0", f"port: {port}"))
-        found = {check["feature"]: check for check in martlet("doctor", "-c", config, "--json").json}
+        found = {check["feature"]: check for check in martlet("doctor", "-c", config, "--json").json["host"]}
     assert not found["port"]["held"]
     assert str(port) in found["port"]["found"]

@@ -4,7 +4,7 @@ import pytest
 
 from martlet.config import SystemSettings, validated
 from martlet.drivers import egress
-from martlet.drivers.driver import Missing
+from martlet.drivers.driver import Guarantee, State
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
 from martlet.model import Network
@@ -50,11 +50,14 @@ async def test_destinations_are_for_functions_with_a_way_out(platform: Platform)
 
 
 def test_egress_is_the_default_where_it_can_be_given_and_otherwise_none(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(egress, "lacking", lambda subnet: None)
+    held = Guarantee("egress", "", State.HELD, "")
+    monkeypatch.setattr(egress, "guarantee", lambda subnet: held)
     assert Networks.of(SystemSettings()).default is Network.EGRESS
 
-    missing = Missing("the program nft", "no way out", "install the package nftables")
-    monkeypatch.setattr(egress, "lacking", lambda subnet: missing)
+    missing = Guarantee(
+        "egress", "", State.MISSING, "it lacks the program nft", "install the package nftables"
+    )
+    monkeypatch.setattr(egress, "guarantee", lambda subnet: missing)
     networks = Networks.of(SystemSettings())
     assert networks.default is Network.NONE
     assert networks.refused[Network.EGRESS].endswith("it lacks the program nft: install the package nftables")

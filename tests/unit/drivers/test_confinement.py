@@ -289,7 +289,8 @@ async def test_an_instance_of_several_cores_may_leave_the_one_of_its_lane(rig: R
 async def test_what_takes_power_is_refused(rig: Rig, action: str):
     handle = await evaluator(rig)
 
-    assert await inside(handle, f"refusal({action})") == errno.EPERM
+    # Where a user namespace has one id only, it has no word for others.
+    assert await inside(handle, f"refusal({action})") in (errno.EPERM, errno.EINVAL)
 
 
 async def test_setuid_programs_have_no_power(rig: Rig):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from martlet.drivers import egress, firewall
-from martlet.drivers.driver import DriverError
-from martlet.drivers.egress import Egress, lacking
+from martlet.drivers.driver import DriverError, State
+from martlet.drivers.egress import Egress, guarantee
 from martlet.model import Network
 from tests.conftest import require
 from tests.driver_rigs import eventually, process_rig
@@ -49,7 +49,7 @@ def address_in(namespace: int) -> str:
 
 
 async def test_a_machine_that_can_give_it_lacks_nothing_and_is_left_as_it_was(machine: Namespace):
-    assert lacking(SUBNET) is None
+    assert guarantee(SUBNET).state is State.HELD
 
     assert tables(machine) == []
     assert machine.links("m") == {}
@@ -61,9 +61,9 @@ async def test_a_machine_without_the_program_is_told_which_package_it_takes(
 ):
     monkeypatch.setattr(firewall, "PROGRAM", "no-such-program")
 
-    missing = lacking(SUBNET)
+    missing = guarantee(SUBNET)
 
-    assert missing is not None
+    assert missing.state is State.MISSING
     assert missing.remedy == "install the package nftables"
 
 

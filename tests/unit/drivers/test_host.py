@@ -1,24 +1,23 @@
 """A host that gives less: what is said, what `strict` refuses, and what `relaxed` still does."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from tests.conftest import require
+from martlet.drivers.identities import FIRST
 from tests.driver_rigs import LANE
+from tests.unprivileged import USER, stage
 
 LANE_PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from martlet.drivers.driver import DriverError
+from tests.alone import status_of
 from tests.driver_rigs import ask, process_rig
 
 LOOK = '''
@@ -26,8 +25,13 @@ import os
 def lists(path):
     try:
         return bool(os.listdir(path))
-    except PermissionError:
+    except OSError:
         return False
+def refusal(path):
+    try:
+        os.listdir(path)
+    except OSError as error:
+        return type(error).__name__
 def handle(request):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return {
@@ -37,90 +41,114 @@ def handle(request):
         "filters": status["Seccomp_filters"].strip(),
         "here": os.getcwd(),
         "lists": [path for path in ("/usr", "/tmp", "/var", "/dev") if lists(path)],
+        "others": refusal(request.get_json()),
     }
 '''
 
 async def main(folder, isolation):
+    os.chown(folder, os.geteuid(), os.getegid())
+    folder.chmod(0o700)
     try:
-        async with process_rig(folder, int(sys.argv[2]), isolation=isolation) as rig:
+        async with process_rig(folder, int(sys.argv[1]), isolation=isolation) as rig:
             handle = await rig.instance("look", source=LOOK)
-            seen = json.loads(await ask(handle))
+            seen = json.loads(await ask(handle, str(rig.packages)))
             stats = await rig.driver.stats(handle)
-            missing = [each.feature for each in rig.driver.probe()]
+            user = int(status_of(handle.pid)["Uid"].split()[0])
+            broken = [each.name for each in rig.driver.probe() if each.broken]
             await rig.driver.stop(handle, 10)
             left = [str(path) for path in rig.run.glob("cell-*")]
-            print(json.dumps({"seen": seen, "counted": stats is not None, "missing": missing, "left": left}))
+            said = {"seen": seen, "user": user, "counted": stats is not None, "broken": broken, "left": left}
+            print(json.dumps(said))
     except DriverError as error:
         print(json.dumps({"refused": str(error)}))
 
-asyncio.run(main(Path(sys.argv[3]), sys.argv[4]))
+asyncio.run(main(Path(sys.argv[2]), sys.argv[3]))
 """
 pytestmark = pytest.mark.root
 
-WITHOUT_NAMESPACES = ["setpriv", "--bounding-set", "-sys_admin"]
-# The Python of this installation may lie where only root can read: that much is left to the other user.
-WITHOUT_ROOT = [
-    *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"),
-    *("--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"),
-]
-
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose path everybody may walk, for the user without rights."""
-    path = Path(tempfile.mkdtemp())
-    os.chmod(path, 0o755)
-    os.chown(path, 65534, 65534)
-    yield path
-    shutil.rmtree(path)
+def lane() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Runs a lane on a stage, and returns what it says about an instance: ``lane("strict", lent=False)``."""
+    with ExitStack() as stack:
+
+        def run(isolation: str, **options: bool) -> dict[str, Any]:
+            place = stack.enter_context(stage(**options))
+            program = [sys.executable, "-c", LANE_PROGRAM, str(LANE), place.folder, isolation]
+            done = subprocess.run(
+                place.command(*program),
+                env=place.environment(),
+                stdout=subprocess.PIPE,
+                timeout=60,
+                check=True,
+            )
+            return json.loads(done.stdout.splitlines()[-1])
+
+        yield run
 
 
-@pytest.fixture
-def lane(folder: Path):
-    """Runs a lane with fewer rights, and returns what it says about an instance."""
-    require(shutil.which("setpriv"), "setpriv")
+def test_root_that_may_not_make_namespaces_makes_a_user_namespace_first(lane):
+    said = lane("strict", root=True)
 
-    def run(rights: list[str], isolation: str) -> dict:
-        repository = Path(__file__).parents[3]
-        program = [sys.executable, "-c", LANE_PROGRAM, repository, str(LANE), folder, isolation]
-        done = subprocess.run([*rights, *program], capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(done.stdout)
-
-    return run
+    assert said["broken"] == []
+    assert said["seen"]["here"] == "/function"
+    assert said["user"] == said["seen"]["user"] >= FIRST
+    assert said["seen"]["capabilities"] == 0
 
 
 def test_strict_refuses_a_host_without_namespaces_and_says_what_to_do(lane):
-    refused = lane(WITHOUT_NAMESPACES, "strict")["refused"]
+    refused = lane("strict", root=True, user_namespaces=False)["refused"]
 
-    assert "mount namespace: functions see the files of this machine" in refused
-    assert "CAP_SYS_ADMIN" in refused
+    assert "files, processes, /proc, shared memory, host name, network: missing" in refused
+    assert "sysctl user.max_user_namespaces=" in refused
 
 
-def test_relaxed_does_without_namespaces_and_keeps_the_limits(lane, folder: Path):
-    said = lane(WITHOUT_NAMESPACES, "relaxed")
+def test_root_gives_functions_users_of_their_own_even_without_namespaces(lane):
+    said = lane("relaxed", root=True, user_namespaces=False)
 
-    assert {"mount namespace", "PID namespace", "IPC namespace", "UTS namespace"} <= set(said["missing"])
+    assert {"files", "processes", "/proc", "shared memory", "host name"} <= set(said["broken"])
+    assert said["user"] == said["seen"]["user"] >= FIRST
     assert said["seen"]["no_new_privileges"] == "1"
     assert said["seen"]["filters"] == "1"
     assert said["seen"]["lists"] == ["/usr", "/tmp"]
     assert said["seen"]["capabilities"] == 0
-    assert said["seen"]["here"].startswith(str(folder / "packages"))
+    assert said["seen"]["others"] == "PermissionError"
     assert said["counted"]
     assert said["left"] == []
 
 
-def test_strict_refuses_to_run_without_root(lane):
-    refused = lane(WITHOUT_ROOT, "strict")["refused"]
+def test_strict_refuses_one_user_for_all_and_says_what_to_do(lane):
+    refused = lane("strict", lent=False)["refused"]
 
-    assert "run Martlet as root" in refused
-    assert "cgroups: " in refused
+    assert "user: weaker" in refused
+    assert "add a line to /etc/subuid" in refused
+    assert "files" not in refused
 
 
-def test_relaxed_runs_without_root_as_the_user_it_has(lane):
-    said = lane(WITHOUT_ROOT, "relaxed")
+def test_relaxed_confines_functions_that_are_one_user_to_the_host(lane):
+    said = lane("relaxed", lent=False)
 
-    assert "cgroups" in said["missing"]
-    assert said["seen"]["user"] == 65534
+    assert said["broken"] == ["user"]
+    assert said["user"] == USER
+    assert said["seen"]["user"] >= FIRST
+    assert said["seen"]["here"] == "/function"
+    assert said["seen"]["capabilities"] == 0
+    assert said["counted"]
+    assert said["left"] == []
+
+
+def test_strict_refuses_to_run_without_limits(lane):
+    refused = lane("strict", limits=False)["refused"]
+
+    assert "limits: missing" in refused
+    assert "Delegate=yes" in refused
+
+
+def test_relaxed_runs_with_nothing_but_the_user_it_has(lane):
+    said = lane("relaxed", user_namespaces=False, limits=False)
+
+    assert {"limits", "user", "files"} <= set(said["broken"])
+    assert said["user"] == said["seen"]["user"] == USER
     assert said["seen"]["no_new_privileges"] == "1"
     assert said["seen"]["filters"] == "1"
     assert said["seen"]["lists"] == ["/usr", "/tmp"]

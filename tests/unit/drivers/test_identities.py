@@ -14,9 +14,8 @@ def test_lanes_share_no_identity():
     assert ranges[2].stop < 2**31
 
 
-def test_an_identity_that_is_held_is_not_given_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(identities, "PER_LANE", 3)
-    some = Identities(0)
+def test_an_identity_that_is_held_is_not_given_again():
+    some = Identities(0, count=3)
     first, second = some.take(), some.take()
 
     some.give_back(first)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from martlet.sandbox.cgroups import Group, GroupV1, GroupV2, Limits, Usage, find_top
+from martlet.sandbox.cgroups import Group, GroupV1, GroupV2, Limits, Usage, candidates, find_own, find_top
 from tests.alone import alone
 from tests.conftest import require
 
@@ -53,6 +53,46 @@ def test_a_v2_tree_without_the_controllers_does_not_count(unified: Path):
 
 def test_a_host_without_cgroups_has_none():
     assert find_top(mountinfo(Path("/tmp"), "tmpfs", "size=1m")) is None
+
+
+def test_the_group_of_a_process_is_found_in_each_v1_tree(tmp_path: Path):
+    mounts = (
+        mountinfo(tmp_path / "memory", "cgroup", "memory")
+        + mountinfo(tmp_path / "cpu,cpuacct", "cgroup", "cpu,cpuacct")
+        + mountinfo(tmp_path / "pids", "cgroup", "pids")
+    )
+    memberships = "5:memory:/lent/to/me\n4:cpu,cpuacct:/mine\n3:pids:/\n2:devices:/x\n0::/\n"
+
+    own = find_own(mounts, memberships)
+
+    assert isinstance(own, GroupV1)
+    own.below("a").create()
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("**/a"))
+    assert found == ["cpu,cpuacct/mine/a", "memory/lent/to/me/a", "pids/a"]
+
+
+def test_the_group_of_a_process_is_found_in_a_container_that_sees_a_part_of_the_tree(unified: Path):
+    (unified / "mine").mkdir()
+    (unified / "mine" / "cgroup.controllers").write_text("cpu memory pids\n")
+    mounts = mountinfo(unified, "cgroup2", "nsdelegate").replace(" / ", " /container ", 1)
+
+    assert str(find_own(mounts, "0::/container/mine\n")) == str(unified / "mine")
+    assert find_own(mounts, "0::/elsewhere\n") is None
+
+
+def test_a_process_that_was_moved_aside_still_belongs_to_the_group(unified: Path):
+    (unified / "rest").mkdir()
+
+    assert str(find_own(mountinfo(unified, "cgroup2", "x"), "0::/rest\n")) == str(unified)
+
+
+def test_the_top_is_preferred_to_the_group_of_a_process(unified: Path):
+    (unified / "mine").mkdir()
+    (unified / "mine" / "cgroup.controllers").write_text("cpu memory pids\n")
+
+    found = candidates(mountinfo(unified, "cgroup2", "x"), "0::/mine\n")
+
+    assert list(map(str, found)) == [str(unified), str(unified / "mine")]
 
 
 def test_v2_hands_controllers_down_to_the_group(unified: Path):

@@ -56,6 +56,7 @@ def test_nothing_of_the_host_is_there_but_what_was_chosen(inside: Callable[..., 
     allowed = {
         ".empty",
         ".packages",
+        ".proc",
         "bin",
         "dependencies",
         "dev",

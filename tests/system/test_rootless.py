@@ -1,0 +1,88 @@
+"""A whole platform as a user without any right, and what it says where it is not let."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from martlet.drivers.identities import FIRST
+from tests.alone import status_of
+from tests.system.conftest import Platform
+from tests.unprivileged import USER, stage
+
+CODE = "import os\ndef handle(request): return {'user': os.getuid(), 'body': request.get_json()}"
+
+
+@pytest.fixture
+def rootless() -> Iterator[Callable[..., Platform]]:
+    """Makes platforms on stages: ``rootless(lent=False, process_isolation_level="relaxed")``."""
+    with ExitStack() as stack:
+
+        def make(process_isolation_level: str = "strict", **options: bool) -> Platform:
+            place = stack.enter_context(stage(**options))
+            system = {"process_isolation_level": process_isolation_level, "pin_lanes": False}
+            platform = Platform(Path(place.folder) / "data", **system)
+            platform.wrapper, platform.environment = place.command(), place.environment()
+            stack.callback(platform.close)
+            return platform
+
+        yield make
+
+
+def test_a_platform_without_root_deploys_and_runs_functions(rootless: Callable[..., Platform]):
+    platform = rootless()
+    platform.start()
+
+    platform.deploy("echo", CODE, min_instances=1)
+    answer = platform.invoke("echo", json=[1]).json()
+
+    assert answer["body"] == [1]
+    assert answer["user"] >= FIRST
+    (instance,) = platform.instances("echo")
+    for pid in (platform.process.pid, *platform.children().values()):
+        assert status_of(pid)["Uid"].split() == [str(USER)] * 4
+        assert int(status_of(pid)["CapEff"], 16) == 0
+    assert int(status_of(instance["pid"])["Uid"].split()[0]) >= 2_050_000_000
+    assert platform.stop() == 0
+    assert "guarantee_not_held" not in platform.log()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentences"),
+    [
+        ({"limits": False}, ["limits: missing", "systemd-run --user --scope -p Delegate=yes"]),
+        ({"user_namespaces": False}, ["files, processes,", "sysctl user.max_user_namespaces="]),
+        ({"hidden_proc": True}, ["/proc: missing", "(here: /proc/interrupts)", "unmask=ALL"]),
+        ({"lent": False}, ["user: weaker", "/etc/subuid lends nobody no ids", "nobody:FIRST:65536"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_what_strict_refuses_relaxed_runs_with_and_says_so(
+    rootless: Callable[..., Platform], options: dict[str, bool], sentences: list[str]
+):
+    strict = rootless(**options)
+    strict.launch()
+    assert strict.process.wait(30) == 1
+    relaxed = rootless("relaxed", **options)
+    relaxed.start()
+
+    for said in (strict.log(), relaxed.log()):
+        for sentence in sentences:
+            assert sentence in " ".join(said.split())
+    relaxed.deploy("echo", CODE)
+    assert relaxed.invoke("echo", json=2).json()["body"] == 2
+
+
+def test_a_folder_of_sockets_that_somebody_else_made_is_refused(rootless: Callable[..., Platform]):
+    platform = rootless()
+    runtime = platform.data.parent / "runtime"
+    (runtime / "martlet").mkdir(parents=True)
+    os.chmod(runtime, 0o755)
+    platform.environment = {**platform.environment, "XDG_RUNTIME_DIR": str(runtime)}
+
+    platform.launch()
+
+    assert platform.process.wait(30) == 1
+    assert f"{runtime}/martlet must belong to the user of the platform" in " ".join(platform.log().split())
