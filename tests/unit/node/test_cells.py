@@ -9,7 +9,6 @@ from martlet.drivers.driver import DriverError, Handle
 from martlet.node import cells as module
 from martlet.node.cells import CellStock
 
-
 pytestmark = pytest.mark.anyio
 
 
