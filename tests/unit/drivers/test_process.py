@@ -44,7 +44,9 @@ def lives(pid: int) -> bool:
 
 def groups() -> set[str]:
     """Returns every cgroup of the rigs of this test run."""
-    return {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/martlet-*-lane-{LANE}")}
+    # `walk` overlooks what others remove meanwhile; `glob` does not.
+    found = [Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names]
+    return {str(path) for path in found if path.match(f"martlet-*-lane-{LANE}")}
 
 
 def zygote_of(pid: int) -> int:
