@@ -130,7 +130,7 @@ class ProcessDriver:
             await self._egress.open()
         self._root.mkdir(parents=True, exist_ok=True)
         for runtime in self._runtimes.available():
-            zygote = await Zygote.find(self._run / f"{runtime.name}{ZYGOTE}", self._ended)
+            zygote = await Zygote.find(self._socket_of(runtime.name), self._ended)
             if zygote is not None:
                 self._zygotes[runtime.name] = asyncio.get_running_loop().create_future()
                 self._zygotes[runtime.name].set_result(zygote)
@@ -141,6 +141,8 @@ class ProcessDriver:
         for zygote in await asyncio.gather(*self._zygotes.values(), return_exceptions=True):
             if isinstance(zygote, Zygote):
                 await zygote.close()
+        for name in self._zygotes:
+            self._socket_of(name).unlink(missing_ok=True)
         self._zygotes.clear()
         if self._group is not None:
             await empty(self._group)
@@ -297,6 +299,9 @@ class ProcessDriver:
         self._cells[handle.id] = cell
         return cell
 
+    def _socket_of(self, runtime: str) -> Path:
+        return self._run / f"{runtime}{ZYGOTE}"
+
     def _group_of(self, cell: str) -> Group | None:
         return None if self._group is None else self._group.below(cell)
 
@@ -312,7 +317,7 @@ class ProcessDriver:
             groups=[] if self._group is None else self._group.directories,
             lease=self._lease,
         )
-        at = self._run / f"{runtime.name}{ZYGOTE}"
+        at = self._socket_of(runtime.name)
         return await Zygote.start(at, runtime.interpreter, plan, self._ended, self._on_observed)
 
     @property

@@ -94,10 +94,12 @@ class PackageCache:
         Returns:
             False where the package has been evicted since then: what the instance sees of it is gone.
         """
-        hold = self._held.get(digest) or await asyncio.to_thread(self._hold, digest)
+        hold = self._held.get(digest)
         if hold is None:
-            return False
-        self._held[digest] = hold
+            taken = await asyncio.to_thread(self._hold, digest)
+            if taken is None:
+                return False
+            hold = self._keep(digest, taken)
         hold.asked = monotonic()
         return (hold.files.parent / "record").stat().st_mtime <= since
 
@@ -118,8 +120,14 @@ class PackageCache:
             finally:
                 await asyncio.to_thread(remove_tree, scratch.files)
                 os.close(scratch.lock)
-        self._held[digest] = hold
-        return hold.files
+        return self._keep(digest, hold).files
+
+    def _keep(self, digest: str, taken: _Hold) -> _Hold:
+        """Notes a hold; where there is one already, that is the one."""
+        hold = self._held.setdefault(digest, taken)
+        if hold is not taken:
+            os.close(taken.lock)
+        return hold
 
     async def _fetch(self, digest: str, scratch: Path) -> _Hold:
         package = scratch / "package"

@@ -69,6 +69,32 @@ async def test_a_package_is_unpacked_once_and_readable_by_everybody(tmp_path, bl
     assert contents(tmp_path / "cache") == {digest}
 
 
+async def test_what_an_instance_has_of_a_package_is_held_for_it_again(tmp_path, blobs, store):
+    small, large = store(size=1000), store(size=3000)
+    first_life = PackageCache(tmp_path / "cache", blobs)
+    await first_life.ensure(small)
+    made = time.time() + 1
+    first_life.close()
+    before = len(os.listdir("/proc/self/fd"))
+    next_life = PackageCache(tmp_path / "cache", blobs, max_bytes=2000)
+
+    assert all(await asyncio.gather(*(next_life.hold(small, made) for _ in range(5))))
+
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    await next_life.ensure(large)
+    assert contents(tmp_path / "cache") == {small, large}
+
+
+async def test_a_package_that_was_evicted_since_is_not_held(tmp_path, blobs, store):
+    digest = store()
+    cache = PackageCache(tmp_path / "cache", blobs)
+    made = time.time() - 1
+
+    assert not await cache.hold(digest, made)
+    await cache.ensure(digest)
+    assert not await cache.hold(digest, made)
+
+
 async def test_many_who_need_a_package_at_once_get_the_same(tmp_path, blobs, store):
     digest = store()
     caches = [PackageCache(tmp_path / "cache", blobs) for _ in range(3)]
