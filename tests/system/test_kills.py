@@ -1,5 +1,6 @@
 """``kill -9`` of anything at any moment: the platform heals, keeps what was deployed, and leaks nothing."""
 
+import glob
 import os
 import random
 import signal
@@ -123,6 +124,11 @@ def members(platform):
     return found
 
 
+def found(pattern):
+    """Returns what is there under a pattern; what goes while it is looked for does no harm."""
+    return {Path(path) for path in glob.glob(pattern, recursive=True, include_hidden=True)}
+
+
 def inventory(platform):
     """Returns what a platform has of everything that could leak: how many, or which where that does not change."""
     run, data = platform.settings.run_directory, platform.data
@@ -137,17 +143,13 @@ def inventory(platform):
     return {
         "processes": {kind: len(pids) for kind, pids in processes.items()},
         "namespaces": len(namespaces),
-        "cgroups": len([*Path("/sys/fs/cgroup").glob(f"*/martlet-{group}-*/**/")])
-        + len([*Path("/sys/fs/cgroup").glob(f"martlet-{group}-*/**/")]),
+        "cgroups": len(found(f"/sys/fs/cgroup/*/martlet-{group}-*/**/"))
+        + len(found(f"/sys/fs/cgroup/martlet-{group}-*/**/")),
         "links": sum(name.startswith(f"m{link}") for _, name in socket.if_nameindex()),
         "mounts": Path("/proc/self/mountinfo").read_text().count(str(run)),
-        "run": Counter(path.name for path in run.rglob("*") if not path.parent.name.startswith("lane-")),
-        "directories": len([*run.glob("lane-*/*")]),
-        "data": {
-            str(path.relative_to(data))
-            for kind in ("packages", "blobs", "builds")
-            for path in (data / kind).rglob("*")
-        },
+        "run": Counter(path.name for path in found(f"{run}/**") if not path.parent.name.startswith("lane-")),
+        "directories": len(found(f"{run}/lane-*/*")),
+        "data": {path for kind in ("packages", "blobs", "builds") for path in found(f"{data}/{kind}/**")},
     }
 
 
