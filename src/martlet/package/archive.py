@@ -20,6 +20,7 @@ _GZIP = b"\x1f\x8b"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _DIRECTORY_END = b"PK\x05\x06"
 _DIRECTORY_ENTRY = b"PK\x01\x02"
+_ZIP64_LOCATOR = b"PK\x06\x07"
 _UNIX = 3
 _ZIP_FAULTS = (
     zipfile.BadZipFile,
@@ -137,7 +138,8 @@ def _check_entry_count(file: BinaryIO, limits: Limits) -> None:
     if end < 0 or len(tail) < end + 22:
         raise zipfile.BadZipFile("it has no directory; is it cut off?")
     length = struct.unpack_from("<L", tail, end + 12)[0]
-    if length == 0xFFFF_FFFF:
+    if length == 0xFFFF_FFFF or tail[:end][-20:].startswith(_ZIP64_LOCATOR):
+        # It has a second directory, which would be the one that counts.
         raise zipfile.BadZipFile("it is in the zip64 format")
     position = start + end - length
     if position < 0:

@@ -255,6 +255,17 @@ def test_too_many_entries_of_a_zip_are_refused_before_they_are_read(tmp_path: Pa
     assert "over 100 entries" in refusal(tmp_path, zip_of(*((str(n), b"") for n in range(101))))
 
 
+def test_a_second_directory_in_the_zip64_format_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Readers take it instead of the one at the end, whatever that one says."""
+    content = zip_of(*((str(n), b"") for n in range(101)))
+    end = content.rindex(b"PK\x05\x06")
+    size, start = struct.unpack_from("<LL", content, end + 12)
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 101, 101, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    harmless = struct.pack("<4s4HLLH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+    assert "zip64" in refusal(tmp_path, content[:end] + record + locator + harmless)
+
+
 def test_folders_count_as_entries(tmp_path: Path) -> None:
     content = tar_of(*(member("/".join([str(n)] * 40)) for n in range(3)))
     assert "over 100" in refusal(tmp_path, content)
