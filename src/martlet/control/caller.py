@@ -30,10 +30,10 @@ class Caller:
         if self.functions is not None and function not in self.functions:
             raise Forbidden(f"this key is limited to other functions than {function!r}")
 
-    def check_unlimited(self) -> None:
-        """Raises `Forbidden` if the key is limited to some functions: it must not make keys that are not."""
+    def check_unlimited(self, what: str) -> None:
+        """Raises `Forbidden` if the key is limited to some functions, and ``what`` concerns all of them."""
         if self.functions is not None:
-            raise Forbidden("this key is limited to some functions and may not manage keys")
+            raise Forbidden(f"this key is limited to some functions and may not {what}")
 
     def sees(self, function: str) -> bool:
         """Whether a list for this caller includes what belongs to the function."""

@@ -14,7 +14,7 @@ from martlet.units import Rate
 
 
 def _unlimited(who: Caller = Depends(caller_of)) -> None:  # noqa: B008 - how FastAPI is told
-    who.check_unlimited()
+    who.check_unlimited("manage keys")
 
 
 router = APIRouter(tags=["keys"], dependencies=[Depends(_unlimited)])

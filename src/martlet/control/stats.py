@@ -96,8 +96,9 @@ async def function_stats(platform: Platform, who: Who, name: Name) -> FunctionCo
     response_class=Response,
     responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, **problems()},
 )
-async def metrics(platform: Platform) -> Response:
-    """Counters and histograms of the whole platform, for Prometheus."""
+async def metrics(platform: Platform, who: Who) -> Response:
+    """Counters and histograms of the whole platform, for Prometheus; for keys that are not limited to functions."""
+    who.check_unlimited("see the counters of all")
     stats, _ = await _collected(platform)
     stats.processes["control"] = ProcessStats.measure()
     return Response(exposition(stats), headers={"content-type": CONTENT_TYPE})
