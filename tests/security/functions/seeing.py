@@ -77,12 +77,6 @@ def mounts():
         return [line.split()[4] for line in file]
 
 
-def mounted():
-    """What is mounted from where on the host."""
-    with open("/proc/self/mountinfo") as file:
-        return [line.split()[3] for line in file]
-
-
 def same_root():
     """Whether the root of process 1 is this root, and the one it came from is gone."""
     return os.path.samefile("/proc/1/root", "/") and os.path.samefile("/..", "/")

@@ -1,0 +1,174 @@
+"""A function that takes all it can get is held to its limits, is ended, leaves nothing, and no neighbour waits."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.security.conftest import bounded_memory, undisturbed
+from tests.system.conftest import until
+
+ALIVE = {"outcome": "alive"}
+MOST = 20_000
+"""More of anything, from processes to files, than a function with 64 MiB may have."""
+
+
+@pytest.fixture(scope="module")
+def exhausting(hostile):
+    return hostile("exhausting", timeout=2, memory="64Mi", max_instances=2)
+
+
+def inside(pids):
+    """Returns the processes that live in the namespaces of these, themselves included, as the host numbers them."""
+    spaces = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                spaces.setdefault((entry / "ns/pid").readlink(), set()).add(int(entry.name))
+            except OSError:
+                continue
+    return set().union(*(members for members in spaces.values() if members & set(pids)))
+
+
+def assert_recovers(function):
+    """It answers again, and nothing is left of the instances that have ended."""
+    response = until(lambda: answer_of(function), why="it does not answer again")
+    assert response == ALIVE
+
+
+def answer_of(function):
+    response = function.send("alive")
+    return response.json() if response.status_code == 200 else None
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "fork_bomb",
+        "processes",
+        "threads",
+        "descriptors",
+        "memory",
+        "shared_memory",
+        "page_tables",
+        "pipes",
+        "socket_buffers",
+        "sockets",
+        "system_v",
+        "message_queues",
+        "watches",
+        "locked_memory",
+        "disk",
+        "names",
+        "spin",
+        "spin_everywhere",
+        "stop_itself",
+        "close_everything",
+        "hold_on",
+        "recurse",
+        "segfault",
+        "abort",
+    ],
+)
+def test_it_is_held_and_ended_and_another_takes_its_place(exhausting, platform, attempt):
+    exhausting.send("alive")
+    before = inside(exhausting.pids)
+    assert before
+    with undisturbed(platform), bounded_memory(platform):
+        response = exhausting.send(attempt)
+        assert response.status_code in (200, 500, 502, 504)
+        if response.status_code == 200 and isinstance(given := response.json()["outcome"], int):
+            assert given < MOST
+        assert_recovers(exhausting)
+    members = inside(exhausting.pids)
+    for instance in platform.instances("exhausting"):
+        platform.client.delete(f"/instances/{instance['id']}")
+    until(
+        lambda: not [pid for pid in before | members if Path(f"/proc/{pid}").exists()],
+        why="processes are left",
+    )
+
+
+def test_daemons_end_with_their_instance(exhausting, platform):
+    assert exhausting.attempt("leave_daemons") == "left"
+    members = until(
+        lambda: len(inside(exhausting.pids)) > 10 and inside(exhausting.pids), why="there is no daemon"
+    )
+    for instance in platform.instances("exhausting"):
+        platform.client.delete(f"/instances/{instance['id']}")
+    until(lambda: not [pid for pid in members if Path(f"/proc/{pid}").exists()], why="daemons are left")
+
+
+@pytest.mark.parametrize("flood", ["lines", "endless_line", "binary"])
+def test_a_flood_of_logs_is_cut_and_disturbs_nobody(exhausting, platform, flood):
+    with undisturbed(platform), bounded_memory(platform):
+        exhausting.send(flood, 1.5)
+        assert_recovers(exhausting)
+    kept = platform.settings.system.log_bytes_per_function * platform.settings.lane_count
+    logs = [file for file in platform.data.joinpath("logs").rglob("*") if "exhausting" in str(file)]
+    assert 0 < sum(file.stat().st_size for file in logs if file.is_file()) < 2 * kept
+    tail = "/functions/exhausting/logs?tail=50"
+    until(lambda: platform.client.get(tail).status_code == 200, why="the logs cannot be read")
+
+
+def test_lines_cannot_be_forged_into_the_logs_of_others(exhausting, platform):
+    asked = platform.invoke("neighbour", content=b"x").headers["x-request-id"]
+    exhausting.attempt("forged_lines", asked)
+    logs = "/functions/exhausting/logs"
+    lines = until(
+        lambda: [line for line in platform.client.get(logs).json() if line["message"] == "forged"],
+        why="the lines did not arrive",
+    )
+    assert {line["stream"] for line in lines} <= {"stdout", "platform"}
+    assert all(time.time() - line["time"] < 600 for line in lines)
+    theirs = platform.client.get("/functions/neighbour/logs").json()
+    assert not [line for line in theirs if line["message"] == "forged"]
+
+
+def test_limits_cannot_be_raised(exhausting):
+    assert exhausting.attempt("raise_limits") == []
+    assert exhausting.attempt("huge_files") != 0
+
+
+@pytest.mark.parametrize("code", [0, 1, 137, 255])
+def test_every_way_to_leave_is_a_crash_of_the_function(exhausting, code):
+    response = exhausting.send("leave", code)
+    assert (response.status_code, response.json()["code"]) == (502, "function_crashed")
+    assert_recovers(exhausting)
+
+
+def test_a_function_that_dies_at_once_again_and_again_takes_nobodys_time(platform):
+    code = (
+        "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()\ndef handle(r):\n    return 1\n"
+    )
+    with undisturbed(platform), bounded_memory(platform):
+        answer = platform.client.post(
+            "/functions", json={"name": "dying", "code": code, "config": {"min_instances": 5}}
+        )
+        assert answer.status_code in (201, 502)
+        for _ in range(20):
+            assert platform.invoke("dying").status_code in (200, 502, 503)
+    platform.client.delete("/functions/dying")
+    until(lambda: not platform.instances("dying"), why="instances are left")
+
+
+@pytest.mark.slow
+def test_a_function_that_holds_on_ends_with_the_platform(make_platform):
+    platform = make_platform(lanes=1, min_cells=1)
+    platform.start()
+    platform.deploy(
+        "holds",
+        "import ctypes, os, time\n"
+        "def handle(request):\n"
+        "    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        os.closerange(0, 4096)\n"
+        "        time.sleep(3600)\n"
+        "    return 'holding on'\n",
+    )
+    assert platform.invoke("holds").text == "holding on"
+    members = inside([instance["pid"] for instance in platform.instances("holds")])
+    assert len(members) > 1
+    platform.stop()
+    until(lambda: not [pid for pid in members if Path(f"/proc/{pid}").exists()], why="processes are left")
