@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from martlet.drivers.driver import CellSpec, Driver, Handle, Loaded, LoadFailed
+from martlet.drivers.driver import CellSpec, Driver, Forking, Handle, Loaded, LoadFailed, Unforkable
 from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import fetch
@@ -31,6 +31,8 @@ SOURCES = {
     "talk": "def handle(request):\n    print('said by the function', flush=True)\n    return 'done'",
     "unloadable": "raise ValueError('this module has no wish to load')",
     "slow": "import time\ntime.sleep(600)",
+    "threaded": "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    "def handle(request): return 'done'",
 }
 """What each function of the rigs does. A driver is free to do it in another way than by running this."""
 
@@ -90,11 +92,29 @@ class Rig:
         **config: Any,
     ) -> Loaded:
         """Makes a cell an instance of one of the `SOURCES`, or of ``source``."""
+        revision, code = self._revision(function, source, config)
+        return await self.driver.specialise(handle, revision, code, dependencies, deadline)
+
+    async def template(self, function: str, *, source: str | None = None, **config: Any) -> Handle:
+        """Starts a template of a function."""
+        assert isinstance(self.driver, Forking)
+        revision, code = self._revision(function, source, config)
+        handle = await self.start()
+        await self.driver.prepare_template(handle, revision, code, None, SECONDS)
+        return handle
+
+    async def fork(self, template: Handle) -> Handle:
+        """Forks an instance from a template."""
+        assert isinstance(self.driver, Forking)
+        self._count += 1
+        return await self.driver.fork(template, self.spec(f"fork-{self._count}"))
+
+    def _revision(self, function: str, source: str | None, config: dict[str, Any]) -> tuple[Revision, Path]:
         code = self.package(handler=source or SOURCES[function])
         revision = Revision(
             function=function, number=1, config=FunctionConfig(**config), code=code.name, created=0.0
         )
-        return await self.driver.specialise(handle, revision, code, dependencies, deadline)
+        return revision, code
 
     async def instance(self, function: str, **options: Any) -> Handle:
         """Starts an instance of a function."""
@@ -133,6 +153,7 @@ async def fake_rig(folder: Path) -> AsyncIterator[Rig]:
         "unloadable": LoadFailed("ValueError", "this module has no wish to load", "Traceback")
     }
     driver.faults.load_delays = {"slow": 600.0}
+    driver.faults.unforkable = {"threaded": Unforkable("loading it started a thread")}
     async with _opened(Rig(driver, folder)) as rig:
         yield rig
 

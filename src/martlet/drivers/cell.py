@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from martlet.drivers.driver import DriverError, Handle
+from martlet.drivers.template import Template
 from martlet.drivers.zygote import Zygote
 from martlet.sandbox.cgroups import Group, Limits
 
@@ -26,7 +27,9 @@ class Cell:
     """A cell, or the instance it became.
 
     Attributes:
-        identity: its user and group id.
+        identity: its user and group id, the template's in a fork.
+        parent: what forked it.
+        template: the means to fork from it, where it is a template.
         group: its cgroup; None on a host without (relaxed).
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
         pid: its process, once it is forked.
@@ -39,7 +42,8 @@ class Cell:
         self.id, self.runtime, self.directory = id, runtime, directory
         self.group, self.identity = group, identity
         self.namespace: int | None = None
-        self.zygote: Zygote | None = None
+        self.parent: Zygote | Template | None = None
+        self.template: Template | None = None
         self.pid: int | None = None
         self.in_service = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -77,7 +81,7 @@ class Cell:
             DriverError: its processes did not end; the message says where they are.
         """
         self.let_go_of_namespace()
-        if self.zygote is not None and await self.zygote.signal(self.id, signal.SIGKILL):
+        if self.parent is not None and await self.parent.signal(self.id, signal.SIGKILL):
             await asyncio.wait([self.ended], timeout=_END_SECONDS)
         await remove_remains(self.directory, self.group)
 
@@ -89,7 +93,7 @@ class Cell:
 
     @contextlib.contextmanager
     def belongings(self) -> Iterator[list[int]]:
-        """Makes the socket, the log and the cgroup; lends the descriptors that the zygote passes on."""
+        """Makes the socket, the log and the cgroup; lends the descriptors that go to its parent."""
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(self.directory / SOCKET))

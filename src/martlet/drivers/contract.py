@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from martlet.drivers.driver import DriverError, Loaded, LoadFailed
+from martlet.drivers.driver import DriverError, Loaded, LoadFailed, Unforkable
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, fetch
 from martlet.model import Revision
 
@@ -55,6 +55,7 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
 
     Raises:
         LoadFailed: the user's code did not load, or answered in place of the runtime.
+        Unforkable: it was to become a template, and loaded code that must not be forked.
         DriverError: the cell did not get as far as the user's code.
         FetchError: there was no answer within ``patience`` seconds.
     """
@@ -72,6 +73,8 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
         raise LoadFailed("BadAnswer", f"the sandbox answered {status} and no result") from None
     if status == 422:
         raise LoadFailed(kind, message, traceback)
+    if kind == Unforkable.__name__:
+        raise Unforkable(message)
     raise DriverError(f"the cell took no code: {kind}: {message}")
 
 

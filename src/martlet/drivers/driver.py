@@ -2,6 +2,8 @@
 
 A driver makes **cells**: sandboxes that run a runtime and no user code yet. Specialising one makes it an instance of a
 revision, for good. All that a node knows of either is its `Handle`. Implementations: `process`, `fake`.
+
+A driver may be able to do more: see `Forking`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from martlet.model import Network, Revision
 
@@ -25,6 +27,10 @@ class LoadFailed(DriverError):
     def __init__(self, kind: str, message: str, traceback: str = "") -> None:
         super().__init__(f"{kind}: {message}" if kind else message)
         self.kind, self.traceback = kind, traceback
+
+
+class Unforkable(DriverError):
+    """The code must not be forked, or not on this host; the message says why."""
 
 
 class State(StrEnum):
@@ -195,3 +201,27 @@ class Driver(Protocol):
 
     async def stats(self, handle: Handle) -> Stats | None:
         """Returns what it uses, or None when it is gone."""
+
+
+@runtime_checkable
+class Forking(Protocol):
+    """What a driver may be able to do besides: fork instances from a **template**, a cell that has loaded the code.
+
+    A template is specialised as such, never serves, and can be destroyed like a cell. Its forks are instances like
+    others, with socket, log, limits and end of their own, but end with it at the latest, and cannot be recovered.
+    """
+
+    async def prepare_template(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Makes the cell a template of ``revision``. The arguments are those of `Driver.specialise`.
+
+        Raises:
+            Unforkable: the code is no good for it; the sandbox is useless and must be destroyed.
+            LoadFailed: the user's code did not load; likewise.
+        """
+
+    async def fork(self, template: Handle, spec: CellSpec) -> Handle:
+        """Forks an instance; returns once it answers ``GET /_martlet/health``. What ``spec`` says of runtime and
+        network is the template's.
+        """

@@ -21,7 +21,17 @@ from pathlib import Path
 import httptools
 
 from martlet.drivers.contract import HEALTH
-from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, OnExit, Stats
+from martlet.drivers.driver import (
+    CellSpec,
+    DriverError,
+    Guarantee,
+    Handle,
+    Loaded,
+    LoadFailed,
+    OnExit,
+    Stats,
+    Unforkable,
+)
 from martlet.model import MiB, Revision
 
 
@@ -91,12 +101,14 @@ class Faults:
         start_delay: seconds that `start` takes.
         load: functions of these names do not load, and this is why.
         load_delays: seconds that functions of these names take to load.
+        unforkable: functions of these names become no template, and this is why.
     """
 
     start: str | None = None
     start_delay: float = 0.0
     load: dict[str, LoadFailed] = field(default_factory=dict)
     load_delays: dict[str, float] = field(default_factory=dict)
+    unforkable: dict[str, Unforkable] = field(default_factory=dict)
 
 
 class FakeDriver:
@@ -122,7 +134,7 @@ class FakeDriver:
 
     async def close(self) -> None:
         """Destroys every instance."""
-        for instance in list(self._instances.values()):
+        for instance in reversed(list(self._instances.values())):  # forks before their templates
             await self._remove(instance)
 
     async def start(self, spec: CellSpec) -> Handle:
@@ -159,6 +171,24 @@ class FakeDriver:
             raise self.faults.load[revision.function]
         instance.behaviour = self.functions.get(revision.function, echo)
         return Loaded(mode="async", load_ms=(time.perf_counter() - started) * 1000)
+
+    async def prepare_template(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Gives the template the behaviour of its forks, or refuses to; see `Faults`."""
+        if revision.function in self.faults.unforkable:
+            raise self.faults.unforkable[revision.function]
+        return await self.specialise(handle, revision, code, dependencies, deadline)
+
+    async def fork(self, template: Handle, spec: CellSpec) -> Handle:
+        """Starts another server with the behaviour of the template."""
+        origin = self._instances.get(template.id)
+        if origin is None or origin.ended:
+            raise DriverError(f"the template {template.id} is gone")
+        handle = await self.start(spec)
+        self._instances[spec.id].behaviour = origin.behaviour
+        origin.forks.append(self._instances[spec.id])
+        return handle
 
     async def recover(self, handle: Handle) -> bool:
         """Whether the instance lives in this driver."""
@@ -198,6 +228,9 @@ class FakeDriver:
     async def _remove(self, instance: _Instance) -> None:
         self._instances.pop(instance.handle.id, None)
         await instance.close()
+        for fork in instance.forks:
+            if fork.handle.id in self._instances and not fork.ended:
+                fork.end(Ends(-signal.SIGKILL))
 
 
 class _Instance:
@@ -208,6 +241,7 @@ class _Instance:
             spec.id, "fake", spec.runtime, str(spec.directory / "sock"), str(spec.directory / "log")
         )
         self.behaviour: Behaviour | None = None
+        self.forks: list[_Instance] = []
         self.ended = False
         self.out_of_memory = False
         self._on_exit = on_exit

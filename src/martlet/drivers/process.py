@@ -1,7 +1,8 @@
 """The driver of the `process` rung: a zygote forks cells into sandboxes of Linux namespaces.
 
     lane (this driver) ── zygote, one a runtime ──┬── cell        socket, log, cgroup and user id of its own
-                                                  └── instance
+                                                  ├── instance
+                                                  └── template ── instance, in the sandbox of its template
 
 What confines a cell is in `martlet.sandbox`; here is what the lane does about it. A zygote outlives its lane for the
 length of a lease, and with it the instances, which the lane's next life takes over.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,7 @@ from martlet.drivers.driver import (
     LoadFailed,
     OnExit,
     Stats,
+    Unforkable,
     require,
 )
 from martlet.drivers.egress import Egress
@@ -36,6 +38,7 @@ from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
 from martlet.drivers.remains import ZYGOTE, group_name
 from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.template import Template
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
@@ -153,13 +156,20 @@ class ProcessDriver:
     async def start(self, spec: CellSpec) -> Handle:
         """Forks a cell; returns once it answers for its health."""
         cell = Cell(spec.id, spec.runtime, spec.directory, self._group_of(spec.id), self._identities.take())
-        self._cells[spec.id] = cell
-        try:
+
+        async def fork() -> int:
             cell.namespace = await self._namespace(spec.network)
-            cell.zygote = await self._zygote(spec.runtime)
+            cell.parent = zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
                 cell.limit(_USUAL_LIMITS)
-                cell.pid = await cell.zygote.fork(spec.id, spec.network, descriptors)
+                return await zygote.fork(spec.id, spec.network, descriptors)
+
+        return await self._start(cell, fork)
+
+    async def _start(self, cell: Cell, fork: Callable[[], Awaitable[int]]) -> Handle:
+        self._cells[cell.id] = cell
+        try:
+            cell.pid = await fork()
             await contract.check_health(cell.handle.socket, _START_SECONDS)
             if cell.ended.done():
                 raise DriverError("it ended")
@@ -177,11 +187,49 @@ class ProcessDriver:
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
     ) -> Loaded:
         """Sets the limits of the revision, confines the cell and loads the code."""
-        cell = self._cells.get(handle.id)
-        if cell is None or cell.ended.done():
-            raise DriverError(f"the cell {handle.id} is gone")
-        config = revision.config
-        limits = _limits(config)
+        return await self._specialise(self._living(handle), revision, code, dependencies, deadline)
+
+    async def prepare_template(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Does what `specialise` does, and connects to what the cell has become."""
+        if not self._forks:
+            raise Unforkable("the lane has no power to move a fork into a cgroup, or no sandbox for it")
+        cell = self._living(handle)
+        loaded = await self._specialise(cell, revision, code, dependencies, deadline, template=True)
+        try:
+            cell.template = Template.connect(handle.socket, _limits(revision.config), self._ended)
+        except OSError as error:
+            raise DriverError(f"the template is gone: {error}") from error
+        return loaded
+
+    async def fork(self, template: Handle, spec: CellSpec) -> Handle:
+        """Has the template fork an instance into a cgroup of its own."""
+        origin = self._living(template)
+        parent, group = origin.template, self._group_of(spec.id)
+        if parent is None or group is None:
+            raise DriverError(f"{template.id} is no template")
+        cell = Cell(spec.id, origin.runtime, spec.directory, group, origin.identity)
+        cell.parent = parent
+
+        async def fork() -> int:
+            with cell.belongings() as descriptors:
+                cell.limit(parent.limits)
+                return await parent.fork(spec.id, group, descriptors)
+
+        return await self._start(cell, fork)
+
+    async def _specialise(
+        self,
+        cell: Cell,
+        revision: Revision,
+        code: Path,
+        dependencies: Path | None,
+        deadline: float,
+        *,
+        template: bool = False,
+    ) -> Loaded:
+        handle, config, limits = cell.handle, revision.config, _limits(revision.config)
         if config.egress_to:
             await self._narrow(cell, config.egress_to)
         cell.let_go_of_namespace()
@@ -194,7 +242,8 @@ class ProcessDriver:
             # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
             scratch=config.memory // 2,
             open_files=_OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency,
-            processes=limits.processes,
+            # Forks have one user, and each a cgroup.
+            processes=None if template else limits.processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
         )
         confined = self._means.confined
@@ -204,6 +253,7 @@ class ProcessDriver:
             code=root.FUNCTION if confined else UNCONFINED_CODE,
             dependencies=None if dependencies is None else visible_dependencies,
             max_body=self._max_body,
+            template=template,
         )
         document[CONFINEMENT] = asdict(confinement)
         try:
@@ -231,9 +281,9 @@ class ProcessDriver:
     async def stop(self, handle: Handle, grace: float) -> None:
         """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
         cell = self._cells.get(handle.id)
-        if cell is not None and cell.zygote is not None:
+        if cell is not None and cell.parent is not None:
             cell.in_service = False
-            await cell.zygote.signal(cell.id, signal.SIGTERM)
+            await cell.parent.signal(cell.id, signal.SIGTERM)
             await asyncio.wait([cell.ended], timeout=grace)
         await self.destroy(handle)
 
@@ -250,6 +300,12 @@ class ProcessDriver:
         cell = self._cells.get(handle.id)
         usage = None if cell is None or cell.group is None else cell.group.usage()
         return None if usage is None else Stats(**asdict(usage))
+
+    def _living(self, handle: Handle) -> Cell:
+        cell = self._cells.get(handle.id)
+        if cell is None or cell.ended.done():
+            raise DriverError(f"the cell {handle.id} is gone")
+        return cell
 
     @property
     def _interpreter(self) -> Path:
@@ -295,7 +351,7 @@ class ProcessDriver:
             return None
         self._identities.hold(identity)
         cell = Cell(handle.id, handle.runtime, Path(handle.socket).parent, group, identity)
-        cell.zygote, cell.pid, cell.in_service = zygote, handle.pid, True
+        cell.parent, cell.pid, cell.in_service = zygote, handle.pid, True
         self._cells[handle.id] = cell
         return cell
 
@@ -321,6 +377,12 @@ class ProcessDriver:
         return await Zygote.start(at, runtime.interpreter, plan, self._ended, self._on_observed)
 
     @property
+    def _forks(self) -> bool:
+        """Whether there is a sandbox to fork in, and power to move what is forked into a cgroup."""
+        confined_by_root = self._means.confined and self._means.ids is None
+        return confined_by_root and self._group is not None and self._on_observed is None
+
+    @property
     def _calls(self) -> Literal["filtered", "observed", "unfiltered"]:
         if not self._filtered:
             return "unfiltered"
@@ -344,7 +406,10 @@ class ProcessDriver:
     async def _forget(self, cell: Cell) -> None:
         await cell.remove()
         self._cells.pop(cell.id, None)
-        self._identities.give_back(cell.identity)
+        if cell.template is not None:
+            cell.template.close()
+        if not isinstance(cell.parent, Template):
+            self._identities.give_back(cell.identity)
 
     async def _why_no_answer(
         self, cell: Cell, revision: Revision, deadline: float, error: FetchError

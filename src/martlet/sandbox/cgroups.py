@@ -97,6 +97,10 @@ class Group(ABC):
         """Where the group is, in each tree."""
         return [str(directory) for directory in self._distinct]
 
+    def holds(self, pid: int) -> bool:
+        """Whether a process is in it."""
+        return all(pid in _processes(directory) for directory in self._distinct)
+
     @abstractmethod
     def limit(self, limits: Limits) -> None:
         """Sets the limits."""

@@ -73,7 +73,7 @@ class Confinement:
         hostname: what the machine is called inside.
         scratch: bytes that ``/tmp`` may hold.
         open_files: descriptors a process may have.
-        processes: processes and threads there may be.
+        processes: processes and threads its user may have; None: what the cgroup allows.
         every_cpu: whether the instance may leave its lane's core.
     """
 
@@ -83,7 +83,7 @@ class Confinement:
     hostname: str
     scratch: int
     open_files: int
-    processes: int
+    processes: int | None
     every_cpu: bool
 
 

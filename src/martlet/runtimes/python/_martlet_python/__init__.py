@@ -6,6 +6,7 @@ that nothing is read from this folder later, when the sandbox no longer shows it
 will have.
 
     cell ─ internal              health, being specialised
+      ├── template ─ forkable    loaded code that instances are forked from
       └── instance               process → loader → contracts
             ├── blocking ─ handle, wsgi
             └── evented ─ handle, asgi ─ lifespan, websocket ─ frames

@@ -1,4 +1,4 @@
-"""The life of a cell: it answers health probes, is specialised once, and is an instance from then on."""
+"""The life of a cell: it answers health probes, is specialised once, and is an instance or a template from then on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import instance, internal, loader, logs, process, warmth
+from . import forkable, instance, internal, loader, logs, process, warmth
 from .blocking import Connection
 from .failures import Failure
 from .http1 import BadRequest, Disconnected, Head, Parser
 from .instance import Instance
 from .spec import Spec
+from .template import Template
 
 Prepare = Callable[[dict[str, Any]], None]
 """Called with the request to specialise, just before user code is loaded: mounts the code and drops privileges."""
@@ -44,6 +45,10 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
         if not cell.converse(connection):
             connection.socket.close()
             connection = None
+    if cell.is_template:
+        if connection is not None:
+            connection.socket.close()
+        listener, connection = Template(listener).run(), None  # from here on this is a fork
     cell.instance.run(listener, connection)
     atexit._run_exitfuncs()
     logs.end()
@@ -55,10 +60,12 @@ class _Cell:
 
     Attributes:
         instance: what it became.
+        is_template: whether it is there to be forked from, and does not serve itself.
     """
 
     def __init__(self, prepare: Prepare | None) -> None:
         self.instance: Instance | None = None
+        self.is_template = False
         self._prepare = prepare
         self._used = False
 
@@ -96,15 +103,22 @@ class _Cell:
             logs.tell_apart(one_at_a_time=spec.concurrency == 1)
         except Exception as error:
             return 500, _error(Failure.of(error))
+        before = forkable.descriptors() if spec.template else {}
         started = time.perf_counter()
         try:
-            self.instance = instance.load(spec)
+            loaded = instance.load(spec)
         except BaseException as error:
             failure = loader.explain(error, spec.code)
             failure.log()
             return 422, _error(failure)
+        load_ms = round((time.perf_counter() - started) * 1000, 3)
+        if spec.template:
+            logs.end()  # unfinished lines are not the forks'
+            if obstacle := forkable.obstacle(spec.code, before):
+                return 409, {"error": {"type": "Unforkable", "message": obstacle}}
+        self.instance, self.is_template = loaded, spec.template
         parser.max_body = spec.max_body
-        return 200, {"mode": self.instance.mode, "load_ms": round((time.perf_counter() - started) * 1000, 3)}
+        return 200, {"mode": loaded.mode, "load_ms": load_ms}
 
 
 def _error(failure: Failure) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 import site
 import sys
 import time
+import uuid
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,23 @@ def become(spec: Spec) -> None:
     _forget_modules(spec.code)
     random.seed()  # instances that were forked from one parent must not draw the same numbers
     sys.argv = [spec.code]
+
+
+def part(scratch: str) -> None:
+    """Gives a fork of loaded code what its siblings must not have too: randomness, and a folder for temporary files.
+
+    `random` and OpenSSL see to themselves in every fork, and `tempfile` draws other names in every process.
+    """
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    # Time-based ids hold a node and a clock that a fork inherits: a random node (RFC 9562, 6.10), and not libuuid's.
+    node = int.from_bytes(os.urandom(6), "big") | 1 << 40
+    vars(uuid).update(_node=node, _last_timestamp=None, _generate_time_safe=None)
+    os.mkdir(scratch, 0o700)
+    os.environ["TMPDIR"] = scratch
+    if os.environ.get("HOME") == _BASE_ENVIRONMENT["HOME"]:
+        os.environ["HOME"] = scratch
 
 
 def reset_signals() -> None:

@@ -17,6 +17,7 @@ class Spec(NamedTuple):
         environment: the function's own variables.
         concurrency: requests that run at once.
         max_body: bytes a request body may have.
+        template: whether to be forked from instead of serving.
     """
 
     function: str
@@ -27,6 +28,7 @@ class Spec(NamedTuple):
     environment: dict[str, str]
     concurrency: int
     max_body: int
+    template: bool = False
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Spec:
@@ -44,4 +46,5 @@ class Spec(NamedTuple):
             environment=document["environment"],
             concurrency=document["concurrency"],
             max_body=document["max_body"],
+            template=document.get("template", False),
         )
