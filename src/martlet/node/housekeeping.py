@@ -42,6 +42,8 @@ class Housekeeping:
             now = monotonic()
             for pool in tuple(self._node.pools.values()):
                 self._expire(pool, now)
+            for template in tuple(self._node.templates.values()):
+                template.end_if_unused()
             for pool, since in tuple(self._retired.items()):
                 self._drain(pool, now - since)
             for function in list(self._view.functions.values()):

@@ -12,7 +12,16 @@ from typing import Any
 import structlog
 
 from martlet.config import SystemSettings
-from martlet.drivers.driver import CellSpec, Driver, DriverError, Handle, LoadFailed
+from martlet.drivers.driver import (
+    CellSpec,
+    Driver,
+    DriverError,
+    Forking,
+    Handle,
+    Loaded,
+    LoadFailed,
+    Unforkable,
+)
 from martlet.errors import NoCapacity, NotFound
 from martlet.model import InstanceView, Network, Revision
 from martlet.node.adoption import Adoption, Record
@@ -27,6 +36,7 @@ from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
 from martlet.node.recorder import Recorder
 from martlet.node.slot import Slot
+from martlet.node.template import Template
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
 
@@ -42,6 +52,7 @@ class Node:
     """See the module.
 
     Attributes:
+        templates: those that live, by the id of their sandbox.
         pressed: pools with waiting calls.
         core: what the instances run on.
         canonical: returns the exact name of a runtime (``python`` is ``python3.11``); raises `Invalid`.
@@ -70,6 +81,7 @@ class Node:
         self.logs = logs
         self.pools: dict[str, Pool] = {}
         self.instances: dict[str, Instance] = {}
+        self.templates: dict[str, Template] = {}
         self._watched: set[Slot] = set()
         self.pressed: set[Pool] = set()
         self.core = Core()
@@ -176,7 +188,25 @@ class Node:
         """
         self._make_room()
         began = monotonic()
-        revision = pool.revision
+        forked = await pool.template.fork()
+        cell, loaded = forked or await self.specialise(pool.revision)
+        instance = Instance(pool, cell, loaded, monotonic() - began)
+        self.instances[cell.id] = instance
+        if forked is None:  # a fork ends with its template, which ends with this lane
+            try:
+                Record.of(instance).write()
+            except OSError as error:
+                log.warning("instance_not_recorded", instance=cell.id, error=str(error))
+        return instance
+
+    async def specialise(self, revision: Revision, *, template: bool = False) -> tuple[Handle, Loaded]:
+        """Makes a cell an instance of a revision, or a template of it.
+
+        Raises:
+            LoadFailed: the user's code does not load.
+            Unforkable: it is not for a template.
+            NoCapacity: the host refuses another sandbox.
+        """
         code = await self.packages.ensure(revision.code)
         dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
         config = revision.config
@@ -188,22 +218,19 @@ class Node:
         driver = self.driver_of(cell)
         self.read_log(cell, revision)
         try:
-            loaded = await driver.specialise(
-                cell, revision, code, dependencies, deadline=self.settings.cold_start_timeout
-            )
+            if not template:
+                load = driver.specialise
+            elif isinstance(driver, Forking):
+                load = driver.prepare_template
+            else:
+                raise Unforkable(f"the driver {driver.name} does not fork")
+            return cell, await load(cell, revision, code, dependencies, self.settings.cold_start_timeout)
         except BaseException as error:
             self.spawn(self.destroy(cell))
-            if isinstance(error, DriverError) and not isinstance(error, LoadFailed):
+            if isinstance(error, DriverError) and not isinstance(error, LoadFailed | Unforkable):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
-        instance = Instance(pool, cell, loaded, monotonic() - began)
-        self.instances[cell.id] = instance
-        try:
-            Record.of(instance).write()
-        except OSError as error:
-            log.warning("instance_not_recorded", instance=cell.id, error=str(error))
-        return instance
 
     def read_log(self, handle: Handle, revision: Revision) -> None:
         """Begins to read what an instance of a revision prints. Raises OSError."""
@@ -235,8 +262,9 @@ class Node:
         instance.end()
 
     def packages_in_use(self) -> set[str]:
-        """Returns the digests of what living instances have mounted."""
-        revisions = [instance.pool.revision for instance in self.instances.values()]
+        """Returns the digests of what living instances and templates have mounted."""
+        users: list[Instance | Template] = [*self.instances.values(), *self.templates.values()]
+        revisions = [user.pool.revision for user in users]
         return {digest for one in revisions for digest in (one.code, one.dependencies) if digest}
 
     async def views(self) -> list[InstanceView]:
@@ -300,10 +328,14 @@ class Node:
         await self.recorder.forget(function)
 
     async def _make_cell(self, driver: Driver, runtime: str, network: Network) -> Handle:
+        return await driver.start(self.new_spec(runtime, network))
+
+    def new_spec(self, runtime: str, network: Network) -> CellSpec:
+        """Returns what to start next: it has a new id and a directory."""
         cell_id = f"{self.lane}-{secrets.token_hex(5)}"
         directory = self._run / cell_id
         directory.mkdir(mode=0o700, parents=True)
-        return await driver.start(CellSpec(cell_id, runtime, network, directory))
+        return CellSpec(cell_id, runtime, network, directory)
 
     async def destroy(self, handle: Handle) -> None:
         """Ends a sandbox and removes all of it."""
@@ -313,8 +345,13 @@ class Node:
         if reader is not None:
             reader.close()
 
+    @property
+    def room(self) -> int:
+        """How many more instances and templates there may be; below 0 while more are wanted than there may be."""
+        return self._capacity - sum(pool.held + pool.template.held for pool in self.pools.values())
+
     def _make_room(self) -> None:
-        if sum(pool.held for pool in self.pools.values()) <= self._capacity:
+        if self.room >= 0:
             return
         idle = [
             (since, instance)
@@ -334,6 +371,9 @@ class Node:
             if cell is not None:
                 self.spawn(self.destroy(cell))
                 return
+        if cell_id in self.templates:
+            self.templates[cell_id].lost()
+            return
         instance = self.instances.get(cell_id)
         if instance is not None:
             if not instance.exit_code.done():

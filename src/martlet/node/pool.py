@@ -13,6 +13,7 @@ from martlet.model import FunctionConfig, Revision
 from martlet.node.call import CLIENT_CLOSED, Call
 from martlet.node.instance import Instance
 from martlet.node.slot import Slot
+from martlet.node.template import Template
 from martlet.scheduling.autoscale import Load, instances_to_start
 from martlet.scheduling.placement import Placement
 
@@ -34,6 +35,7 @@ class Pool:
         retiring: no new calls come; it ends when the last is answered.
         run_time: moving average of what a call takes, seconds.
         start_time: moving average of what a start takes, seconds.
+        template: what further instances are forked from.
         refer: where calls go that this lane may not have an instance for.
     """
 
@@ -43,6 +45,7 @@ class Pool:
         self.config: FunctionConfig = revision.config
         self.refer = refer
         self.instances: set[Instance] = set()
+        self.template = Template(self)
         self.idle: list[Slot] = []
         self.waiting: deque[Call] = deque()
         self.starting = 0

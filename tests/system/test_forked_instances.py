@@ -1,0 +1,153 @@
+"""Instances of code that takes long to load: forked from a template, or each with a load of its own."""
+
+import json
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.system.conftest import until
+
+SLOW = """
+import os, time
+end = time.monotonic() + 0.3
+while time.monotonic() < end: pass
+print("loaded")
+
+def handle(request):
+    time.sleep(1)
+    return os.urandom(8).hex() + " " + str(os.getpid())
+"""
+THREADED = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
+@pytest.fixture(scope="module")
+def one_lane(make_platform):
+    platform = make_platform(lanes=1, max_concurrent_functions=100)
+    platform.start()
+    return platform
+
+
+def burst(platform, name, requests=8):
+    """Sends requests at once; returns the answers."""
+    with ThreadPoolExecutor(requests) as threads:
+        answers = list(threads.map(lambda _: platform.invoke(name), range(requests)))
+    assert {answer.status_code for answer in answers} == {200}
+    return answers
+
+
+def loads(platform, name):
+    """How often the code of a function has been loaded, and which instances printed it."""
+    lines = platform.client.get(f"/functions/{name}/logs", params={"tail": 1000}).json()
+    return [line["instance"] for line in lines if line["message"] == "loaded"]
+
+
+def loads_ms(answer):
+    """What a request waited for its code to load; None where it waited for no instance."""
+    found = re.search(r"load;dur=([\d.]+)", answer.headers["server-timing"])
+    return None if found is None else float(found[1])
+
+
+def parent(pid):
+    """The process that forked another; None where that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(re.search(r"^PPid:\t(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
+
+
+def is_alive(pid):
+    """Whether a process runs (a zombie does not)."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def family(platform, name):
+    """The pid of a function's template, and the pids of its forks."""
+    pids = [instance["pid"] for instance in platform.instances(name)]
+    parents = [parent(pid) for pid in pids]
+    (template,) = {one for one in parents if parents.count(one) > 1}
+    return template, [pid for pid, one in zip(pids, parents, strict=True) if one == template]
+
+
+def test_a_burst_loads_the_code_once_more_and_forks_the_rest(one_lane):
+    one_lane.deploy("slow", SLOW)
+
+    answers = burst(one_lane, "slow")
+
+    assert len({answer.text for answer in answers}) == 8
+    instances = one_lane.instances("slow")
+    assert len(instances) >= 4
+    until(lambda: len(loads(one_lane, "slow")) == 2, why="not two loads in the log")
+    assert 0.0 in {loads_ms(answer) for answer in answers}
+    _, forks = family(one_lane, "slow")
+    assert len(forks) == len(instances) - 1
+
+
+def test_code_that_starts_threads_is_loaded_by_each_instance(one_lane):
+    one_lane.deploy("threaded", THREADED + SLOW)
+
+    burst(one_lane, "threaded")
+
+    ids = {instance["id"] for instance in one_lane.instances("threaded")}
+    assert len(ids) >= 4
+    until(lambda: ids <= set(loads(one_lane, "threaded")), why="an instance has not loaded the code")
+    events = [json.loads(line) for line in one_lane.log().splitlines() if "instances_not_forked" in line]
+    reasons = [event["reason"] for event in events if event["revision"] == "threaded@1"]
+    assert reasons == ["loading it started a thread"]
+
+
+def test_code_that_loads_quickly_is_loaded_by_each_instance(one_lane):
+    one_lane.deploy("quick", "import time\nprint('loaded')\ndef handle(r): time.sleep(0.5)\n")
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda _: one_lane.invoke("quick"), range(6)))
+
+    ids = {instance["id"] for instance in one_lane.instances("quick")}
+    until(lambda: ids <= set(loads(one_lane, "quick")), why="an instance has not loaded the code")
+
+
+def test_a_template_that_dies_is_replaced_by_instances_that_load(one_lane):
+    one_lane.deploy("orphans", SLOW)
+    burst(one_lane, "orphans")
+    template, forks = family(one_lane, "orphans")
+
+    os.kill(template, signal.SIGKILL)
+
+    until(lambda: not any(map(is_alive, forks)), why="forks live on")
+    until(lambda: len(one_lane.instances("orphans")) == 1, why="dead forks are listed")
+    burst(one_lane, "orphans")
+    until(lambda: len(loads(one_lane, "orphans")) > 2, why="nothing was loaded again")
+
+
+def test_a_template_ends_after_the_last_instance(one_lane):
+    one_lane.deploy("brief", SLOW, idle_ttl=1)
+    burst(one_lane, "brief")
+    template, forks = family(one_lane, "brief")
+
+    until(lambda: not one_lane.instances("brief"), why="idle instances stay")
+    until(lambda: not is_alive(template), why="the template stays")
+    assert not any(map(is_alive, forks))
+
+
+def test_a_killed_lane_leaves_neither_template_nor_forks(one_lane):
+    one_lane.deploy("left", SLOW)
+    burst(one_lane, "left")
+    template, forks = family(one_lane, "left")
+    lane = one_lane.children()["lane-0"]
+    run = Path(one_lane.settings.run_directory) / "lane-0"
+    before = set(run.glob("0-*"))
+
+    os.kill(lane, signal.SIGKILL)
+
+    until(lambda: not any(map(is_alive, [template, *forks])), why="the template or a fork lives on")
+    until(lambda: one_lane.children().get("lane-0", lane) != lane, why="the lane was not started anew")
+    one_lane.wait_ready()
+    until(lambda: len(before & set(run.glob("0-*"))) <= 1, why="directories are left")
+    with suppress(httpx2.TransportError):
+        one_lane.client.get("/ready")
+    assert burst(one_lane, "left")
