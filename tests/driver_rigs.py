@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, e
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import fetch
 from martlet.model import FunctionConfig, Network, Revision
-from tests.conftest import UNPRIVILEGED
+from tests.conftest import UNPRIVILEGED, require
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
@@ -81,6 +83,19 @@ class Rig:
                 (folder / f"{name}.py").write_text(text)
         return folder
 
+    def installed(self, names: list[str]) -> Path:
+        """A package of dependencies with folders of what is installed here; the first says where."""
+        spec = find_spec(names[0])
+        require(spec is not None, names[0])
+        assert spec is not None
+        assert spec.origin is not None
+        site, target = Path(spec.origin).parents[1], self.packages / "dependencies"
+        for name in names:
+            if (site / name).is_dir():
+                without = shutil.ignore_patterns("tests", "__pycache__")
+                shutil.copytree(site / name, target / name, ignore=without)
+        return target
+
     async def specialise(
         self,
         handle: Handle,
@@ -95,12 +110,14 @@ class Rig:
         revision, code = self._revision(function, source, config)
         return await self.driver.specialise(handle, revision, code, dependencies, deadline)
 
-    async def template(self, function: str, *, source: str | None = None, **config: Any) -> Handle:
+    async def template(
+        self, function: str, *, source: str | None = None, dependencies: Path | None = None, **config: Any
+    ) -> Handle:
         """Starts a template of a function."""
         assert isinstance(self.driver, Forking)
         revision, code = self._revision(function, source, config)
         handle = await self.start()
-        await self.driver.prepare_template(handle, revision, code, None, SECONDS)
+        await self.driver.prepare_template(handle, revision, code, dependencies, SECONDS)
         return handle
 
     async def fork(self, template: Handle) -> Handle:

@@ -83,7 +83,9 @@ class SystemSettings(Frozen):
         "python:3.11-slim", description="Image of the container rung (not in this version)."
     )
 
-    max_concurrent_functions: int = Field(1000, ge=1, description="Instances this machine may hold at once.")
+    max_concurrent_functions: int = Field(
+        1000, ge=1, description="Instances and templates this machine may hold at once."
+    )
     cold_start_timeout: float = Field(30, gt=0, description="Seconds an instance may take to become ready.")
     warm_instance_ttl: float = Field(600, ge=0, description="Seconds an idle instance is kept.")
     drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")

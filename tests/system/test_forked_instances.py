@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.system.conftest import until
@@ -72,6 +71,13 @@ def family(platform, name):
     parents = [parent(pid) for pid in pids]
     (template,) = {one for one in parents if parents.count(one) > 1}
     return template, [pid for pid, one in zip(pids, parents, strict=True) if one == template]
+
+
+def remains(platform, ids):
+    """The directories and cgroups of instances."""
+    places = (platform.settings.run_directory, "/sys/fs/cgroup")
+    folders = [(folder, names) for place in places for folder, names, _ in os.walk(place)]
+    return [Path(folder, name) for folder, names in folders for name in names if name in ids]
 
 
 def test_a_burst_loads_the_code_once_more_and_forks_the_rest(one_lane):
@@ -138,16 +144,14 @@ def test_a_killed_lane_leaves_neither_template_nor_forks(one_lane):
     one_lane.deploy("left", SLOW)
     burst(one_lane, "left")
     template, forks = family(one_lane, "left")
+    ids = [instance["id"] for instance in one_lane.instances("left") if instance["pid"] in forks]
     lane = one_lane.children()["lane-0"]
-    run = Path(one_lane.settings.run_directory) / "lane-0"
-    before = set(run.glob("0-*"))
+    assert len(remains(one_lane, ids)) >= 2 * len(ids)
 
     os.kill(lane, signal.SIGKILL)
 
     until(lambda: not any(map(is_alive, [template, *forks])), why="the template or a fork lives on")
     until(lambda: one_lane.children().get("lane-0", lane) != lane, why="the lane was not started anew")
     one_lane.wait_ready()
-    until(lambda: len(before & set(run.glob("0-*"))) <= 1, why="directories are left")
-    with suppress(httpx2.TransportError):
-        one_lane.client.get("/ready")
-    assert burst(one_lane, "left")
+    until(lambda: not remains(one_lane, ids), why="directories or cgroups are left")
+    burst(one_lane, "left")

@@ -3,9 +3,7 @@
 import errno
 import json
 import platform
-import shutil
 from collections.abc import AsyncIterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -170,20 +168,9 @@ async def answers(handle: Handle, *calls: tuple[str, list[int]]) -> list[int]:
     return json.loads(await ask(handle, [[numbers[name], arguments] for name, arguments in calls]))
 
 
-def installed(rig: Rig, names: list[str]) -> Path:
-    """A package of dependencies with what is installed here."""
-    spec = find_spec(names[0])
-    require(spec is not None, names[0])
-    site, target = Path(spec.origin).parents[1], rig.packages / "dependencies"
-    for name in names:
-        if (site / name).is_dir():
-            shutil.copytree(site / name, target / name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
-    return target
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_ordinary_programs_work(rig: Rig, name: str):
-    dependencies = installed(rig, PACKAGES[name]) if name in PACKAGES else None
+    dependencies = rig.installed(PACKAGES[name]) if name in PACKAGES else None
     source = f"def handle(request):{PROGRAMS[name]}"
 
     handle = await rig.instance("program", source=source, dependencies=dependencies, timeout=60)

@@ -168,6 +168,24 @@ async def test_forks_share_what_was_loaded_and_nothing_that_must_differ(sandbox:
 
 
 @pytest.mark.root
+async def test_forks_draw_other_numbers_from_numpy(sandbox: Rig):
+    source = """
+import numpy
+numpy.random.seed(1)
+
+def handle(request): return float(numpy.random.rand())
+"""
+    template = await sandbox.template(
+        "f",
+        source=source,
+        dependencies=sandbox.installed(["numpy", "numpy.libs"]),
+        environment={"OPENBLAS_NUM_THREADS": "1"},  # as on a lane, which has one core
+    )
+
+    assert await say(await sandbox.fork(template)) != await say(await sandbox.fork(template))
+
+
+@pytest.mark.root
 async def test_hooks_of_the_code_run_in_each_fork(sandbox: Rig):
     source = """
 import os
