@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from martlet.drivers.contract import check_health
-from martlet.drivers.driver import DriverError, Handle, LoadFailed, Unforkable
+from martlet.drivers.driver import DriverError, Forking, Handle, LoadFailed, Unforkable
 from martlet.http.fetch import FetchError
 from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig
 
@@ -59,6 +59,32 @@ async def test_a_fork_does_what_its_template_has_loaded(rig: Rig):
     assert await ask(second, "b") == b'"b"'
     assert Handle.from_json(first.to_json()) == first
     assert {first.driver, second.driver} == {rig.driver.name}
+
+
+async def test_many_instances_are_forked_at_once(rig: Rig):
+    template = await rig.template("echo")
+
+    handles = await asyncio.gather(*(rig.fork(template) for _ in range(50)))
+
+    assert len({handle.socket for handle in handles}) == 50
+    answers = await asyncio.gather(*(ask(handle, handle.id) for handle in handles))
+    assert answers == [f'"{handle.id}"'.encode() for handle in handles]
+
+
+async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing(rig: Rig):
+    template = await rig.template("echo")
+    assert isinstance(rig.driver, Forking)
+    spec = rig.spec("cancelled")
+    for pause in (0.0, 0.001, 0.01):
+        fork = asyncio.create_task(rig.driver.fork(template, spec))
+        await asyncio.sleep(pause)
+        fork.cancel()
+        await asyncio.gather(fork, return_exceptions=True)
+        if not fork.cancelled():
+            await rig.driver.destroy(fork.result())
+        assert not spec.directory.exists()
+        spec.directory.mkdir()
+    assert await ask(await rig.fork(template), "still") == b'"still"'
 
 
 async def test_code_that_must_not_be_forked_says_why(rig: Rig):
@@ -289,6 +315,13 @@ UNFORKABLE = {
 async def test_code_that_a_fork_would_tear_or_share_is_not_forked(sandbox: Rig, reason: str):
     with pytest.raises(Unforkable, match=reason):
         await sandbox.template("f", source=f"{UNFORKABLE[reason]}\ndef handle(request): return 'done'")
+
+
+@pytest.mark.root
+async def test_a_lane_that_observes_calls_does_not_fork(tmp_path: Path):
+    async with process_rig(tmp_path, on_observed=lambda _, heard: os.close(heard)) as rig:
+        with pytest.raises(Unforkable, match="unobserved"):
+            await rig.template("echo")
 
 
 @pytest.mark.root

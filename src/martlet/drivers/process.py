@@ -194,7 +194,9 @@ class ProcessDriver:
     ) -> Loaded:
         """Does what `specialise` does, and connects to what the cell has become."""
         if not self._forks:
-            raise Unforkable("the lane has no power to move a fork into a cgroup, or no sandbox for it")
+            raise Unforkable(
+                "this lane cannot move a fork into a cgroup, or has no sandbox for it that is unobserved"
+            )
         cell = self._living(handle)
         loaded = await self._specialise(cell, revision, code, dependencies, deadline, template=True)
         try:

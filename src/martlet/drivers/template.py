@@ -25,6 +25,7 @@ OnEnd = Callable[[str, int, None], None]
 
 _CREDENTIALS = struct.Struct("3i")
 _RECEIVE_BYTES = 64 * 1024
+_FORKS_IN_FLIGHT = 32
 _FORK_SECONDS = 10.0
 _REPORT_SECONDS = 0.5
 """How long after the end of a fork its exit code may be heard."""
@@ -34,7 +35,6 @@ _REPORT_SECONDS = 0.5
 class _Expected:
     """A fork that the template has been asked for; ``forked`` will be its process id."""
 
-    cell: str
     group: Group
     forked: asyncio.Future[int]
 
@@ -51,8 +51,9 @@ class Template:
         self.limits = limits
         self._on_end = on_end
         self._pidfds: dict[str, int] = {}
-        self._expected: _Expected | None = None
-        self._turn = asyncio.Lock()
+        self._expected: dict[str, _Expected] = {}
+        # Together they wait for their cgroups once; more would overrun the kernel's bound on descriptors in flight.
+        self._room = asyncio.Semaphore(_FORKS_IN_FLIGHT)
         self._connected = True
         asyncio.get_running_loop().add_reader(control, self._receive)
 
@@ -79,19 +80,20 @@ class Template:
         Raises:
             DriverError: it could not; the message says why.
         """
-        async with self._turn:
-            self._expected = _Expected(cell, group, asyncio.get_running_loop().create_future())
+        async with self._room:
+            forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._expected[cell] = _Expected(group, forked)
             try:
                 message = json.dumps({"op": "fork", "id": cell}).encode()
                 socket.send_fds(self._control, [message], list(descriptors))
                 async with asyncio.timeout(_FORK_SECONDS):
-                    return await self._expected.forked
+                    return await forked
             except TimeoutError:
                 raise DriverError(f"the template did not fork within {_FORK_SECONDS:g} s") from None
             except OSError as error:
                 raise DriverError(f"the template is gone: {error}") from error
             finally:
-                self._expected = None
+                del self._expected[cell]
 
     async def signal(self, cell: str, number: signal.Signals) -> bool:
         """Sends a signal to a fork. Returns False where there is no such fork any more."""
@@ -125,40 +127,42 @@ class Template:
             self._hear(message, pid)
 
     def _hear(self, message: Any, sender: int) -> None:
-        expected = self._expected
         match message:
+            case {"event": "forked", "id": str(cell)}:
+                self._take(cell, sender)
+            case {"event": "refused", "id": str(cell), "error": error}:
+                self._refuse(cell, str(error))
             case {"event": "exited", "id": str(cell), "code": int(code)}:
                 self._end(cell, code)
-                if expected is not None and expected.cell == cell:
-                    self._refuse(f"the fork ended with {code}")
-            case {"event": "refused", "error": error}:
-                self._refuse(str(error))
-            case {"event": "forked", "id": str(cell)} if expected is not None and expected.cell == cell:
-                self._take(expected, sender)
+                self._refuse(cell, f"the fork ended with {code}")
 
-    def _take(self, expected: _Expected, pid: int) -> None:
-        if expected.forked.done():
+    def _take(self, cell: str, pid: int) -> None:
+        expected = self._expected.get(cell)
+        if expected is None or expected.forked.done():
             return
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            self._refuse(f"the fork is gone: {error}")
+            self._refuse(cell, f"the fork is gone: {error}")
             return
         # What lives after this look was there before it: the process id was nobody else's meanwhile.
         if not expected.group.holds(pid) or _has_ended(pidfd):
             os.close(pidfd)
-            self._refuse("the fork is not in its cgroup")
+            self._refuse(cell, "the fork is not in its cgroup")
             return
-        self._pidfds[expected.cell] = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._gone, expected.cell)
+        self._pidfds[cell] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._gone, cell)
         expected.forked.set_result(pid)
 
-    def _refuse(self, why: str) -> None:
-        if self._expected is not None and not self._expected.forked.done():
-            self._expected.forked.set_exception(DriverError(f"the template did not fork: {why}"))
+    def _refuse(self, cell: str, why: str) -> None:
+        expected = self._expected.get(cell)
+        if expected is not None and not expected.forked.done():
+            expected.forked.set_exception(DriverError(f"the template did not fork: {why}"))
 
     def _gone(self, cell: str) -> None:
         """A fork has ended; its parent, the template, is to say how."""
+        if cell not in self._pidfds:
+            return
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._pidfds[cell])
         loop.call_later(_REPORT_SECONDS if self._connected else 0, self._end, cell, -signal.SIGKILL)
@@ -175,7 +179,8 @@ class Template:
             self._connected = False
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
-            self._refuse("it is gone")
+            for cell in self._expected:
+                self._refuse(cell, "it is gone")
 
 
 def _has_ended(pidfd: int) -> bool:

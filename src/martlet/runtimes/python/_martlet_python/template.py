@@ -58,6 +58,7 @@ class Template:
                     return listener
 
     def _serve(self) -> socket.socket | None:
+        # What comes with descriptors is received by itself (unix(7)): this is one whole message.
         message, descriptors, *_ = socket.recv_fds(
             self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
         )
