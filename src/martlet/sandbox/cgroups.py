@@ -144,6 +144,9 @@ class GroupV1(Group):
 
     def limit(self, limits: Limits) -> None:
         """Sets the limits; memory and swap together get what memory gets, where swap is counted."""
+        if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
+            # It may never be below that of memory alone, which may be raised here.
+            self._write("memory", "memory.memsw.limit_in_bytes", -1)
         self._write("memory", "memory.limit_in_bytes", limits.memory)
         if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
             self._write("memory", "memory.memsw.limit_in_bytes", limits.memory)

@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,17 @@ def test_a_group_of_this_host_counts_limits_and_ends_what_is_in_it():
         assert ended_by(process) == signal.SIGKILL
     finally:
         assert host_group("life").remove()
+
+
+@pytest.mark.root
+def test_limits_can_be_raised_and_lowered():
+    group = host_group("changes")
+    group.create()
+    try:
+        for memory in (LIMITS.memory, 4 * LIMITS.memory, LIMITS.memory // 4):
+            group.limit(replace(LIMITS, memory=memory))
+    finally:
+        assert group.remove()
 
 
 @pytest.mark.root
