@@ -74,8 +74,8 @@ async def test_many_instances_are_forked_at_once(rig: Rig):
 async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing(rig: Rig):
     template = await rig.template("echo")
     assert isinstance(rig.driver, Forking)
-    spec = rig.spec("cancelled")
     for pause in (0.0, 0.001, 0.01):
+        spec = rig.spec(f"cancelled-{pause}")
         fork = asyncio.create_task(rig.driver.fork(template, spec))
         await asyncio.sleep(pause)
         fork.cancel()
@@ -83,7 +83,6 @@ async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing(rig: Rig):
         if not fork.cancelled():
             await rig.driver.destroy(fork.result())
         assert not spec.directory.exists()
-        spec.directory.mkdir()
     assert await ask(await rig.fork(template), "still") == b'"still"'
 
 
@@ -333,6 +332,39 @@ async def test_every_kind_of_handler_that_is_safe_is_forked(sandbox: Rig):
     for source in sources:
         for handle in await forks(sandbox, source, handler="handle" if "handle" in source else "app"):
             assert await ask(handle) == b"done"
+
+
+LIES = {
+    "not in its cgroup": """
+def lie(self, name, listener, *others):
+    self._tell("forked", id=name)
+    return socket.socket(fileno=listener)
+""",
+    "it is gone": """
+def lie(self, name, *others):
+    while True:
+        self._tell("exited", id="another", code=0)
+""",
+    "ended with 7": """
+def lie(self, name, *others): os._exit(7)
+""",
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", LIES)
+async def test_a_template_is_not_believed(sandbox: Rig, words: str):
+    """What the code of a function may do to the shim that it runs in."""
+    patch = "sys.modules['_martlet_python.template'].Template._become_instance = lie"
+    source = f"import os, socket, sys\n{LIES[words]}\n{patch}\ndef handle(request): return 'done'"
+    template = await sandbox.template("f", source=source)
+
+    with pytest.raises(DriverError, match=words):
+        await sandbox.fork(template)
+
+    assert await ask(await sandbox.instance("echo"), "a") == b'"a"'
+    await sandbox.driver.destroy(template)
+    assert set(sandbox.exits) <= {(template.id, 0)}
 
 
 @pytest.mark.root

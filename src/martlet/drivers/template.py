@@ -51,6 +51,7 @@ class Template:
         self.limits = limits
         self._on_end = on_end
         self._pidfds: dict[str, int] = {}
+        self._due = 0
         self._expected: dict[str, _Expected] = {}
         # Together they wait for their cgroups once; more would overrun the kernel's bound on descriptors in flight.
         self._room = asyncio.Semaphore(_FORKS_IN_FLIGHT)
@@ -83,6 +84,7 @@ class Template:
         async with self._room:
             forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._expected[cell] = _Expected(group, forked)
+            self._due += 2  # messages: that it is there, and that it has ended
             try:
                 message = json.dumps({"op": "fork", "id": cell}).encode()
                 socket.send_fds(self._control, [message], list(descriptors))
@@ -119,9 +121,12 @@ class Template:
             return
         pid, _, _ = _CREDENTIALS.unpack(ancillary[0][2])
         for line in data.splitlines():
+            self._due -= 1
             try:
                 message = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                message = None
+            if self._due < 0 or message is None:
                 self._lose()
                 return
             self._hear(message, pid)

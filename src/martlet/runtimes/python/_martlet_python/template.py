@@ -59,9 +59,12 @@ class Template:
 
     def _serve(self) -> socket.socket | None:
         # What comes with descriptors is received by itself (unix(7)): this is one whole message.
-        message, descriptors, *_ = socket.recv_fds(
-            self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            message, descriptors, *_ = socket.recv_fds(
+                self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            message = b""
         if not message:
             os._exit(0)
         name = json.loads(message)["id"]
@@ -113,7 +116,8 @@ class Template:
                     shutil.rmtree(_scratch_of(name), ignore_errors=True)
 
     def _tell(self, event: str, **members: Any) -> None:
-        self._control.sendall(json.dumps({"event": event, **members}).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # the node is gone, which `_serve` learns as well
+            self._control.sendall(json.dumps({"event": event, **members}).encode() + b"\n")
 
 
 def _scratch_of(name: str) -> str:
