@@ -143,13 +143,16 @@ class GroupV1(Group):
     """A directory in the tree of each controller; ``cpuacct`` is needed for `usage` beside `CONTROLLERS`."""
 
     def limit(self, limits: Limits) -> None:
-        """Sets the limits; memory and swap together get what memory gets, where swap is counted."""
+        """Sets the limits. Two that not every kernel has get what memory gets: memory and swap together, and what lies
+        in sockets of TCP and UDP, which is counted apart, and only for sockets made after it has a limit.
+        """
         if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
             # It may never be below that of memory alone, which may be raised here.
             self._write("memory", "memory.memsw.limit_in_bytes", -1)
         self._write("memory", "memory.limit_in_bytes", limits.memory)
-        if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
-            self._write("memory", "memory.memsw.limit_in_bytes", limits.memory)
+        for name in ("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"):
+            if (self._directories["memory"] / name).exists():
+                self._write("memory", name, limits.memory)
         self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
         self._write("cpu", "cpu.cfs_quota_us", limits.quota_us)
         self._write("pids", "pids.max", limits.processes)

@@ -1,5 +1,7 @@
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +226,36 @@ def test_the_kernel_ends_a_process_over_the_memory_of_its_group():
         usage = group.usage()
         assert usage is not None
         assert usage.oom_kills == 1
+        for door in doors:
+            os.close(door)
+    finally:
+        assert group.remove()
+
+
+@pytest.mark.root
+def test_what_lies_in_sockets_is_limited_like_memory():
+    group = host_group("sockets")
+    group.create()
+    try:
+        group.limit(LIMITS)
+        doors = group.open_doors()
+
+        def fill() -> int:
+            for door in doors:
+                os.write(door, b"0")
+            open_ends: list[socket.socket] = []
+            sent = 0
+            for _ in range(80):  # of which each takes some 10 MB where nothing stops it
+                with socket.create_server(("127.0.0.1", 0)) as listener:
+                    writer = socket.create_connection(listener.getsockname())
+                    open_ends += [writer, listener.accept()[0]]
+                writer.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        sent += writer.send(bytes(65536))
+            return sent
+
+        assert alone(fill) < 2 * LIMITS.memory
         for door in doors:
             os.close(door)
     finally:
