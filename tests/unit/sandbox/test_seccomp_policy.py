@@ -71,7 +71,7 @@ def test_calls_that_move_the_walls_are_refused_whatever_their_arguments(policy: 
     assert policy.rules[call].answer == "refuse"
 
 
-@pytest.mark.parametrize("call", ["clone3", "io_uring_setup", "userfaultfd"])
+@pytest.mark.parametrize("call", ["clone3", "io_uring_setup", "userfaultfd", "inotify_init1"])
 def test_calls_that_libraries_do_without_are_absent(policy: Policy, call: str):
     assert policy.rules[call].answer == "absent"
 
@@ -98,6 +98,8 @@ def test_calls_that_libraries_do_without_are_absent(policy: Policy, call: str):
         ("ioctl", [0, 0x5412], "refuse"),
         ("ioctl", [0, 0x1_0000_5412], "refuse"),
         ("ioctl", [0, 0x541C], "refuse"),
+        ("fcntl", [0, 2], "allow"),
+        ("fcntl", [0, 1026], "refuse"),
         ("prctl", [15], "allow"),
         ("prctl", [35], "refuse"),
         ("personality", [0], "allow"),
