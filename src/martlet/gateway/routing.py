@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import random
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ FUNCTIONS = b"/functions/"
 RESOURCES = frozenset({b"aliases", b"code", b"invocations", b"logs", b"revisions", b"rollback"})
 """What lies below ``/functions/{name}/`` and is management; everything else there is the function's own."""
 MAX_HOSTS = 4096
+_NUMBER = re.compile(r"[1-9][0-9]{0,7}")
+"""A revision has one name: each name that leads to one is kept in memory, before anybody has shown a key."""
 
 
 class Split(NamedTuple):
@@ -96,7 +99,7 @@ class Routing:
         reference = name.partition(b"@")[2].decode("ascii", "replace")
         if b"@" not in name or reference == LATEST:
             return self._target(function.name, function.latest)
-        if reference.isdigit():
+        if _NUMBER.fullmatch(reference):
             return self._target(function.name, int(reference))
         alias = self._view.aliases.get(function.name, {}).get(reference)
         if alias is None:
