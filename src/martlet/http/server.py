@@ -192,7 +192,7 @@ class ServerConnection(asyncio.Protocol):
                     self.active = exchange
                     self.server.application.handle(exchange)
                 else:
-                    self.waiting.append(exchange)
+                    self._wait_its_turn(exchange)
                 return
         at_start = self.reading is None
         self.begun = 0 if at_start else 2
@@ -322,9 +322,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.target = _origin_form(exchange.target)
         if length is not None and length > self.limits.max_body:
             self._check_body(exchange, length)
-        self.waiting.append(exchange)
-        if len(self.waiting) > MAX_PIPELINED:
-            self._pause_reading()
+        self._wait_its_turn(exchange)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
@@ -456,6 +454,11 @@ class ServerConnection(asyncio.Protocol):
             self._close()
 
     # -- inside
+
+    def _wait_its_turn(self, exchange: Exchange) -> None:
+        self.waiting.append(exchange)
+        if len(self.waiting) > MAX_PIPELINED:
+            self._pause_reading()
 
     def _next(self) -> None:
         if self.active is not None or not self.waiting or self.transport.is_closing():

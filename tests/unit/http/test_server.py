@@ -44,6 +44,29 @@ async def test_pipelined_requests_are_answered_in_order(serving):
         ]
 
 
+async def test_a_client_that_repeats_itself_without_waiting_is_not_read_for_ever(serving):
+    request = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 20000\r\n\r\n" + bytes(20_000)
+    answered = []
+
+    def only_the_first(exchange):
+        if not answered:
+            answered.append(exchange)
+            hello(exchange)
+
+    async with serving(only_the_first) as connect:
+        client = await connect()
+        client.send(request)
+        await client.response()
+        unread = client.writer.transport.get_write_buffer_size
+        for _ in range(3000):
+            client.send(request)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if unread():
+                break
+        assert unread()
+
+
 async def test_a_request_may_come_byte_by_byte(serving):
     async with serving(echo) as connect:
         client = await connect()
