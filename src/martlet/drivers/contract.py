@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import orjson
@@ -65,7 +66,7 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
     try:
         said = orjson.loads(body)
         if status == 200:
-            return Loaded(mode=_text(said["mode"]), load_ms=float(said["load_ms"]))
+            return Loaded(mode=_text(said["mode"]), load_ms=_duration(said["load_ms"]))
         error = said["error"]
         kind, message = _text(error["type"]), _text(error["message"])
         traceback = _text(error.get("traceback", ""))
@@ -76,6 +77,13 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
     if kind == Unforkable.__name__:
         raise Unforkable(message)
     raise DriverError(f"the cell took no code: {kind}: {message}")
+
+
+def _duration(value: Any) -> float:
+    """Takes no text, which might say "nan": what is calculated and written down needs a number."""
+    if type(value) not in (int, float) or not 0 <= value < inf:
+        raise ValueError(f"a {type(value).__name__} where a duration was expected")
+    return float(value)
 
 
 def _text(value: Any) -> str:
