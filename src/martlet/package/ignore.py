@@ -79,10 +79,15 @@ class Rule:
         parts = [part for part in pattern.split("/") if part]
         if "/" not in pattern:
             parts.insert(0, "**")
-        self._parts = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts]
+        self._parts: list[re.Pattern[str] | None] = []
+        for part in parts:
+            if part != "**":
+                self._parts.append(re.compile(fnmatch.translate(part)))
+            elif not self._parts or self._parts[-1] is not None:  # several in a row say what one does
+                self._parts.append(None)
 
     def matches(self, path: list[str], is_folder: bool) -> bool:
-        """Whether the pattern matches a path, name by name; takes the product of their lengths at most."""
+        """Whether the pattern matches a path, name by name; how long the pattern is does not matter."""
         if self._folders_only and not is_folder:
             return False
         reached = self._beyond_folders({0})
@@ -99,7 +104,5 @@ class Rule:
 
     def _beyond_folders(self, reached: set[int]) -> set[int]:
         """Adds the places behind each ``**``, which may stand for no folder at all; not so at the end."""
-        for at in range(len(self._parts) - 1):
-            if at in reached and self._parts[at] is None:
-                reached.add(at + 1)
-        return reached
+        last = len(self._parts) - 1
+        return reached | {at + 1 for at in reached if at < last and self._parts[at] is None}

@@ -1,5 +1,6 @@
 """What is left out of a package."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_a_file_that_cannot_be_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_a_pattern_made_to_be_slow_is_not(tmp_path: Path) -> None:
     (tmp_path / ".martletignore").write_text("*a" * 40 + "b\n" + "**/" * 30 + "b\n")
     assert not Ignore.of(tmp_path).matches("a" * 200, is_folder=False)
+
+
+@pytest.mark.parametrize("pattern", ["**/" * 20_000 + "x", "**/a*/" * 10_000 + "x"])
+def test_a_long_pattern_takes_no_longer_than_a_short_one(pattern):
+    def seconds(pattern: str) -> float:
+        ignore = Ignore((pattern,))
+        began = time.thread_time()
+        for _ in range(20):
+            ignore.matches("/".join("a" * 20), is_folder=False)
+        return time.thread_time() - began
+
+    short = pattern[:12] + "x"
+    assert min(seconds(pattern) for _ in range(3)) < 50 * min(seconds(short) for _ in range(3))
