@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from martlet.sandbox import syscalls
@@ -50,6 +52,7 @@ async def run(
     folder: Path,
     environment: Mapping[str, str],
     on_line: Callable[[str], None],
+    memory: int | None = None,
 ) -> None:
     """Runs a tool in a process group of its own and returns when it has succeeded.
 
@@ -61,6 +64,7 @@ async def run(
         folder: where it runs.
         environment: all of its environment.
         on_line: called with each line it prints, on either stream.
+        memory: bytes of address space it may have; None: any.
 
     Raises:
         CommandFailed: it failed.
@@ -75,7 +79,7 @@ async def run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(_begin, memory),
     )
     try:
         assert process.stdout is not None
@@ -89,8 +93,10 @@ async def run(
         raise CommandFailed(Path(program).name, code)
 
 
-def _die_with_parent() -> None:
+def _begin(memory: int | None) -> None:
     syscalls.prctl(syscalls.Process.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 async def _relay(output: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:

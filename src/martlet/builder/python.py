@@ -32,6 +32,9 @@ WORTH_COMPILING = 16 * 1024
 """Bytes of Python source from which on it is compiled ahead: compiling takes about a millisecond for each KiB, at each
 cold start, and a compiler of its own about a hundred, once."""
 
+_COMPILER_MEMORY = 1024**3
+"""Bytes it may take to compile other people's code: the compiler takes up to four hundred for each of theirs."""
+
 _IDENTITY = "import sys, sysconfig; print(sys.version, sysconfig.get_platform())"
 
 
@@ -151,8 +154,15 @@ class PythonBuilder:
             mount,
         ]
         command = [self._interpreter, "-I", "-m", "compileall", *options, target]
-        with suppress(CommandFailed):  # there may be modules for other versions of Python
-            await run(command, folder=build.folder, environment=self._environment, on_line=build.say)
+        # There may be modules for other versions of Python, and some that are too large.
+        with suppress(CommandFailed):
+            await run(
+                command,
+                folder=build.folder,
+                environment=self._environment,
+                on_line=build.say,
+                memory=_COMPILER_MEMORY,
+            )
 
     async def _uv(self, arguments: list[str | Path], build: RunningBuild) -> None:
         options: list[str | Path] = [

@@ -33,6 +33,15 @@ async def test_a_failure_says_so(tmp_path: Path) -> None:
     assert caught.value.code == 3
 
 
+async def test_a_tool_gets_no_more_memory_than_it_may_have(tmp_path: Path) -> None:
+    lines: list[str] = []
+    command = [sys.executable, "-c", "bytearray(2**28)"]
+    await run(command, folder=tmp_path, environment={}, on_line=lines.append, memory=2**30)
+    with pytest.raises(CommandFailed):
+        await run(command, folder=tmp_path, environment={}, on_line=lines.append, memory=2**28)
+    assert lines[-1] == "MemoryError"
+
+
 async def test_a_deadline_kills_the_tool_and_what_it_has_started(tmp_path: Path) -> None:
     pids: list[str] = []
     code = (
