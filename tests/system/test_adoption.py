@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
+from martlet.node.adoption import RECORD
 from tests.system.conftest import until
 
 TOKEN = "import os, time\nTOKEN = os.urandom(8).hex()\n"
@@ -25,7 +26,13 @@ def one_lane(make_platform):
 
 
 def kill_lane(platform, number=0):
-    """Kills a lane and waits until the next one answers."""
+    """Kills a lane that has noted down its instances, and waits until the next one answers."""
+    directory = platform.settings.run_directory / f"lane-{number}"
+    mine = [i["id"] for i in platform.client.get("/instances").json() if i["node"] == f"lane-{number}"]
+    until(
+        lambda: all((directory / instance / RECORD).exists() for instance in mine),
+        why="the lane has not noted down its instances",
+    )
     old = platform.children()[f"lane-{number}"]
     os.kill(old, signal.SIGKILL)
     until(

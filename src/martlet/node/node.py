@@ -42,6 +42,9 @@ from martlet.telemetry.process import ProcessStats
 
 log = structlog.get_logger()
 
+RECORD_DELAY = 0.05
+"""Seconds from the start of an instance until it is noted down for a next life of the lane: its first request does not
+wait for a file, and a lane that is killed sooner loses a start that took less."""
 TICK = 0.01
 """Seconds between looks at deadlines and waiting calls, while there are any."""
 GRACE = 2.0
@@ -193,11 +196,16 @@ class Node:
         instance = Instance(pool, cell, loaded, monotonic() - began)
         self.instances[cell.id] = instance
         if forked is None:  # a fork ends with its template, which ends with this lane
+            self.spawn(self._note_down(instance))
+        return instance
+
+    async def _note_down(self, instance: Instance) -> None:
+        await asyncio.sleep(RECORD_DELAY)
+        if instance.handle.id in self.instances and not instance.dead:
             try:
                 Record.of(instance).write()
             except OSError as error:
-                log.warning("instance_not_recorded", instance=cell.id, error=str(error))
-        return instance
+                log.warning("instance_not_recorded", instance=instance.handle.id, error=str(error))
 
     async def specialise(self, revision: Revision, *, template: bool = False) -> tuple[Handle, Loaded]:
         """Makes a cell an instance of a revision, or a template of it.

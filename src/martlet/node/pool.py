@@ -7,6 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import structlog
+
 from martlet.drivers.driver import LoadFailed
 from martlet.errors import FunctionLoadFailed, MartletError, Overloaded
 from martlet.model import FunctionConfig, Revision
@@ -19,6 +21,8 @@ from martlet.scheduling.placement import Placement
 
 if TYPE_CHECKING:
     from martlet.node.node import Node
+
+log = structlog.get_logger()
 
 LEARNING = 0.2
 """Weight of the newest value in the moving averages of run and start times."""
@@ -135,7 +139,7 @@ class Pool:
             oldest_run=monotonic() - oldest if oldest else 0.0,
             start_time=self.start_time,
             room=self.config.max_instances - self.held,
-            core_idle=self.node.core.idle(),
+            core_idle=self.node.core.idle() if self.instances else 1.0,
         )
 
     async def _start(self) -> None:
@@ -155,6 +159,11 @@ class Pool:
         except MartletError as error:
             if not self.held:
                 self._fail_all(error)
+        except Exception:
+            # A fault of ours: who waits is told so, instead of waiting for one more try after another.
+            log.exception("instance_not_started", revision=self.revision.id)
+            if not self.held:
+                self._fail_all(MartletError())
 
     async def add_instance(self) -> Instance:
         """Starts an instance; ``starting`` has been counted up already, and is counted down here.
