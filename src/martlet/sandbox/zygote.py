@@ -204,7 +204,9 @@ class Zygote:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                cell = self._ids.pop(pid)
+                cell = self._ids.pop(pid, None)
+                if cell is None:
+                    continue  # without PID namespaces, a function can give the zygote a child (CLONE_PARENT)
                 del self._pids[cell]
                 self._tell("exited", id=cell, code=os.waitstatus_to_exitcode(status))
 
