@@ -478,6 +478,8 @@ class ServerConnection(asyncio.Protocol):
         elif name == b"content-length":
             exchange.content_length = int(value)
         elif name == b"authorization":
+            if exchange.authorization is not None:
+                raise BadRequest("there is more than one authorization header")
             exchange.authorization = value
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked":

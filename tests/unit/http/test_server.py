@@ -178,6 +178,8 @@ async def test_an_unknown_length_is_framed_as_chunks_or_by_the_end_of_the_connec
         (b"GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "bad_request"),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 400, "bad_request"),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nauthorization: a\r\nAuthorization: b\r\n\r\n", 400, "bad_request"),
         (b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/2.0\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/0.9\r\n\r\n", 400, "bad_request"),
