@@ -21,7 +21,7 @@ def density(count: int) -> Iterator[Row]:
     What an instance costs is what the system's available memory falls by, divided by the instances: it counts page
     tables, sockets, cgroups and namespaces too.
     """
-    with platform(max_concurrent_functions=2 * count, warm_instance_ttl=3600) as running:
+    with platform(max_concurrent_functions=2 * count, warm_instance_ttl=3600, max_cells=4) as running:
         for number in range(count + NEWCOMERS):
             running.deploy(f"held-{number}")
         _stop_all(running)

@@ -13,7 +13,7 @@ from bench.row import Row
 def start_and_memory() -> Iterator[Row]:
     """The idle platform with its ready cells, and what each idle instance adds (shared pages divided)."""
     began = time.perf_counter()
-    with platform() as running:
+    with platform(min_cells=4, max_cells=4) as running:
         yield {"server": "platform ready", "ms": round((time.perf_counter() - began) * 1e3)}
         yield {"server": "memory of the idle platform", "MiB": round(memory_mib(running.pids()), 1)}
         running.deploy("first")
