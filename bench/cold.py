@@ -42,7 +42,7 @@ def cold(count: int) -> Iterator[Row]:
         yield latencies(f"{count} different cold functions at once", took) | {
             "all ms": round((time.perf_counter() - began) * 1e3)
         }
-    with platform(min_cells=0) as running:
+    with platform(min_cells=0, max_cells=0) as running:
         for number in range(count):
             running.deploy(f"cold-{number}")
         _stop_all(running)
