@@ -287,3 +287,18 @@ def test_context_variables_do_not_leak_into_the_next_request(shim: Shim, functio
     )
     with shim.client() as client:
         assert [client.ask().text for _ in range(2)] == ["nobody", "nobody"]
+
+
+@pytest.mark.parametrize("how", ["def", "async def"])
+def test_what_a_function_forks_ends_by_sigterm_as_programs_do(shim: Shim, how: str) -> None:
+    shim.deploy(
+        "import os, signal, time\n"
+        f"{how} handle(request):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        time.sleep(60)\n"
+        "        os._exit(1)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    return str(os.waitpid(child, 0)[1])\n"
+    )
+    assert shim.ask().text == "15"

@@ -207,6 +207,7 @@ async def test_ordinary_programs_work(rig: Rig, name: str):
         ("adjtimex", [0]),
         ("personality", [0x0040000]),
         ("prctl", [35, 0, 0, 0, 0]),
+        ("prctl", [1, 0, 0, 0, 0]),
         ("ioctl", [0, 0x5412, 0]),
         ("socket", [16, 3, 12]),
         ("socket", [17, 3, 0]),

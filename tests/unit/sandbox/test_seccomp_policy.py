@@ -102,6 +102,7 @@ def test_calls_that_libraries_do_without_are_absent(policy: Policy, call: str):
         ("fcntl", [0, 1026], "refuse"),
         ("prctl", [15], "allow"),
         ("prctl", [35], "refuse"),
+        ("prctl", [1], "refuse"),
         ("personality", [0], "allow"),
         ("personality", [0xFFFF_FFFF], "allow"),
         ("personality", [0x0400000], "refuse"),

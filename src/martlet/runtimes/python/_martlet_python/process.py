@@ -43,6 +43,7 @@ def prepare() -> None:
     os.environ.update(_BASE_ENVIRONMENT)
     time.tzset()
     sys.dont_write_bytecode = True  # the code is mounted read-only
+    os.register_at_fork(before=_hold_sigterm, after_in_parent=_let_sigterm_in, after_in_child=_end_on_sigterm)
 
 
 def detach() -> None:
@@ -83,6 +84,21 @@ def part(scratch: str) -> None:
     os.environ["TMPDIR"] = scratch
     if os.environ.get("HOME") == _BASE_ENVIRONMENT["HOME"]:
         os.environ["HOME"] = scratch
+
+
+def _hold_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+
+def _let_sigterm_in() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+
+
+def _end_on_sigterm() -> None:
+    """Undoes in what a function forks the graceful stop, which is the instance's alone: SIGTERM ends it, as it ends the
+    workers of a pool. One that comes before this has waited."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_sigterm_in()
 
 
 def reset_signals() -> None:
