@@ -32,40 +32,29 @@ def cold(count: int) -> Iterator[Row]:
         for number in range(count):
             running.deploy(f"cold-{number}")
         for name, pause in (("with a ready cell", PAUSE), ("back to back", 0.0)):
-            _stop_all(running)
-            took = [_first_response(running, f"/invoke/cold-{number}", pause) for number in range(count)]
+            running.stop_instances()
+            took = [_first_response(running, number, pause) for number in range(count)]
             yield latencies(f"cold start, {name}", took)
-        _stop_all(running)
+        running.stop_instances()
         began = time.perf_counter()
         with ThreadPoolExecutor(count) as pool:
-            took = list(pool.map(lambda n: _first_response(running, f"/invoke/cold-{n}", 0.0), range(count)))
+            took = list(pool.map(lambda n: _first_response(running, n, 0.0), range(count)))
         yield latencies(f"{count} different cold functions at once", took) | {
             "all ms": round((time.perf_counter() - began) * 1e3)
         }
     with platform(min_cells=0, max_cells=0) as running:
         for number in range(count):
             running.deploy(f"cold-{number}")
-        _stop_all(running)
-        took = [_first_response(running, f"/invoke/cold-{number}", PAUSE) for number in range(count)]
+        running.stop_instances()
+        took = [_first_response(running, number, PAUSE) for number in range(count)]
         yield latencies("cold start, through the zygote", took)
     yield latencies("python http.server started anew", [_python_anew() for _ in range(count // 5)])
     yield latencies("functions-framework started anew", [_framework_anew() for _ in range(SLOW_PEERS)])
 
 
-def _stop_all(running: Platform) -> None:
-    for instance in running.client.instances():
-        running.client.stop_instance(instance["id"])
-    while running.client.instances():
-        time.sleep(0.05)
-    time.sleep(1)
-
-
-def _first_response(running: Platform, path: str, pause: float) -> float:
+def _first_response(running: Platform, number: int, pause: float) -> float:
     time.sleep(pause)
-    ms, answer = request_ms(running.port, path, running.key)
-    if not answer.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"a cold start failed: {answer[:500]!r}")
-    return ms
+    return running.first_response(f"/invoke/cold-{number}")
 
 
 def _python_anew() -> float:

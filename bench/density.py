@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.load import request_ms
-from bench.platform import Platform, platform
+from bench.platform import platform
 from bench.row import Row, latencies
 
 AT_ONCE = 16
@@ -24,11 +23,11 @@ def density(count: int) -> Iterator[Row]:
     with platform(max_concurrent_functions=2 * count, warm_instance_ttl=3600, max_cells=4) as running:
         for number in range(count + NEWCOMERS):
             running.deploy(f"held-{number}")
-        _stop_all(running)
+        running.stop_instances()
         before = _available_mib()
         began = time.perf_counter()
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda number: _first(running, number), range(count)))
+            list(pool.map(lambda number: running.first_response(f"/invoke/held-{number}"), range(count)))
         seconds = time.perf_counter() - began
         time.sleep(2)
         held = len(running.client.instances())
@@ -41,23 +40,8 @@ def density(count: int) -> Iterator[Row]:
         took = []
         for number in range(count, count + NEWCOMERS):
             time.sleep(0.25)
-            took.append(_first(running, number))
+            took.append(running.first_response(f"/invoke/held-{number}"))
         yield latencies(f"cold start beside {held} idle instances", took)
-
-
-def _stop_all(running: Platform) -> None:
-    for instance in running.client.instances():
-        running.client.stop_instance(instance["id"])
-    while running.client.instances():
-        time.sleep(0.1)
-    time.sleep(2)
-
-
-def _first(running: Platform, number: int) -> float:
-    ms, answer = request_ms(running.port, f"/invoke/held-{number}", running.key)
-    if not answer.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"a cold start failed: {answer[:500]!r}")
-    return ms
 
 
 def _available_mib() -> float:

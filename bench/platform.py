@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.load import free_port
+from bench.load import free_port, request_ms
 from martlet.client import Client
 
 HELLO = "def handle(request):\n    return 'hello'\n"
@@ -38,6 +38,21 @@ class Platform:
     def deploy(self, name: str, code: str = HELLO, **config: object) -> None:
         """Creates a function with a rate limit of its own."""
         self.client.create(name, code, {"rate_limit": UNLIMITED, **config})
+
+    def stop_instances(self) -> None:
+        """Ends every instance, and waits until cells have taken the place of those that were used."""
+        for instance in self.client.instances():
+            self.client.stop_instance(instance["id"])
+        while self.client.instances():
+            time.sleep(0.1)
+        time.sleep(2)
+
+    def first_response(self, path: str) -> float:
+        """Returns the ms from the request to a function to its response, which must be good."""
+        ms, answer = request_ms(self.port, path, self.key)
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(f"a cold start failed: {answer[:500]!r}")
+        return ms
 
     def pids(self) -> list[int]:
         """Returns every process of the platform."""

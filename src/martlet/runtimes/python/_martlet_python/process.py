@@ -15,6 +15,9 @@ from types import ModuleType
 
 from .spec import Spec
 
+# What `signal` wraps in enums, whose memory a fork would copy that goes through them.
+import _signal  # type: ignore[import-not-found]  # isort: skip
+
 _LIBRARY = Path(os.__file__).parent
 _STANDARD_LIBRARY = [str(path) for path in (_LIBRARY, _LIBRARY / "lib-dynload") if path.is_dir()]
 _SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
@@ -87,26 +90,26 @@ def part(scratch: str) -> None:
 
 
 def _hold_sigterm() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (signal.SIGTERM,))
 
 
 def _let_sigterm_in() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
 
 def _end_on_sigterm() -> None:
     """Undoes in what a function forks the graceful stop, which is the instance's alone: SIGTERM ends it, as it ends the
     workers of a pool. One that comes before this has waited."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _signal.signal(signal.SIGTERM, _signal.SIG_DFL)
     _let_sigterm_in()
 
 
 def reset_signals() -> None:
     """Undoes what the parent did to signals."""
-    signal.set_wakeup_fd(-1)
+    _signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _set_import_path(spec: Spec) -> None:
