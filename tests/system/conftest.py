@@ -133,7 +133,10 @@ class Platform:
         assert self.process is not None
         found = {}
         for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
             if b"martlet.serve" in arguments:
                 role, number = arguments[arguments.index(b"martlet.serve") + 1 :][:2]
                 found["control" if role == b"control" else f"lane-{int(number)}"] = int(pid)
