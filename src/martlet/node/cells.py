@@ -103,9 +103,8 @@ class CellStock:
                 self._ready += [handle for handle in made if isinstance(handle, Handle)]
                 errors = [error for error in made if isinstance(error, BaseException)]
                 for error in errors:
-                    if not isinstance(error, DriverError):
-                        raise error
-                    log.warning("cell_not_started", error=str(error))
+                    fault = None if isinstance(error, DriverError) else error
+                    log.warning("cell_not_started", error=str(error), exc_info=fault)
                 if errors:
                     await asyncio.sleep(RETRY_DELAY)
         finally:

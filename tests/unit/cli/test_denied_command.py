@@ -1,5 +1,6 @@
 """``martlet denied``."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def test_nothing_is_left_of_it(martlet, folder, config, monkeypatch, tmp_path):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
+    gc.collect()  # what other tests have left open
     before = len(os.listdir("/proc/self/fd"))
 
     martlet("denied", folder, "-c", config)

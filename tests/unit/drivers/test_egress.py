@@ -27,6 +27,7 @@ def machine() -> Iterator[Namespace]:
     require(shutil.which("ip"), "ip")
     require(firewall.find(), "nft")
     machine = Namespace()
+    machine.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")  # a new namespace takes after the host
     with machine.entered():
         yield machine
     machine.close()

@@ -9,6 +9,7 @@ import site
 import sys
 import time
 import uuid
+from functools import partial
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +47,7 @@ def prepare() -> None:
     os.environ.update(_BASE_ENVIRONMENT)
     time.tzset()
     sys.dont_write_bytecode = True  # the code is mounted read-only
-    os.register_at_fork(before=_hold_sigterm, after_in_parent=_let_sigterm_in, after_in_child=_end_on_sigterm)
+    _keep_graceful_stop_from_forks()
 
 
 def detach() -> None:
@@ -89,19 +90,19 @@ def part(scratch: str) -> None:
         os.environ["HOME"] = scratch
 
 
-def _hold_sigterm() -> None:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, (signal.SIGTERM,))
+def _keep_graceful_stop_from_forks() -> None:
+    """What a function forks ends by SIGTERM, as the workers of a pool do: the graceful stop is the instance's alone.
 
-
-def _let_sigterm_in() -> None:
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (signal.SIGTERM,))
-
-
-def _end_on_sigterm() -> None:
-    """Undoes in what a function forks the graceful stop, which is the instance's alone: SIGTERM ends it, as it ends the
-    workers of a pool. One that comes before this has waited."""
-    _signal.signal(signal.SIGTERM, _signal.SIG_DFL)
-    _let_sigterm_in()
+    A signal that comes before that waits. There is no Python code in it, whose memory every fork would copy.
+    """
+    number = (int(signal.SIGTERM),)
+    let_in = partial(_signal.pthread_sigmask, _signal.SIG_UNBLOCK, number)
+    os.register_at_fork(
+        before=partial(_signal.pthread_sigmask, _signal.SIG_BLOCK, number),
+        after_in_parent=let_in,
+        after_in_child=partial(_signal.signal, *number, _signal.SIG_DFL),
+    )
+    os.register_at_fork(after_in_child=let_in)
 
 
 def reset_signals() -> None:
