@@ -25,8 +25,12 @@ def listen(path: Path) -> socket.socket:
     """Returns a listener at ``path``, in place of what was there. Raises OSError."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    listener.listen(1)
+    try:
+        listener.bind(str(path))
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
