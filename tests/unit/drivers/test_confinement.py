@@ -202,7 +202,7 @@ async def test_the_mask_of_the_platform_does_not_lock_it_out(rig: Rig):
 
 
 async def test_a_fork_bomb_is_held_and_the_instance_goes_on(rig: Rig):
-    handle = await evaluator(rig, timeout=60)
+    handle = await evaluator(rig, timeout=60, memory="512Mi")  # enough for as many processes as it may have
 
     forked, refused = await inside(handle, "fork_bomb()")
 
