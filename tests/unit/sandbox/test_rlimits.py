@@ -32,7 +32,7 @@ def test_a_limit_above_what_the_host_allows_is_the_hosts():
 
 def test_a_file_does_not_grow_past_its_limit(tmp_path: Path):
     def write() -> int | None:
-        rlimits.apply(open_files=64, file_bytes=4096, processes=None)
+        rlimits.apply(open_files=1024, file_bytes=4096, processes=None)
         try:
             (tmp_path / "file").write_bytes(b"x" * 8192)
         except OSError as error:
