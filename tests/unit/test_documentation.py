@@ -15,7 +15,12 @@ from scripts.docs import endpoints
 from scripts.docs.__main__ import PARTS, ROOT, documents, renewed
 from scripts.docs.markdown import Undocumented, described
 
-GUIDES = [*documents(), *sorted(ROOT.glob("docs/decisions/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
+GUIDES = [
+    *documents(),
+    *sorted(ROOT.glob("docs/decisions/*.md")),
+    *sorted(ROOT.glob("docs/languages/*.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+]
 API = ROOT / "docs/api.md"
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import forkable, instance, internal, loader, logs, process, warmth
+from . import forkable, instance, internal, loader, logs, open_runtimes, process, warmth
 from .blocking import Connection
 from .failures import Failure
 from .http1 import BadRequest, Disconnected, Head, Parser
@@ -112,6 +112,7 @@ class _Cell:
             failure.log()
             return 422, _error(failure)
         load_ms = round((time.perf_counter() - started) * 1000, 3)
+        open_runtimes.startup = load_ms / 1000
         if spec.template:
             logs.end()  # unfinished lines are not the forks'
             if obstacle := forkable.obstacle(spec.code, before):

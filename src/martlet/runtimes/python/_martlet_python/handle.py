@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
+from . import open_runtimes
 from .blocking import Send
 from .evented import Channel
 from .failures import Failure, answer
 from .http1 import Disconnected, Framing, Head
+from .open_runtimes import Refused, Terms
 from .request import Request
 from .response import Response, encode_piece, respond
 
@@ -18,13 +20,20 @@ _NOTHING = object()
 class SyncHandler:
     """Runs a function for the blocking server."""
 
-    def __init__(self, function: Callable[[Request], Any]) -> None:
+    def __init__(self, function: Callable[[Request], Any], guarded: bool = False) -> None:
         self._function = function
+        self._guarded = guarded
 
     def __call__(self, head: Head, body: bytes, send: Send) -> bool:
         """Answers one request; see `blocking.Answer`."""
+        if self._guarded or head.open_runtimes:
+            return self._on_terms(head, body, send)
         try:
-            response = respond(self._function(Request(head, body)))
+            request = Request(head, body)
+            result = self._function(request)
+            if result is None:
+                request.check_nothing_returned()
+            response = respond(result)
             if not isinstance(response.body, bytes):
                 return _stream(head, response, send)
             data = response.whole(head, response.body)
@@ -34,6 +43,24 @@ class SyncHandler:
             data = answer(error, head)
         send(data)
         return head.keep_alive
+
+    def _on_terms(self, head: Head, body: bytes, send: Send) -> bool:
+        """Answers a request that an Open Runtimes platform may have sent."""
+        own = open_runtimes.own(head)
+        if own is not None:
+            send(own)
+            return head.keep_alive
+        terms = Terms(head)
+
+        def stamp(data: bytes) -> None:
+            send(terms.stamp(data))
+
+        try:
+            terms.check()
+        except Refused as refused:
+            stamp(open_runtimes.refusal(head, refused))
+            return head.keep_alive
+        return SyncHandler(terms.bound(self._function))(head, body, stamp)
 
 
 def _stream(head: Head, response: Response, send: Send) -> bool:
@@ -76,15 +103,23 @@ def _close(pieces: Any) -> None:
 class AsyncHandler:
     """Runs a coroutine function or an async generator function for the evented server."""
 
-    def __init__(self, function: Callable[[Request], Any]) -> None:
+    def __init__(self, function: Callable[[Request], Any], guarded: bool = False) -> None:
         self._function = function
+        self._guarded = guarded
 
     async def __call__(self, head: Head, channel: Channel) -> bool:
         """Answers one request; see `evented.Answer`."""
+        if self._guarded or head.open_runtimes:
+            return await self._on_terms(head, channel)
         body = await channel.body()
         try:
-            result = self._function(Request(head, body))
-            response = respond(await result if hasattr(result, "__await__") else result)
+            request = Request(head, body)
+            result = self._function(request)
+            if hasattr(result, "__await__"):
+                result = await result
+            if result is None:
+                request.check_nothing_returned()
+            response = respond(result)
             if not isinstance(response.body, bytes):
                 return await _stream_async(head, response, channel)
             data = response.whole(head, response.body)
@@ -94,6 +129,21 @@ class AsyncHandler:
             data = answer(error, head)
         await channel.send(data)
         return head.keep_alive
+
+    async def _on_terms(self, head: Head, channel: Channel) -> bool:
+        """As for the blocking server."""
+        own = open_runtimes.own(head)
+        if own is not None:
+            await channel.send(own)
+            return head.keep_alive
+        terms = Terms(head)
+        stamped: Any = open_runtimes.Stamped(channel, terms)
+        try:
+            terms.check()
+        except Refused as refused:
+            await stamped.send(open_runtimes.refusal(head, refused))
+            return head.keep_alive
+        return await AsyncHandler(terms.bound_async(self._function))(head, stamped)
 
 
 async def _stream_async(head: Head, response: Response, channel: Channel) -> bool:

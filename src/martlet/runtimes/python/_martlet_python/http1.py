@@ -20,12 +20,13 @@ CHUNKED = -1
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _LINE_END = rb"[^\r\n\0]*+\r\n"
 # One pass over the head checks all of it and picks out what says where the body ends, which is all that most requests
-# need. A plain content-length is group 4; whatever else concerns the connection, a second content-length too, is 5.
+# need. A plain content-length is group 4; whatever else concerns the connection, a second content-length too, and what
+# is for the runtime, is 5.
 # The outer repeat is not possessive: captures inside one are broken in Python before 3.11.8 (gh-106052).
 _HEAD = re.compile(
     rb"(%b) (/[!-~\x80-\xff]*+|\*) HTTP/1\.([01])\r\n(?:"
     rb"(?(4)(?!)|(?i:content-length): ?(\d{1,15})\r\n)"
-    rb"|((?i:connection|content-length|transfer-encoding):)%b"
+    rb"|((?i:connection|content-length|transfer-encoding|x-open-runtimes-[a-z-]++):)%b"
     rb"|%b:%b)*" % (_TOKEN, _LINE_END, _TOKEN, _LINE_END)
 )
 _LAST_LINE = re.compile(rb"x-request-id: [!-~]{1,128}\r\n")
@@ -61,9 +62,10 @@ class Head:
         minor: 0 or 1, of HTTP/1.x.
         length: bytes of the body, or `CHUNKED`.
         keep_alive: whether the peer wants to use the connection again.
+        open_runtimes: whether a header or the path concerns the runtime, in the manner of Open Runtimes.
     """
 
-    __slots__ = ("_data", "_fields", "keep_alive", "length", "method", "minor", "target")
+    __slots__ = ("_data", "_fields", "keep_alive", "length", "method", "minor", "open_runtimes", "target")
 
     def __init__(self, data: bytes) -> None:
         match = _HEAD.fullmatch(data)
@@ -78,15 +80,19 @@ class Head:
         if special is None:
             self.length = 0 if length is None else int(length)
             self.keep_alive = self.minor == 1
+            self.open_runtimes = target.startswith(b"/__opr/")
         else:
             self.length = _length(self.fields)
             self.keep_alive = self.minor == 1 and "close" not in self.fields.get("connection", "").lower()
+            self.open_runtimes = target.startswith(b"/__opr/") or any(
+                name.startswith("x-open-runtimes-") for name in self.fields
+            )
 
     def repeat(self, data: bytes) -> Head:
         """Returns a head that says the same but for headers that matter to the handler alone."""
         head = Head.__new__(Head)
         head.method, head.target, head.minor = self.method, self.target, self.minor
-        head.length, head.keep_alive = self.length, self.keep_alive
+        head.length, head.keep_alive, head.open_runtimes = self.length, self.keep_alive, self.open_runtimes
         head._data, head._fields = data, None
         return head
 

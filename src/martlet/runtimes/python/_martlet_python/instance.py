@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any, Protocol
 
-from . import asgi, blocking, contracts, evented, loader, wsgi
+from . import asgi, blocking, contracts, evented, loader, open_runtimes, wsgi
 from .contracts import Mode
 from .handle import AsyncHandler, SyncHandler
 from .lifespan import Lifespan
@@ -32,11 +32,11 @@ def load(spec: Spec) -> Instance:
     mode = contracts.mode_of(target, spec.handler)
     match mode:
         case "sync":
-            return _Blocking(mode, SyncHandler(target), spec)
+            return _Blocking(mode, SyncHandler(target, guarded=open_runtimes.secret() != ""), spec)
         case "wsgi":
             return _Blocking(mode, wsgi.Application(target, threads=spec.concurrency > 1), spec)
         case "async":
-            return _Evented(mode, AsyncHandler(target), spec)
+            return _Evented(mode, AsyncHandler(target, guarded=open_runtimes.secret() != ""), spec)
         case "asgi":
             return _Application(target, spec)
 

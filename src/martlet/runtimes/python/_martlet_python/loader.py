@@ -16,7 +16,8 @@ USUAL_MODULES = ("handler", "main", "app", "function", "index")
 """Where a handler is looked for whose module is not named, in this order."""
 
 DEFAULT_HANDLER = "handle"
-_APPLICATIONS = ("app", "application")
+_OTHER_HANDLERS = ("app", "application", "main")
+_SOURCES = "src"
 
 
 class HandlerNotFound(Exception):
@@ -28,9 +29,10 @@ def load(code: str, handler: str) -> Any:
 
     Args:
         code: the folder with the user's code; it is on ``sys.path``.
-        handler: ``name``, ``module.name`` or ``module:name``. A bare name is looked up in the first of
-            `USUAL_MODULES` that exists, or in the only module there is. Where the default ``handle`` is not found, a
-            WSGI or ASGI application called ``app`` or ``application`` is taken.
+        handler: ``name``, ``module.name``, ``module:name``, ``file.py`` or ``file.py:name``. A bare name is looked up
+            in the first of `USUAL_MODULES` that exists, in the code or else in its folder ``src``, or in the only
+            module there is. Where the default ``handle`` is not found, a WSGI or ASGI application called ``app`` or
+            ``application`` is taken, or the function ``main`` that Open Runtimes has.
 
     Raises:
         HandlerNotFound: there is no such module or no such name in it.
@@ -47,14 +49,15 @@ def load(code: str, handler: str) -> Any:
             raise HandlerNotFound(message) from None
         raise
     sys.argv = [getattr(module, "__file__", None) or module_name]
-    candidates = [names, *_APPLICATIONS] if names == DEFAULT_HANDLER else [names]
+    candidates = [names, *_OTHER_HANDLERS] if names == DEFAULT_HANDLER else [names]
     for candidate in candidates:
         try:
             return _attribute(module, candidate)
         except AttributeError:
             continue
     raise HandlerNotFound(
-        f"{handler!r} was not found: {module_name}.py has no {names!r}; it has {_callables(module)}"
+        f"{handler!r} was not found: {module_name.replace('.', '/')}.py has no {names!r}; "
+        f"it has {_callables(module)}"
     )
 
 
@@ -91,8 +94,10 @@ def explain(error: BaseException, code: str) -> Failure:
 
 
 def _split(handler: str) -> tuple[str | None, str]:
-    if ":" in handler:
-        module, _, names = handler.partition(":")
+    module, _, names = handler.partition(":")
+    if module.endswith(".py"):
+        return module.removesuffix(".py").strip("/").replace("/", "."), names or DEFAULT_HANDLER
+    if names:
         return module, names
     module, _, name = handler.rpartition(".")
     return module or None, name
@@ -103,6 +108,11 @@ def _usual_module(code: str, handler: str) -> str:
     for name in USUAL_MODULES:
         if name in modules:
             return name
+    sources = os.path.join(code, _SOURCES)
+    inside = _modules(sources) if os.path.isdir(sources) else []
+    for name in USUAL_MODULES:
+        if name in inside:
+            return f"{_SOURCES}.{name}"
     if len(modules) == 1:
         return modules[0]
     usual = ", ".join(f"{name}.py" for name in USUAL_MODULES)

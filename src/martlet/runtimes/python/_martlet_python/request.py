@@ -7,6 +7,8 @@ import time
 from typing import Any
 from urllib.parse import parse_qsl
 
+from . import logs
+from .context import Incoming, NothingReturned, Outgoing, message
 from .http1 import Head, decode_path
 
 
@@ -41,16 +43,29 @@ class Query(dict[str, str]):
 
 
 class Request:
-    """One request.
+    """One request. For a function written for Open Runtimes it is the context as well.
 
     Attributes:
         method: `GET`, `POST` …
         path: the path below the function's root, decoded; begins with a slash.
         query_string: what follows the question mark, as sent.
         body: the whole body, bytes.
+        silent: whether `log` and `error` write nothing.
     """
 
-    __slots__ = ("_arrived", "_head", "_headers", "_query", "body", "method", "path", "query_string")
+    __slots__ = (
+        "_arrived",
+        "_head",
+        "_headers",
+        "_incoming",
+        "_outgoing",
+        "_query",
+        "body",
+        "method",
+        "path",
+        "query_string",
+        "silent",
+    )
 
     def __init__(self, head: Head, body: bytes) -> None:
         self.path: str
@@ -59,6 +74,9 @@ class Request:
         self._head = head
         self._headers: Headers | None = None
         self._query: Query | None = None
+        self._incoming: Incoming | None = None
+        self._outgoing: Outgoing | None = None
+        self.silent = False
         self.method = head.method
         self.path, _, self.query_string = head.target.partition("?")
         if "%" in self.path or not self.path.isascii():
@@ -136,6 +154,37 @@ class Request:
         """Milliseconds that are left of `deadline_ms` now."""
         deadline = self.deadline_ms
         return None if deadline is None else deadline - (time.monotonic() - self._arrived) * 1000
+
+    # -- as the context of a function for Open Runtimes
+
+    @property
+    def req(self) -> Incoming:
+        """The request as Open Runtimes describes it."""
+        if self._incoming is None:
+            self._incoming = Incoming(self)
+        return self._incoming
+
+    @property
+    def res(self) -> Outgoing:
+        """What makes responses."""
+        if self._outgoing is None:
+            self._outgoing = Outgoing()
+        return self._outgoing
+
+    def log(self, *messages: Any) -> None:
+        """Writes a line to the log."""
+        if not self.silent:
+            logs.emit(1, "info", message(messages))
+
+    def error(self, *messages: Any) -> None:
+        """Writes a line to the log, as an error."""
+        if not self.silent:
+            logs.emit(2, "error", message(messages))
+
+    def check_nothing_returned(self) -> None:
+        """Raises `NothingReturned` where the function has used `req` or `res`, and so must return a response."""
+        if self._incoming is not None or self._outgoing is not None:
+            raise NothingReturned
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"

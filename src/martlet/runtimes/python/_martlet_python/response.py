@@ -84,9 +84,15 @@ def encode_piece(piece: Any) -> bytes:
     raise TypeError(f"a stream is made of str and bytes, and this piece is of type {type(piece).__name__}")
 
 
+def encode_json(value: Any) -> bytes:
+    """Returns a value as JSON. Raises TypeError or ValueError where it has none."""
+    text = "".join(_chunks(value, 0)) if _chunks else _encoder.encode(value)
+    return text.encode()
+
+
 def _body(value: Any, status: int) -> Response:
     if isinstance(value, _JSON_TYPES):
-        return Response(status, _JSON, b"", _encode(value))
+        return Response(status, _JSON, b"", encode_json(value))
     if isinstance(value, str):
         return Response(status, _TEXT, b"", value.encode())
     if isinstance(value, _BYTES_TYPES):
@@ -97,7 +103,7 @@ def _body(value: Any, status: int) -> Response:
         return Response(status, None, b"", value)
     if hasattr(value, "__await__"):
         raise TypeError("the handler returned something to await: declare it with `async def`")
-    return Response(status, _JSON, b"", _encode(value))
+    return Response(status, _JSON, b"", encode_json(value))
 
 
 def _with_headers(response: Response, headers: Any) -> Response:
@@ -141,8 +147,3 @@ _make_chunks = getattr(encoder, "c_make_encoder", None)
 _chunks = _make_chunks and _make_chunks(
     None, _plain, encoder.encode_basestring, None, ":", ",", False, False, False
 )
-
-
-def _encode(value: Any) -> bytes:
-    text = "".join(_chunks(value, 0)) if _chunks else _encoder.encode(value)
-    return text.encode()
