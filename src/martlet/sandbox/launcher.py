@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root, users
@@ -94,7 +94,7 @@ def enter(belongings: Belongings, lifeline: Lifeline, means: Means, last_capabil
         What `confine` holds it to; None where the kernel has no Landlock.
     """
     lifeline.hold()
-    _join(belongings.cgroups)
+    join(belongings.cgroups)
     os.setsid()
     if means.confined:
         namespaces.separate()
@@ -107,7 +107,7 @@ def enter(belongings: Belongings, lifeline: Lifeline, means: Means, last_capabil
     if means.confined:
         privileges.empty_bounding_set(last_capability)
     _keep_only(belongings, lifeline)
-    return _rules(_ACCESS_INSIDE if means.confined else _ACCESS_OUTSIDE)
+    return rules_for(means)
 
 
 def confine(
@@ -131,13 +131,7 @@ def confine(
     else:
         _hold_code(confinement, rules)
     _spread(confinement.every_cpu)
-    if means.users is Users.OWN:
-        privileges.become(confinement.identity)
-    else:
-        if means.users is Users.NESTED:
-            users.nest(confinement.identity)
-            privileges.empty_bounding_set(last_capability)
-        privileges.drop_capabilities()
+    become(confinement.identity, means, last_capability)
     lifeline.hold()
     lifeline.release()
     # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
@@ -151,17 +145,31 @@ def confine(
     return None if filter is None else filter.load()
 
 
-def _join(cgroups: Sequence[int]) -> None:
+def become(identity: int, means: Means, last_capability: int) -> None:
+    """Becomes the user of a sandbox, without any power, as far as the host lets it."""
+    if means.users is Users.OWN:
+        privileges.become(identity)
+        return
+    if means.users is Users.NESTED:
+        users.nest(identity)
+        privileges.empty_bounding_set(last_capability)
+    privileges.drop_capabilities()
+
+
+def join(cgroups: Iterable[int]) -> None:
+    """Moves the process into the cgroup with these doors."""
     for door in cgroups:
         os.write(door, b"0")
 
 
-def _rules(allowed: Mapping[str, Access]) -> Ruleset | None:
+def rules_for(means: Means, own: Mapping[str, Access] | None = None) -> Ruleset | None:
+    """Returns the rules of Landlock for a sandbox, with what is its alone; None where the kernel has none."""
     version = landlock.version()
     if version == 0:
         return None
     rules = Ruleset(version)
-    for path, access in allowed.items():
+    allowed = _ACCESS_INSIDE if means.confined else _ACCESS_OUTSIDE
+    for path, access in {**allowed, **(own or {})}.items():
         rules.allow(path, access)
     rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
     return rules

@@ -7,12 +7,15 @@
 - ``/.proc``: the host's ``/proc``; a cell loses it as soon as it has its own.
 - ``/function /dependencies``: the cell's code, read-only.
 - ``/proc /tmp``: the cell's own.
+
+The root of a build has no packages; it has folders of its own that it may write to instead, and its user has a name.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from martlet.sandbox import syscalls
@@ -60,7 +63,7 @@ _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 
 
 def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
-    """Makes the root at ``at`` and moves into it. The process must have a mount namespace of its own.
+    """Makes the root of cells at ``at`` and moves into it. The process must have a mount namespace of its own.
 
     Args:
         at: an empty directory to build it on; nothing is left there.
@@ -68,18 +71,53 @@ def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
         packages: the folder of all unpacked packages.
         resolvers: the text of ``resolv.conf``, for those who do not share the network of the host.
     """
-    syscalls.make_private()
-    syscalls.mount("tmpfs", str(at), _TMPFS_FLAGS, "size=8m,mode=755")
-    _bind_system(at)
-    if not (at / prefix.relative_to("/")).exists():
-        _bind(prefix, at / prefix.relative_to("/"))
-    _bind(packages, at / PACKAGES.lstrip("/"))
-    _bind_proc(at / HOST_PROC.lstrip("/"))
-    _make_etc(at / "etc", resolvers)
-    _make_dev(at / "dev")
-    for empty in (_EMPTY, FUNCTION, DEPENDENCIES, "/proc", SCRATCH):
-        (at / empty.lstrip("/")).mkdir(exist_ok=True)
-    syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
+    _begin(at, prefix, resolvers)
+    _bind(packages, _inside(at, PACKAGES))
+    for empty in (_EMPTY, FUNCTION, DEPENDENCIES):
+        _inside(at, empty).mkdir()
+    _close(at)
+    _move_into(at)
+
+
+def build_for_builds(
+    at: Path,
+    prefix: Path,
+    resolvers: str,
+    *,
+    shown: Collection[Path],
+    named: Mapping[str, Path],
+    own: Mapping[str, Path],
+    scratch: int,
+    user: str,
+) -> None:
+    """Makes the root of a build at ``at``, likewise.
+
+    Args:
+        at: as for `build`.
+        prefix: as for `build`.
+        resolvers: as for `build`.
+        shown: files and folders of the host that are there, read-only, at their own path.
+        named: folders of the host that are there, read-only, at the path that is the key.
+        own: folders of the host that may be written to, likewise.
+        scratch: bytes that the scratch space may hold.
+        user: the line of ``/etc/passwd`` of whoever the build becomes.
+    """
+    _begin(at, prefix, resolvers)
+    in_scratch = [place for place in shown if place.is_relative_to(SCRATCH)]
+    _show(at, [place for place in shown if place not in in_scratch])
+    for path, folder in named.items():
+        _bind(folder, _inside(at, path))
+    with (at / "etc/passwd").open("a") as users:
+        users.write(f"{user}\n")
+    for path in own:
+        _inside(at, path).mkdir(parents=True, exist_ok=True)
+    _close(at)
+    mount_scratch(scratch, at)
+    _show(at, in_scratch)
+    for path, folder in own.items():
+        target = str(_inside(at, path))
+        syscalls.bind(str(folder), target)
+        syscalls.mount_setattr(target, MountAttribute.NO_SUID | MountAttribute.NO_DEV)
     _move_into(at)
 
 
@@ -94,9 +132,9 @@ def mount_proc() -> None:
     syscalls.unmount(HOST_PROC)
 
 
-def mount_scratch(size: int) -> None:
-    """Mounts an empty scratch space of at most ``size`` bytes."""
-    syscalls.mount("tmpfs", SCRATCH, _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
+def mount_scratch(size: int, at: Path = Path("/")) -> None:
+    """Mounts an empty scratch space of at most ``size`` bytes, in the root that is being built ``at`` some place."""
+    syscalls.mount("tmpfs", str(_inside(at, SCRATCH)), _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
 
 
 def resize_scratch(size: int) -> None:
@@ -120,8 +158,40 @@ def _bounds(size: int) -> str:
     return f"size={size},nr_inodes={size // _BYTES_PER_INODE}"
 
 
+def _begin(at: Path, prefix: Path, resolvers: str) -> None:
+    """Mounts the top, with what every root has in it."""
+    syscalls.make_private()
+    syscalls.mount("tmpfs", str(at), _TMPFS_FLAGS, "size=8m,mode=755")
+    _bind_system(at)
+    if not _inside(at, prefix).exists():
+        _bind(prefix, _inside(at, prefix))
+    _bind_proc(_inside(at, HOST_PROC))
+    _make_etc(at / "etc", resolvers)
+    _make_dev(at / "dev")
+    for empty in ("/proc", SCRATCH):
+        _inside(at, empty).mkdir()
+
+
+def _show(at: Path, places: Iterable[Path]) -> None:
+    for place in places:
+        if not _inside(at, place).exists():
+            _bind(place, _inside(at, place))
+
+
+def _close(at: Path) -> None:
+    """Lets nobody write to what is there so far."""
+    syscalls.mount_setattr(str(at), MountAttribute.READ_ONLY | MountAttribute.NO_SUID)
+
+
+def _inside(at: Path, path: str | Path) -> Path:
+    return at / Path(path).relative_to("/")
+
+
 def _bind(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        _parent(target).touch()
     syscalls.bind(str(source), str(target))
     attributes = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
     syscalls.mount_setattr(str(target), attributes)
