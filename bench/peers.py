@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.load import free_port, wait_for_port
-from martlet.runtimes.catalogue import Catalogue
+from martlet.runtimes import INTERPRETER, Catalogue
 
 HELLO = "def handle(request):\n    return 'hello'\n"
 FRAMEWORK = "def handle(request):\n    return 'hello'\n"
@@ -89,8 +89,8 @@ def python_workers(count: int, concurrency: int, code: str = HELLO) -> Iterator[
         (Path(folder) / "handler.py").write_text(code)
         sockets = [Path(folder) / f"{number}.sock" for number in range(count)]
         for path in sockets:
-            program = runtime.folder / runtime.description.program
-            stack.enter_context(running([str(runtime.interpreter), str(program), "--socket", str(path)]))
+            program = runtime.folder / "shim.py"
+            stack.enter_context(running([str(INTERPRETER), str(program), "--socket", str(path)]))
             _specialise(path, folder, concurrency)
         yield sockets
 

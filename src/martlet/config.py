@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from ipaddress import IPv4Network
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -45,6 +46,14 @@ class SystemSettings(Frozen):
     domain: str = Field("localhost", description="`NAME.DOMAIN` in the Host header routes to function NAME.")
     function_storage_path: Path = Field(
         default_factory=default_storage_path, description="Folder of the database, packages, logs and caches."
+    )
+    toolchains_path: tuple[Path, ...] | None = Field(
+        None,
+        description="Folders of toolchains, which are looked for there before `PATH`; by default `toolchains` in "
+        "`function_storage_path`.",
+    )
+    runtimes_path: Path | None = Field(
+        None, description="Folder of runtimes of your own, besides those that come with Martlet."
     )
     logging_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level logged."
@@ -154,6 +163,14 @@ class SystemSettings(Frozen):
         return self
 
     @property
+    def toolchain_folders(self) -> tuple[Path, ...]:
+        """The folders of toolchains, absolute."""
+        folders = self.toolchains_path
+        if folders is None:
+            folders = (self.function_storage_path / "toolchains",)
+        return tuple(folder.absolute() for folder in folders)
+
+    @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the platform."""
         if self.host == "localhost":
@@ -256,9 +273,9 @@ def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         known = getattr(model, "model_fields", {})
         annotation = known[part].annotation if part in known else model
-        arguments = getattr(annotation, "__args__", ())
+        arguments = [each for each in getattr(annotation, "__args__", ()) if each not in (NoneType, ...)]
         model = arguments[-1] if arguments else annotation
-    return sorted(getattr(model, "model_fields", {}))
+    return sorted(field.alias or name for name, field in getattr(model, "model_fields", {}).items())
 
 
 def _read(path: Path) -> dict[str, Any]:

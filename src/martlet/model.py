@@ -98,8 +98,10 @@ class FunctionConfig(Frozen):
     )
     handler: str = Field(
         "handle",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*)?$",
-        description="The callable to run: `handle`, or `module.handle` where the code has several modules.",
+        pattern=r"^[A-Za-z0-9_@][A-Za-z0-9_@./:#$-]*$",
+        max_length=256,
+        description="What to run, as the language writes it: `module.handle`, `src/main.js`, a class; `handle` is the "
+        "usual place of the language.",
     )
     timeout: float = Field(
         30, strict=True, gt=0, le=3600, description="Seconds a request may run before its instance is killed."
@@ -153,6 +155,13 @@ class FunctionConfig(Frozen):
     public: bool = Field(
         False, strict=True, description="Whether the function may be invoked without a key (webhooks)."
     )
+
+    @field_validator("handler")
+    @classmethod
+    def _handler_is_inside(cls, value: str) -> str:
+        if ".." in value:
+            raise ValueError(f"{value!r} leads out of the code: it cannot have ..")
+        return value
 
     @field_validator("environment")
     @classmethod

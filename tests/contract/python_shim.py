@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from martlet.runtimes import Catalogue
+from martlet.runtimes import INTERPRETER, Catalogue
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
@@ -175,7 +175,7 @@ def program(path: Path, log: int, by_descriptor: bool = False) -> Process:
             listener.listen()
         where = ["--listen-fd", str(listener.fileno())] if by_descriptor else ["--socket", str(path)]
         return subprocess.Popen(
-            [runtime.interpreter, *OPTIONS, runtime.folder / runtime.description.program, *where],
+            [INTERPRETER, *OPTIONS, runtime.folder / "shim.py", *where],
             stdout=log,
             stderr=log,
             pass_fds=[listener.fileno()],
@@ -223,10 +223,10 @@ class Zygote:
     def __init__(self) -> None:
         runtime = Catalogue.load().resolve("python")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        arguments = [str(runtime.folder), runtime.description.shim, str(theirs.fileno())]
+        arguments = [str(runtime.folder), str(runtime.description.start.module), str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
-                [runtime.interpreter, *OPTIONS, "-c", _ZYGOTE, *arguments],
+                [INTERPRETER, *OPTIONS, "-c", _ZYGOTE, *arguments],
                 pass_fds=[theirs.fileno()],
                 env=ENVIRONMENT,
             )

@@ -108,7 +108,6 @@ def test_names_are_plain(platform, name):
     "handler",
     [
         "../x.handle",
-        "a/b.handle",
         "handle\n",
         "handle()",
         "__import__('os').system",
@@ -126,7 +125,18 @@ def test_a_handler_is_a_name(platform, handler):
 
 @pytest.mark.parametrize(
     "handler",
-    ["os.system", "os._exit", "builtins.eval", "builtins.exec", "sys.exit", "a.b.c", "martlet.cli.main"],
+    [
+        "a/b.handle",
+        "@x",
+        "x/y:z",
+        "os.system",
+        "os._exit",
+        "builtins.eval",
+        "builtins.exec",
+        "sys.exit",
+        "a.b.c",
+        "martlet.cli.main",
+    ],
 )
 def test_a_handler_that_names_something_else_does_no_harm(platform, handler):
     assert make(platform, config={"handler": handler}).status_code in (201, 502)

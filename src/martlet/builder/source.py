@@ -18,8 +18,10 @@ class Inline:
 
     code: str
 
-    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+    def stage(self, folder: Path, file_name: str | None, limits: Limits) -> Path:
         """Writes the file and returns the folder to pack. Raises `Invalid`."""
+        if file_name is None:
+            raise refused("its runtime takes no inline code; send a folder or an archive")
         if not self.code.strip():
             raise refused("it is empty")
         try:
@@ -41,7 +43,7 @@ class Archive:
 
     path: Path
 
-    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+    def stage(self, folder: Path, file_name: str | None, limits: Limits) -> Path:
         """Unpacks it and returns the folder to pack. Raises `Invalid`."""
         unpack_archive(self.path, folder, limits)
         return sole_folder(folder)
@@ -57,7 +59,7 @@ class Local:
 
     path: Path
 
-    def stage(self, folder: Path, file_name: str, limits: Limits) -> Path:
+    def stage(self, folder: Path, file_name: str | None, limits: Limits) -> Path:
         """Returns the folder to pack. Raises `Invalid` where there is none."""
         try:
             if self.path.is_dir():
@@ -73,13 +75,13 @@ class Local:
 Source = Inline | Archive | Local
 
 
-def make_package(source: Source, work: Path, file_name: str, limits: Limits) -> tuple[Package, Path]:
+def make_package(source: Source, work: Path, file_name: str | None, limits: Limits) -> tuple[Package, Path]:
     """Packs a source.
 
     Args:
         source: what to pack.
         work: an empty folder to work in.
-        file_name: what the file of inline code is called.
+        file_name: what the file of inline code is called; None: there is none.
         limits: the most the package may hold.
 
     Returns:

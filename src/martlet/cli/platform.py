@@ -8,7 +8,7 @@ import typer
 
 from martlet.cli.connection import connect
 from martlet.cli.formats import moment
-from martlet.cli.output import Json, show_fields, show_json, show_list
+from martlet.cli.output import Json, note, show_fields, show_json, show_list
 
 builds = typer.Typer(help="List the latest builds, or show the log of one.")
 
@@ -71,16 +71,23 @@ def build_log(
 
 
 def runtimes(context: typer.Context, as_json: Json = False) -> None:
-    """List the runtimes that functions may name."""
+    """List the runtimes that functions may name, and why there are no others."""
     with connect(context) as client:
         found = client.runtimes()
     columns = {
         "NAME": lambda runtime: runtime["name"],
         "TITLE": lambda runtime: runtime["title"],
         "VERSION": lambda runtime: runtime["version"],
+        "RUNS": lambda runtime: "✓" if runtime["runs"] else "✗",
+        "BUILDS": lambda runtime: "✓" if runtime["builds"] else "✗",
         "ALSO": lambda runtime: ", ".join(name for name in runtime["names"] if name != runtime["name"]),
     }
     show_list(found, columns, as_json=as_json, empty="There are no runtimes: `martlet doctor` says why.")
+    if not as_json:
+        for runtime in found:
+            if runtime["missing"]:
+                way = f"; to install it: {runtime['remedy']}" if runtime["remedy"] else ""
+                note(f"{runtime['title']}: {runtime['missing']}{way}.")
 
 
 def nodes(context: typer.Context, as_json: Json = False) -> None:

@@ -9,7 +9,7 @@ from martlet.config import SystemSettings, validated
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
 from martlet.model import ExecutionMode, FunctionConfig, Network
-from martlet.runtimes.catalogue import Catalogue, Runtime
+from martlet.runtimes import Catalogue, Runtime
 
 
 class Configuration:

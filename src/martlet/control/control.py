@@ -21,7 +21,7 @@ from martlet.drivers.networks import Networks
 from martlet.model import ExecutionMode
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
-from martlet.runtimes.catalogue import Catalogue
+from martlet.runtimes import INTERPRETER, Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
@@ -67,7 +67,7 @@ class Control:
         )
         limits = Limits(bytes=system.max_package, entries=system.max_package_files)
         builders = {
-            runtime.description.name: PythonBuilder(data / "cache", runtime.interpreter, limits)
+            runtime.description.name: PythonBuilder(data / "cache", INTERPRETER, limits)
             for runtime in catalogue.available()
         }
         self.deployments = Deployments(

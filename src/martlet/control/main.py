@@ -42,7 +42,8 @@ async def run_control(settings: Settings) -> None:
         settings.system.cold_start_timeout,
     )
     networks = await asyncio.to_thread(Networks.of, settings.system)
-    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, networks, Catalogue.load())
+    catalogue = await asyncio.to_thread(Catalogue.of, settings.system)
+    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, networks, catalogue)
     try:
         await control.open()
         tempfile.tempdir = str(control.uploads)  # forms are spooled there: /tmp may be memory

@@ -43,7 +43,7 @@ from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, MiB, Network, Revision
-from martlet.runtimes import Catalogue, Runtime
+from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits
 from martlet.sandbox.launcher import UNCONFINED_CODE, UNCONFINED_DEPENDENCIES, Confinement
@@ -117,11 +117,11 @@ class ProcessDriver:
 
     def probe(self) -> list[Guarantee]:
         """Returns what the sandbox promises, and what of it holds: `strict` takes all, `relaxed` what there is."""
-        return inspect(self._interpreter, self._lane).guarantees
+        return inspect(INTERPRETER, self._lane).guarantees
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the zygotes of an earlier life of the lane. Others start when they are needed."""
-        host = await asyncio.to_thread(inspect, self._interpreter, self._lane)
+        host = await asyncio.to_thread(inspect, INTERPRETER, self._lane)
         if self._isolation == "strict":
             require(host.guarantees)
         self._on_exit = on_exit
@@ -309,10 +309,6 @@ class ProcessDriver:
             raise DriverError(f"the cell {handle.id} is gone")
         return cell
 
-    @property
-    def _interpreter(self) -> Path:
-        return self._runtimes.available()[0].interpreter
-
     async def _namespace(self, network: Network) -> int | None:
         """Returns what a cell of this network joins; None where it makes its own, or shares the host's."""
         if network is Network.HOST and not self._allow_host_network:
@@ -364,8 +360,11 @@ class ProcessDriver:
         return None if self._group is None else self._group.below(cell)
 
     async def _start_zygote(self, runtime: Runtime) -> Zygote:
+        module = runtime.description.start.module
+        if module is None:
+            raise DriverError(f"{runtime.name} is no runtime that a zygote imports")
         plan = Plan(
-            shim=runtime.description.shim,
+            shim=module,
             shim_folder=str(runtime.folder),
             packages=str(self._packages),
             root=str(self._root),
@@ -376,7 +375,7 @@ class ProcessDriver:
             lease=self._lease,
         )
         at = self._socket_of(runtime.name)
-        return await Zygote.start(at, runtime.interpreter, plan, self._ended, self._on_observed)
+        return await Zygote.start(at, INTERPRETER, plan, self._ended, self._on_observed)
 
     @property
     def _forks(self) -> bool:

@@ -1,5 +1,12 @@
-"""Where code runs: one folder per language with data and a shim, and the catalogue that reads them."""
+"""Where code runs: one folder per language with data and a shim, and the catalogue that reads them.
 
-from martlet.runtimes.catalogue import Catalogue, Runtime
+``description`` is the schema of the data, ``places``, ``versions`` and ``discovery`` find the toolchains that it names,
+and ``runtime`` is what comes of both.
+"""
 
-__all__ = ["Catalogue", "Runtime"]
+from martlet.runtimes.catalogue import Catalogue
+from martlet.runtimes.discovery import Absent
+from martlet.runtimes.interpreter import INTERPRETER
+from martlet.runtimes.runtime import Runtime
+
+__all__ = ["INTERPRETER", "Absent", "Catalogue", "Runtime"]

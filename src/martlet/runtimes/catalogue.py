@@ -1,138 +1,164 @@
-"""The runtimes that this machine has, read from ``runtimes/<language>/runtime.toml``.
+"""The runtimes that this machine has: what every ``runtime.toml`` describes, in the versions that are found.
 
-A folder says what a language needs; here is found out which version of it there is. A runtime answers to its
-language and to the beginnings of its version: Python 3.11.7 to ``python``, ``python3`` and ``python3.11``. A name with
-another version is refused rather than served by the wrong one.
+A runtime answers to its language and to the beginnings of its version: Python 3.11.7 to ``python``, ``python3`` and
+``python3.11``, the newest that fits to the short names. A name with another version is refused rather than served by
+the wrong one.
 """
 
 from __future__ import annotations
 
-import platform
-import sys
-import tomllib
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
+from martlet.config import SystemSettings
 from martlet.errors import Invalid
-from martlet.model import Frozen
+from martlet.runtimes.description import FILE, Description, read_description
+from martlet.runtimes.discovery import Absent, Discovery
+from martlet.runtimes.places import Places
+from martlet.runtimes.runtime import SHIPPED, Runtime
+from martlet.runtimes.versions import Versions
 
 FIELD = "config.runtime"
 """The field that errors name: where a user says which runtime a function has."""
 
 
-class Description(Frozen):
-    """A ``runtime.toml``.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is, and what it was read from, as that was."""
 
-    Attributes:
-        name: what the language is called in names of runtimes.
-        title: what people call it.
-        interpreter: what runs it: ``python`` is the Python that Martlet itself was installed with, without the
-            packages of Martlet's environment.
-        default_handler: the handler where a function names none.
-        inline_file: what the file of a function is called whose code is given as text.
-        announced_by: patterns of files at the top of a package that say it is of this language.
-        shim: the module that a zygote imports from this folder. It has ``warm()``, and in each cell
-            ``serve(listener, prepare)``.
-        program: the same as a program, for sandboxes that start it anew.
-    """
-
-    name: str
-    title: str
-    interpreter: Literal["python"]
-    default_handler: str
-    inline_file: str
-    announced_by: tuple[str, ...]
-    shim: str
-    program: str
-
-
-class Runtime(Frozen):
-    """A language in the version that is here.
-
-    Attributes:
-        name: the exact name (``python3.11``), which never means another version.
-        names: every name it answers to, the shortest first.
-        version: the full version (``3.11.7``).
-        interpreter: the program that runs it.
-        folder: where its shim is.
-        description: what its ``runtime.toml`` says.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    version: str
-    interpreter: Path
-    folder: Path
-    description: Description
+    runtimes: tuple[Runtime, ...] = ()
+    absent: tuple[Absent, ...] = ()
+    descriptions: tuple[Description, ...] = ()
+    by_name: dict[str, Runtime] = field(default_factory=dict)
+    stamp: object = None
 
 
 class Catalogue:
-    """Every runtime of this machine."""
+    """Every runtime of this machine. `load` and `of` make one.
 
-    def __init__(self, runtimes: Iterable[Runtime]) -> None:
-        self._runtimes = tuple(runtimes)
-        self._by_name = {name: runtime for runtime in self._runtimes for name in runtime.names}
+    Args:
+        folders: each has one folder for each runtime.
+        toolchains: where programs are looked for before ``PATH``.
+        versions: asks programs for their version.
+        private: folders that no function may see.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        toolchains: Sequence[Path] = (),
+        versions: Versions | None = None,
+        private: Sequence[Path] = (),
+    ) -> None:
+        self._folders = folders
+        self._toolchains = toolchains
+        self._versions = versions or Versions()
+        self._private = private
+        self._found = _Found()
+        self.refresh()
 
     @classmethod
-    def load(cls, folder: Path = Path(__file__).parent) -> Self:
-        """Reads every ``runtime.toml`` one level below ``folder``.
+    def load(cls, folder: Path = SHIPPED) -> Self:
+        """Returns the runtimes of one folder, with the programs of ``PATH``."""
+        return cls([folder])
 
-        Raises:
-            pydantic.ValidationError: a file has a key that is missing, unknown, or of the wrong type.
-            tomllib.TOMLDecodeError: a file is not TOML.
-        """
-        return cls(_found(path) for path in sorted(folder.glob("*/runtime.toml")))
+    @classmethod
+    def of(cls, settings: SystemSettings) -> Self:
+        """Returns the runtimes of a platform."""
+        data = settings.function_storage_path.absolute()
+        folders = (
+            [SHIPPED] if settings.runtimes_path is None else [SHIPPED, settings.runtimes_path.absolute()]
+        )
+        return cls(folders, settings.toolchain_folders, Versions(data / "toolchains.json"), [data / "blobs"])
+
+    def refresh(self) -> None:
+        """Looks again where a description or a folder of programs has changed since."""
+        places = Places(self._toolchains, os.environ.get("PATH", os.defpath))
+        files = [path for folder in self._folders for path in sorted(folder.glob(f"*/{FILE}"))]
+        stamp = [_stamp(path) for path in (*files, *places.folders)]
+        if stamp == self._found.stamp:
+            return
+        described, broken = _read(files)
+        found = list(Discovery(places, self._versions, self._private).find(described))
+        runtimes = tuple(each for each in found if isinstance(each, Runtime))
+        self._found = _Found(
+            runtimes=runtimes,
+            absent=(*(each for each in found if isinstance(each, Absent)), *broken),
+            descriptions=tuple(description for _, description in described),
+            by_name={name: runtime for runtime in runtimes for name in runtime.names},
+            stamp=stamp,
+        )
 
     def available(self) -> tuple[Runtime, ...]:
-        """Returns the runtimes, by name."""
-        return self._runtimes
+        """Returns the runtimes, by language, the newest version first."""
+        return self._found.runtimes
+
+    def absent(self) -> tuple[Absent, ...]:
+        """Returns the languages that are described and that this machine cannot run."""
+        return self._found.absent
 
     def resolve(self, name: str) -> Runtime:
-        """Returns the runtime that answers to a name.
+        """Returns the runtime that answers to a name; one that is unknown is looked for again.
 
         Raises:
-            Invalid: none does; the message lists the names that are known.
+            Invalid: none does; the message says what to install, or lists the names that are known.
         """
-        try:
-            return self._by_name[name]
-        except KeyError:
-            known = ", ".join(sorted(self._by_name))
-            raise Invalid(f"this machine has no runtime {name!r}; it has {known}", field=FIELD) from None
+        if name not in self._found.by_name:
+            self.refresh()
+        found = self._found
+        if name in found.by_name:
+            return found.by_name[name]
+        language = name.rstrip("0123456789.")
+        for absent in found.absent:
+            if absent.name == language:
+                way = "" if absent.remedy is None else f"; to install it: {absent.remedy}"
+                raise Invalid(f"this machine has no runtime {name!r}: {absent.reason}{way}", field=FIELD)
+        of_language = [runtime for runtime in found.runtimes if runtime.description.name == language]
+        known = ", ".join(name for runtime in of_language or found.runtimes for name in runtime.names)
+        raise Invalid(f"this machine has no runtime {name!r}; it has {known}", field=FIELD)
 
-    def detect(self, files: Iterable[str]) -> Runtime:
-        """Returns the runtime that the files at the top of a package announce.
-
-        Args:
-            files: their names.
+    def detect(self, folder: Path) -> Runtime:
+        """Returns the runtime that the files in a folder announce.
 
         Raises:
-            Invalid: they announce none; the message says which files would.
+            Invalid: they announce none, and the message says which files would; or this machine does not have it.
         """
-        names = list(files)
-        patterns: list[str] = []
-        for runtime in self._runtimes:
-            announced_by = runtime.description.announced_by
-            if any(fnmatchcase(name, pattern) for name in names for pattern in announced_by):
-                return runtime
-            patterns += announced_by
+        self.refresh()
+        ranked = sorted(self._found.descriptions, key=lambda description: description.rank)
+        for description in ranked:
+            if description.announced_in(folder):
+                return self.resolve(description.name)
+        patterns = ", ".join(dict.fromkeys(pattern for each in ranked for pattern in each.announced_by))
         raise Invalid(
-            f"no file at the top of the package says which runtime it is for ({', '.join(patterns)}): "
+            f"no file at the top of the package says which runtime it is for ({patterns}): "
             "set the runtime, or check that the files are not in a folder of their own",
             field=FIELD,
         )
 
 
-def _found(path: Path) -> Runtime:
-    description = Description.model_validate(tomllib.loads(path.read_text()))
-    major, minor, _ = platform.python_version_tuple()
-    names = (description.name, f"{description.name}{major}", f"{description.name}{major}.{minor}")
-    return Runtime(
-        name=names[-1],
-        names=names,
-        version=platform.python_version(),
-        interpreter=Path(getattr(sys, "_base_executable", sys.executable)),
-        folder=path.parent,
-        description=description,
-    )
+def _read(files: Iterable[Path]) -> tuple[list[tuple[Path, Description]], list[Absent]]:
+    """Returns the descriptions that can be used, with their folders, and why others cannot."""
+    described: dict[str, tuple[Path, Description]] = {}
+    broken = []
+    for path in files:
+        folder = path.parent
+        try:
+            description = read_description(path)
+            if description.name in described:
+                other = described[description.name][0] / FILE
+                raise Invalid(f"{path} and {other} have one name, {description.name!r}: change one of them")
+            described[description.name] = (folder, description)
+        except Invalid as error:
+            broken.append(Absent(name=folder.name, title=folder.name, reason=error.detail))
+    return sorted(described.values(), key=lambda each: each[1].name), broken
+
+
+def _stamp(path: Path) -> tuple[str, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return str(path), found.st_mtime_ns, found.st_size

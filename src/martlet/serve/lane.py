@@ -55,7 +55,7 @@ async def run_lane(settings: Settings, number: int) -> None:
     logs = LogStore(
         data / "logs", f"lane-{number}", system.log_bytes_per_function, system.log_bytes_per_invocation
     )
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.of(system)
     packages = PackageCache(data / "packages", Blobs.local(data / "blobs"), system.package_cache)
     driver = ProcessDriver(
         number,
@@ -65,6 +65,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         egress=Egress(run, system.egress_subnet, number, settings.lane_count),
         allow_host_network=system.allow_host_network,
         max_body=system.max_body,
+        runtimes=catalogue,
     )
     node = Node(
         lane=number,

@@ -53,7 +53,23 @@ RUNTIME = {
     "title": "Python",
     "version": "3.11.7",
     "names": ["python", "python3.11"],
-    "default_handler": "handle",
+    "runs": True,
+    "builds": True,
+    "inline": True,
+    "announced_by": ["*.py"],
+    "missing": None,
+    "remedy": None,
+}
+MISSING_RUNTIME = {
+    **RUNTIME,
+    "name": "ada",
+    "title": "Ada",
+    "version": None,
+    "names": [],
+    "runs": False,
+    "builds": False,
+    "missing": "there is no gnat in PATH",
+    "remedy": "apt-get install gnat",
 }
 NODE = {"name": "lane-0", "state": "ready", "instances": 1, "capacity": 500, "cells": 2}
 KEY = {
@@ -111,6 +127,16 @@ def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, p
     empty = martlet(*words)
     assert (empty.code, empty.out) == (0, "")
     assert empty.err
+
+
+def test_runtimes_that_are_missing_are_listed_with_the_reason_and_what_to_install(martlet, platform):
+    platform.answer("GET", "/runtimes", [RUNTIME, MISSING_RUNTIME])
+    result = martlet("runtimes")
+    assert [line.split() for line in result.out.splitlines()[1:]] == [
+        ["python3.11", "Python", "3.11.7", "✓", "✓", "python"],
+        ["ada", "Ada", "-", "✗", "✗"],
+    ]
+    assert result.err == "Ada: there is no gnat in PATH; to install it: apt-get install gnat.\n"
 
 
 def test_a_table_is_never_cut_off_where_there_is_no_terminal(martlet, platform):
