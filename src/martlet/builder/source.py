@@ -14,9 +14,10 @@ from martlet.package.staging import sole_folder
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """The text of one file."""
+    """The text of one file. ``file`` is what it was called where it comes from; empty where it has no name."""
 
     code: str
+    file: str = ""
 
     def stage(self, folder: Path, file_name: str | None, limits: Limits) -> Path:
         """Writes the file and returns the folder to pack. Raises `Invalid`."""
@@ -48,6 +49,10 @@ class Archive:
         unpack_archive(self.path, folder, limits)
         return sole_folder(folder)
 
+    @property
+    def file(self) -> None:
+        """It has no one file."""
+
     def discard(self) -> None:
         """Deletes the upload."""
         self.path.unlink(missing_ok=True)
@@ -67,6 +72,11 @@ class Local:
             return Inline(self.path.read_text()).stage(folder, file_name, limits)
         except (OSError, UnicodeDecodeError) as error:
             raise refused(f"{self.path} cannot be read: {error}") from None
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file; None for a folder."""
+        return None if self.path.is_dir() else self.path.name
 
     def discard(self) -> None:
         """The file stays: it is the operator's."""

@@ -85,7 +85,8 @@ def _upload(name: str, source: Path, config: Document, exists: bool, on_upload: 
         form = {"config": json.dumps(config)} | ({} if exists else {"name": name})
         with _archive(source) as archive, _Upload(archive, on_upload) as upload:
             return (yield from one(Call(method, path, query, form=form, upload=upload)))
-    body = {"code": _text(source), "config": config} | ({} if exists else {"name": name})
+    body = {"code": _text(source), "config": config}
+    body |= {} if exists else {"name": name, "file": source.name}
     return (yield from one(Call(method, path, query, json=body)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from martlet.config import SystemSettings, validated
@@ -60,6 +61,23 @@ class Configuration:
                 field="config.egress_to",
             )
         return config.model_copy(update={"runtime": self.runtime(config).name})
+
+    def for_file(self, config: FunctionConfig, file: str) -> FunctionConfig:
+        """Returns a configuration with the runtime that a file name like this announces; with its own if none does.
+
+        Raises:
+            Invalid: this machine does not have that runtime.
+        """
+        runtime = self._catalogue.announced_by(file)
+        return config if runtime is None else config.model_copy(update={"runtime": runtime.name})
+
+    def for_folder(self, config: FunctionConfig, folder: Path) -> FunctionConfig:
+        """Returns a configuration with the runtime that the files in a folder announce.
+
+        Raises:
+            Invalid: they announce none, or one that this machine does not have.
+        """
+        return config.model_copy(update={"runtime": self._catalogue.detect(folder).name})
 
     def runtime(self, config: FunctionConfig) -> Runtime:
         """Returns the runtime that a configuration names. Raises `Invalid` where there is none."""

@@ -59,14 +59,19 @@ class Deploy:
     replace: bool = False
     upgrade: bool = False
 
+    def names_no_runtime(self, current: Current | None) -> bool:
+        """Whether the code is to say what it is written in."""
+        return self.config_before(current) is None and "runtime" not in self.config
+
     def config_before(self, current: Current | None) -> FunctionConfig | None:
         """Returns the configuration that ``config`` changes; None: the defaults."""
         return None if current is None or self.replace else current.revision.config
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
-    """A deploy that has the lock of its function, with the function as it is now and as it is to be configured."""
+    """A deploy that has the lock of its function, with the function as it is now and as it is to be configured; the
+    runtime may be settled once the code is there."""
 
     deploy: Deploy
     build: RunningBuild
@@ -174,7 +179,10 @@ class Deployments:
             raise Conflict(
                 f"there is a function {deploy.name!r} already; PUT /functions/{deploy.name} changes it"
             )
-        return self._configuration.changed(deploy.config_before(current), deploy.config)
+        config = self._configuration.changed(deploy.config_before(current), deploy.config)
+        if deploy.names_no_runtime(current) and deploy.source is not None and deploy.source.file:
+            return self._configuration.for_file(config, deploy.source.file)
+        return config
 
     async def _run(self, deploy: Deploy, build: RunningBuild) -> Outcome:
         try:
@@ -187,8 +195,9 @@ class Deployments:
             discard(deploy)
 
     async def _deploy(self, attempt: Attempt) -> Outcome:
-        name, build, config = attempt.deploy.name, attempt.build, attempt.config
+        name, build = attempt.deploy.name, attempt.build
         code, folder = await self._pack(attempt)
+        config = attempt.config
         dependencies = await self._dependencies(attempt, folder)
         if attempt.is_current(code, dependencies):
             build.say(f"{attempt.before.id} is the same and serves already")
@@ -211,6 +220,9 @@ class Deployments:
             return attempt.before.code, None
         file_name = self._configuration.runtime(attempt.config).description.inline_file
         package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
+        if source.file is None and attempt.deploy.names_no_runtime(attempt.current):
+            attempt.config = self._configuration.for_folder(attempt.config, folder)
+            build.say(f"the files are for the runtime {attempt.config.runtime}")
         build.say(f"packed {package.entries} entries, {package.bytes} bytes")
         async with self._deadline("code"):
             package = await self._builder(attempt).compile(package, build)

@@ -27,6 +27,11 @@ class FunctionBody(Frozen):
 
     name: FunctionName = Field(description="What people invoke.")
     code: str = Field(description="The text of its one file.")
+    file: str = Field(
+        "",
+        max_length=255,
+        description="What that file is called, which says the runtime where `config` does not.",
+    )
     config: dict[str, Any] = Field(
         {}, description="Keys of its configuration; the others have their defaults."
     )
@@ -69,7 +74,7 @@ async def read_function(request: Request, uploads: Path) -> Sent:
     """
     if not _is_form(request):
         body = validated(FunctionBody, await _json(request))
-        return body.name, Inline(body.code), body.config
+        return body.name, Inline(body.code, body.file), body.config
     async with request.form(max_files=1, max_fields=10, max_part_size=LONGEST_FIELD) as form:
         fields = validated(FunctionForm, _fields(form))
         archive = await _archive(form, uploads)

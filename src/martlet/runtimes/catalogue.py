@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Self
 
@@ -120,6 +121,14 @@ class Catalogue:
         known = ", ".join(name for runtime in of_language or found.runtimes for name in runtime.names)
         raise Invalid(f"this machine has no runtime {name!r}; it has {known}", field=FIELD)
 
+    def announced_by(self, file: str) -> Runtime | None:
+        """Returns the runtime that a file of this name announces, or None. Raises `Invalid` like `detect`."""
+        self.refresh()
+        for description in self._ranked():
+            if any(fnmatchcase(file, pattern) for pattern in description.announced_by):
+                return self.resolve(description.name)
+        return None
+
     def detect(self, folder: Path) -> Runtime:
         """Returns the runtime that the files in a folder announce.
 
@@ -127,7 +136,7 @@ class Catalogue:
             Invalid: they announce none, and the message says which files would; or this machine does not have it.
         """
         self.refresh()
-        ranked = sorted(self._found.descriptions, key=lambda description: description.rank)
+        ranked = self._ranked()
         for description in ranked:
             if description.announced_in(folder):
                 return self.resolve(description.name)
@@ -137,6 +146,9 @@ class Catalogue:
             "set the runtime, or check that the files are not in a folder of their own",
             field=FIELD,
         )
+
+    def _ranked(self) -> list[Description]:
+        return sorted(self._found.descriptions, key=lambda description: description.rank)
 
 
 def _read(files: Iterable[Path]) -> tuple[list[tuple[Path, Description]], list[Absent]]:

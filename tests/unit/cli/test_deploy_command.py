@@ -40,7 +40,12 @@ def test_one_file_is_deployed_under_its_own_name(martlet, platform, tmp_path):
     result = martlet("deploy", tmp_path / "greeter.py", "--json")
     assert result.json == FUNCTION
     (upload,) = platform.requests("POST")
-    assert upload.json == {"name": "greeter", "code": "def handle(request):\n    return 1\n", "config": {}}
+    assert upload.json == {
+        "name": "greeter",
+        "file": "greeter.py",
+        "code": "def handle(request):\n    return 1\n",
+        "config": {},
+    }
 
 
 def test_options_win_over_the_manifest(martlet, platform, folder):

@@ -173,7 +173,7 @@ class Platform:
         self.store: Store = MemoryStore()
         self.blobs = Blobs.local(data / "blobs")
         self.lanes = [FakeLane(data / f"lane-{number}.sock", number) for number in range(2)]
-        self.catalogue = Catalogue.load()
+        self.catalogue = Catalogue.of(self.settings.system)
         self.networks = Networks(Network.NONE, {Network.HOST: "not here"})
         self.control: Control = None  # type: ignore[assignment]
         self.client: httpx2.AsyncClient = None  # type: ignore[assignment]

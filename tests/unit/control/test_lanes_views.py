@@ -138,12 +138,6 @@ async def test_readiness_needs_a_lane(platform, client):
     assert (await client.get("/health")).json()["status"] == "ok"
 
 
-async def test_runtimes_are_listed_with_the_names_they_answer_to(client):
-    (runtime,) = (await client.get("/runtimes")).json()
-    assert runtime["name"] in runtime["names"]
-    assert "python" in runtime["names"]
-
-
 async def test_logs_of_all_lanes_are_in_the_order_of_time(platform, client):
     await platform.create()
     platform.lanes[0].lines = [line(1, "a"), line(3, "c", "r1")]
