@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from importlib.util import find_spec
@@ -18,12 +19,15 @@ from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, e
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import fetch
 from martlet.model import FunctionConfig, Network, Revision
+from martlet.runtimes import Catalogue
 from tests.conftest import UNPRIVILEGED, require
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
 LANE = 50 + os.getpid() % 200
 """A lane that no platform on this machine has, nor another run of the tests."""
+
+PROGRAMS = Path(__file__).parent / "programs"
 
 SOURCES = {
     "echo": "def handle(request): return request.body",
@@ -56,8 +60,9 @@ class Rig:
         exits: ids and exit codes of what ended by itself.
     """
 
-    def __init__(self, driver: Driver, folder: Path) -> None:
+    def __init__(self, driver: Driver, folder: Path, runtime: str = "python") -> None:
         self.driver = driver
+        self.runtime = runtime
         self.folder = folder
         self.packages = folder / "packages"
         self.run = folder / "run"
@@ -72,7 +77,7 @@ class Rig:
     def spec(self, name: str, network: Network = Network.NONE) -> CellSpec:
         directory = self.run / name
         directory.mkdir(parents=True)
-        return CellSpec(name, "python", network, directory)
+        return CellSpec(name, self.runtime, network, directory)
 
     def package(self, **files: str) -> Path:
         """Writes a package of modules; ``handler="…"`` is the text of ``handler.py``."""
@@ -148,12 +153,34 @@ async def ask(handle: Handle, document: Any = None) -> bytes:
 
 
 @asynccontextmanager
-async def process_rig(folder: Path, lane: int = LANE, **options: Any) -> AsyncIterator[Rig]:
+async def process_rig(
+    folder: Path, lane: int = LANE, runtime: str = "python", **options: Any
+) -> AsyncIterator[Rig]:
     """A `ProcessDriver` that is open. Takes what its constructor takes."""
     (folder / "packages").mkdir()
     options = {"isolation": os.environ.get(UNPRIVILEGED, "strict")} | options
     driver = ProcessDriver(lane, folder / "packages", folder / "run", **options)
-    async with _opened(Rig(driver, folder)) as rig:
+    async with _opened(Rig(driver, folder, runtime)) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def program_rig(
+    folder: Path,
+    *,
+    cell: str = "warm",
+    listen: str = "descriptor",
+    command: Sequence[str] = ("{interpreter}", "-I", "-S", "{runtime}/shim.py", "{runtimes}/python"),
+    **options: Any,
+) -> AsyncIterator[Rig]:
+    """A `ProcessDriver` whose functions are served by a program (see `tests.programs`)."""
+    runtime = folder / "runtimes" / "program"
+    runtime.mkdir(parents=True)
+    start = f"command = {json.dumps(list(command))}\ncell = {cell!r}\nlisten = {listen!r}\n"
+    (runtime / "runtime.toml").write_text(f"name = 'program'\ntitle = 'A program'\n[start]\n{start}")
+    for source in PROGRAMS.glob("*.py"):
+        shutil.copy(source, runtime)
+    async with process_rig(folder, runtimes=Catalogue([runtime.parent]), runtime="program", **options) as rig:
         yield rig
 
 

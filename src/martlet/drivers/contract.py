@@ -48,6 +48,7 @@ def specialisation(
         "environment": revision.config.environment,
         "concurrency": revision.config.concurrency,
         "max_body": max_body,
+        "memory": revision.config.memory,
     } | of_the_driver
 
 

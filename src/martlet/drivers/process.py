@@ -38,6 +38,7 @@ from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
 from martlet.drivers.remains import ZYGOTE, group_name
 from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.startup import Startup
 from martlet.drivers.template import Template
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
@@ -162,7 +163,7 @@ class ProcessDriver:
             cell.parent = zygote = await self._zygote(spec.runtime)
             with cell.belongings() as descriptors:
                 cell.limit(_USUAL_LIMITS)
-                return await zygote.fork(spec.id, spec.network, descriptors)
+                return await zygote.fork(spec.id, spec.network, cell.identity, descriptors)
 
         return await self._start(cell, fork)
 
@@ -239,7 +240,6 @@ class ProcessDriver:
         confinement = Confinement(
             code=self._inside(code),
             dependencies=None if dependencies is None else self._inside(dependencies),
-            identity=cell.identity,
             hostname=revision.function,
             # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
             scratch=config.memory // 2,
@@ -360,12 +360,15 @@ class ProcessDriver:
         return None if self._group is None else self._group.below(cell)
 
     async def _start_zygote(self, runtime: Runtime) -> Zygote:
-        module = runtime.description.start.module
-        if module is None:
-            raise DriverError(f"{runtime.name} is no runtime that a zygote imports")
+        try:
+            startup = Startup.of(runtime, confined=self._means.confined)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
         plan = Plan(
-            shim=module,
-            shim_folder=str(runtime.folder),
+            module=startup.module,
+            module_folder=str(startup.module_folder),
+            program=startup.program,
+            shown=startup.shown,
             packages=str(self._packages),
             root=str(self._root),
             resolvers=Resolvers.find().text,

@@ -124,8 +124,11 @@ class Zygote:
         """The process ids of the living cells."""
         return {cell: pid for cell, pid in self._cells.items() if pid is not None}
 
-    async def fork(self, cell: str, network: Network, descriptors: Sequence[int]) -> int:
-        """Forks a cell that gets ``descriptors`` (listener, log, namespace of egress, cgroup doors). Returns its pid.
+    async def fork(self, cell: str, network: Network, identity: int, descriptors: Sequence[int]) -> int:
+        """Forks a cell of this user that gets ``descriptors`` (listener, log, namespace of egress, cgroup doors).
+
+        Returns:
+            Its process id.
 
         Raises:
             DriverError: the kernel refused, or the zygote is gone.
@@ -134,7 +137,8 @@ class Zygote:
             forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._forks[cell] = forked
             try:
-                await self._send({"op": "fork", "id": cell, "network": network}, descriptors)
+                message = {"op": "fork", "id": cell, "network": network, "identity": identity}
+                await self._send(message, descriptors)
                 self._cells.setdefault(cell, None)
                 return await forked
             finally:

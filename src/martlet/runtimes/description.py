@@ -124,9 +124,10 @@ class Start(Frozen):
         "warm",
         description="`warm`: started before there is code, and kept ready; `cold`: started with the code.",
     )
-    listen: Literal["descriptor", "socket"] = Field(
+    listen: Literal["descriptor", "socket", "port", "stdio"] = Field(
         "descriptor",
-        description="`descriptor`: it accepts on descriptor 3; `socket`: it makes the socket `MARTLET_SOCKET` itself.",
+        description="`descriptor`: it accepts on descriptor 3; `socket`: it makes the socket `MARTLET_SOCKET` itself; "
+        "`port`: it listens on the TCP port `PORT`; `stdio`: it serves requests one by one on stdin and stdout.",
     )
     cells: Integer | None = Field(
         None,

@@ -75,10 +75,10 @@ class Ruleset:
     mounted there later.
     """
 
-    def __init__(self, version: int) -> None:
-        """Makes an empty one, of a ``version`` above 0 that the kernel has."""
+    def __init__(self, version: int, *, scoped: bool = True) -> None:
+        """Makes an empty one, of a ``version`` above 0 that the kernel has. ``scoped``: also about sockets, signals."""
         self._accesses = max(bits for since, bits in _KNOWN_ACCESS.items() if since <= version)
-        scopes = _SCOPES if version >= _SCOPES_SINCE else 0
+        scopes = _SCOPES if scoped and version >= _SCOPES_SINCE else 0
         attributes = _RulesetAttributes(accesses=self._accesses, scopes=scopes)
         size = ctypes.sizeof(attributes)
         self._descriptor = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
@@ -118,4 +118,8 @@ class Ruleset:
         Other threads that it has already are not held: there must be none.
         """
         syscalls.call(_RESTRICT_SELF, self._descriptor, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of it; who is held to it stays so."""
         os.close(self._descriptor)

@@ -1,8 +1,9 @@
 """The sandbox of a cell, step by step. What is dropped here never comes back.
 
-`enter` runs before the cell has code, off the request path, and leaves it the power that `confine` needs.
-`confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
-Both take the same steps whether the zygote is root on the host or in a user namespace; a host may lack what some of
+`Sandbox.enter` runs before the cell has code, off the request path, and leaves it the power that `confine` needs.
+`Sandbox.confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
+`Sandbox.fork` is for a program that starts before there is code: it never has any power.
+All take the same steps whether the zygote is root on the host or in a user namespace; a host may lack what some of
 them need (`Means`), and then it was agreed to go without (relaxed).
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root, users
 from martlet.sandbox.landlock import Access, Ruleset
@@ -50,6 +53,7 @@ class Belongings:
         log: where it prints.
         cgroups: the doors of its cgroups.
         network: the name of its network (see `martlet.sandbox.network`).
+        identity: user and group id, this sandbox's alone.
         namespace: the network namespace that was made for it, where its network is one that somebody makes.
         observer: what it keeps until it is confined, to hand over what is heard of the calls it is denied.
     """
@@ -58,6 +62,7 @@ class Belongings:
     log: int
     cgroups: Sequence[int]
     network: str
+    identity: int
     namespace: int | None = None
     observer: int | None = None
 
@@ -69,7 +74,6 @@ class Confinement:
     Attributes:
         code: name of the package under `root.PACKAGES`; its path on the host where there is no private root.
         dependencies: the same for the package with the dependencies, or None.
-        identity: user and group id, this sandbox's alone.
         hostname: what the machine is called inside.
         scratch: bytes that ``/tmp`` may hold.
         open_files: descriptors a process may have.
@@ -79,7 +83,6 @@ class Confinement:
 
     code: str
     dependencies: str | None
-    identity: int
     hostname: str
     scratch: int
     open_files: int
@@ -87,62 +90,117 @@ class Confinement:
     every_cpu: bool
 
 
-def enter(belongings: Belongings, lifeline: Lifeline, means: Means, last_capability: int) -> Ruleset | None:
-    """Moves a freshly forked process into its sandbox.
+class Sandbox:
+    """What one cell is confined by, in the process of the cell.
 
-    Returns:
-        What `confine` holds it to; None where the kernel has no Landlock.
+    Args:
+        belongings: what the cell was given.
+        lifeline: ties it to its zygote.
+        means: what the host gives.
+        last_capability: the highest that the kernel knows.
+        filter: of system calls; None where they are not filtered.
+        shown: the folders that it sees beside the system's.
     """
-    lifeline.hold()
-    join(belongings.cgroups)
-    os.setsid()
-    if means.confined:
-        namespaces.separate()
-        network.enter(belongings.network, belongings.namespace)
-        if belongings.network == network.HOST:
-            root.show_resolvers_of_host()
-        root.mount_proc()
-        root.mount_scratch(_CELL_SCRATCH)
-    privileges.forbid_new_privileges()
-    if means.confined:
-        privileges.empty_bounding_set(last_capability)
-    _keep_only(belongings, lifeline)
-    return rules_for(means)
 
+    def __init__(
+        self,
+        belongings: Belongings,
+        lifeline: Lifeline,
+        means: Means,
+        last_capability: int,
+        filter: Filter | None,  # noqa: A002
+        shown: Collection[str] = (),
+    ) -> None:
+        self._belongings = belongings
+        self._lifeline = lifeline
+        self._means = means
+        self._last_capability = last_capability
+        self._filter = filter
+        self._shown = shown
+        self._own = {} if means.confined else dict.fromkeys(shown, landlock.READ)
+        self._rules: Ruleset | None = None
+        self._program: int | None = None
 
-def confine(
-    confinement: Confinement,
-    lifeline: Lifeline,
-    means: Means,
-    last_capability: int,
-    rules: Ruleset | None,
-    filter: Filter | None,  # noqa: A002
-) -> int | None:
-    """Drops the last power of a cell; its code and limits are in place when this returns.
+    def enter(self) -> None:
+        """Moves a freshly forked process into its sandbox. Raises OSError."""
+        belongings, means = self._belongings, self._means
+        self._lifeline.hold()
+        join(belongings.cgroups)
+        os.setsid()
+        if means.confined:
+            namespaces.separate()
+            network.enter(belongings.network, belongings.namespace)
+            if belongings.network == network.HOST:
+                root.show_resolvers_of_host()
+            root.mount_proc()
+            root.mount_scratch(_CELL_SCRATCH)
+            root.show_in_scratch(self._shown)
+        privileges.forbid_new_privileges()
+        if means.confined:
+            privileges.empty_bounding_set(self._last_capability)
+        _keep_only(belongings, self._lifeline)
+        self._rules = rules_for(means, self._own)
 
-    Returns:
-        What `Filter.load` does; None without a filter.
-    """
-    if means.confined:
-        root.mount_code(confinement.code, confinement.dependencies)
-        root.resize_scratch(confinement.scratch)
-        socket.sethostname(confinement.hostname)
-        os.chdir(root.FUNCTION)
-    else:
-        _hold_code(confinement, rules)
-    _spread(confinement.every_cpu)
-    become(confinement.identity, means, last_capability)
-    lifeline.hold()
-    lifeline.release()
-    # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
-    shared = means.users is Users.SHARED
-    rlimits.apply(
-        confinement.open_files, confinement.scratch, processes=None if shared else confinement.processes
-    )
-    # The last steps: what comes before needs files and calls that they refuse.
-    if rules is not None:
-        rules.enforce()
-    return None if filter is None else filter.load()
+    def confine(self, confinement: Confinement) -> int | None:
+        """Drops the last power of a cell; its code and limits are in place when this returns.
+
+        Returns:
+            What `Filter.load` does; None without a filter.
+        """
+        if self._means.confined:
+            root.mount_code(confinement.code, confinement.dependencies)
+            root.resize_scratch(confinement.scratch)
+            socket.sethostname(confinement.hostname)
+            os.chdir(root.FUNCTION)
+        else:
+            _hold_code(confinement, self._rules)
+        become(self._belongings.identity, self._means, self._last_capability)
+        self._lifeline.hold()
+        self._lifeline.release()
+        # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
+        for process in (0, self._program):
+            if process is not None:
+                self._limit(process, confinement)
+        return self._lock()
+
+    def fork(self, child: Callable[[], NoReturn]) -> int:
+        """Forks a process that loses all power first, then runs ``child``: what starts before there is code.
+
+        It sees what the cell sees, code that is mounted later too, and `confine` sets its limits from outside.
+
+        Returns:
+            The child's process id.
+        """
+        pid = namespaces.fork(lambda: self._run(child))
+        self._program = pid
+        # The cell must reach the program, which is behind its own wall already, with signals.
+        if self._rules is not None:
+            self._rules.close()
+        self._rules = rules_for(self._means, self._own, scoped=False)
+        return pid
+
+    def _run(self, child: Callable[[], NoReturn]) -> NoReturn:
+        try:
+            self._lifeline.release()
+            become(self._belongings.identity, self._means, self._last_capability)
+            self._lock()
+            child()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _limit(self, process: int, confinement: Confinement) -> None:
+        _spread(process, confinement.every_cpu)
+        shared = self._means.users is Users.SHARED
+        processes = None if shared else confinement.processes
+        rlimits.apply(confinement.open_files, confinement.scratch, processes, process)
+
+    def _lock(self) -> int | None:
+        """The last steps: what comes before needs files and calls that they refuse."""
+        if self._rules is not None:
+            self._rules.enforce()
+        return None if self._filter is None else self._filter.load()
 
 
 def become(identity: int, means: Means, last_capability: int) -> None:
@@ -162,12 +220,17 @@ def join(cgroups: Iterable[int]) -> None:
         os.write(door, b"0")
 
 
-def rules_for(means: Means, own: Mapping[str, Access] | None = None) -> Ruleset | None:
-    """Returns the rules of Landlock for a sandbox, with what is its alone; None where the kernel has none."""
+def rules_for(
+    means: Means, own: Mapping[str, Access] | None = None, *, scoped: bool = True
+) -> Ruleset | None:
+    """Returns the rules of Landlock for a sandbox, with what is its alone; None where the kernel has none.
+
+    ``scoped``: see `Ruleset`.
+    """
     version = landlock.version()
     if version == 0:
         return None
-    rules = Ruleset(version)
+    rules = Ruleset(version, scoped=scoped)
     allowed = _ACCESS_INSIDE if means.confined else _ACCESS_OUTSIDE
     for path, access in {**allowed, **(own or {})}.items():
         rules.allow(path, access)
@@ -187,9 +250,10 @@ def _hold_code(confinement: Confinement, rules: Ruleset | None) -> None:
     os.fchdir(_CODE)
 
 
-def _spread(every_cpu: bool) -> None:
+def _spread(process: int, every_cpu: bool) -> None:
     if every_cpu:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        for thread in os.listdir(f"/proc/{process}/task") if process else ["0"]:
+            os.sched_setaffinity(int(thread), range(os.cpu_count() or 1))
 
 
 def _keep_only(belongings: Belongings, lifeline: Lifeline) -> None:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import resource
 
 
-def apply(open_files: int, file_bytes: int, processes: int | None) -> None:
-    """Limits this process and what it starts, for good.
+def apply(open_files: int, file_bytes: int, processes: int | None, process: int = 0) -> None:
+    """Limits a process and what it starts from then on, for good.
 
     Args:
         open_files: descriptors a process may have.
         file_bytes: how large a file may grow.
         processes: processes and threads the user may have; None where the user is not the sandbox's alone.
+        process: another one of the same user; 0: the caller.
     """
     # A core pattern that pipes to a program ignores a limit of 0, and takes 1 as the order to dump nothing.
-    _limit(resource.RLIMIT_CORE, 1)
-    _limit(resource.RLIMIT_NOFILE, open_files)
-    _limit(resource.RLIMIT_FSIZE, file_bytes)
-    _limit(resource.RLIMIT_MEMLOCK, 64 * 1024)
-    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(process, resource.RLIMIT_CORE, 1)
+    _limit(process, resource.RLIMIT_NOFILE, open_files)
+    _limit(process, resource.RLIMIT_FSIZE, file_bytes)
+    _limit(process, resource.RLIMIT_MEMLOCK, 64 * 1024)
+    _limit(process, resource.RLIMIT_MSGQUEUE, 0)
     if processes is not None:
-        _limit(resource.RLIMIT_NPROC, processes)
+        _limit(process, resource.RLIMIT_NPROC, processes)
 
 
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
+def _limit(process: int, kind: int, value: int) -> None:
+    _, hard = resource.prlimit(process, kind)
     allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (allowed, allowed))
+    resource.prlimit(process, kind, (allowed, allowed))

@@ -1,6 +1,7 @@
 """The private root of a zygote and its cells: system, code and scratch space, and nothing else of the host.
 
-- ``/usr /bin /sbin /lib…``: the host's, read-only, as is the interpreter's folder at its own path.
+- ``/usr /bin /sbin /lib…``: the host's, read-only, as are the folders of interpreter and toolchain at their own paths.
+- ``/.runtime /.runtimes``: the folder of the runtime and of all that come with Martlet, for runtimes that are programs.
 - ``/etc``: made here, of names, resolver, certificates and time zone.
 - ``/dev``: null, zero, full, random, urandom, and the links fd, std* and shm (to ``/tmp``).
 - ``/.packages``: all unpacked packages, read-only; a cell loses sight of them before it gets code.
@@ -23,6 +24,7 @@ from martlet.sandbox.syscalls import Mount, MountAttribute
 
 PACKAGES = "/.packages"
 _EMPTY = "/.empty"
+_BEHIND = "/.behind"
 HOST_PROC = "/.proc"
 FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
@@ -62,7 +64,9 @@ _RESIZE_FLAGS = Mount.REMOUNT | _TMPFS_FLAGS
 _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 
 
-def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
+def build(
+    at: Path, prefix: Path, packages: Path, resolvers: str, shown: Mapping[str, str] | None = None
+) -> None:
     """Makes the root of cells at ``at`` and moves into it. The process must have a mount namespace of its own.
 
     Args:
@@ -70,8 +74,13 @@ def build(at: Path, prefix: Path, packages: Path, resolvers: str) -> None:
         prefix: the folder of the interpreter, with its standard library.
         packages: the folder of all unpacked packages.
         resolvers: the text of ``resolv.conf``, for those who do not share the network of the host.
+        shown: further folders of the host, by where they are seen; `show_in_scratch` is for those in `SCRATCH`.
     """
     _begin(at, prefix, resolvers)
+    for path, folder in (shown or {}).items():
+        target = _inside(at, f"{_BEHIND}{path}" if path.startswith(SCRATCH) else path)
+        if not target.exists():
+            _bind(Path(folder), target)
     _bind(packages, _inside(at, PACKAGES))
     for empty in (_EMPTY, FUNCTION, DEPENDENCIES):
         _inside(at, empty).mkdir()
@@ -135,6 +144,14 @@ def mount_proc() -> None:
 def mount_scratch(size: int, at: Path = Path("/")) -> None:
     """Mounts an empty scratch space of at most ``size`` bytes, in the root that is being built ``at`` some place."""
     syscalls.mount("tmpfs", str(_inside(at, SCRATCH)), _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
+
+
+def show_in_scratch(paths: Iterable[str]) -> None:
+    """Shows what `build` was given to show below the scratch space, which has covered it."""
+    for path in paths:
+        if path.startswith(SCRATCH):
+            os.makedirs(path, exist_ok=True)
+            syscalls.bind(f"{_BEHIND}{path}", path)
 
 
 def resize_scratch(size: int) -> None:

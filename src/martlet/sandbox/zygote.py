@@ -3,7 +3,7 @@
 It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. It listens on a
 `channel`; the lane that connects is the one it serves:
 
-    lane → zygote   {"op": "fork", "id", "network"} + listener, log, namespace of egress, cgroup doors
+    lane → zygote   {"op": "fork", "id", "network", "identity"} + listener, log, namespace of egress, cgroup doors
                     {"op": "signal", "id", "signal"}
     zygote → lane   {"event": "forked", "id", "pid"}        also of every living cell, to a lane that connects
                     {"event": "ready"} + pidfd of the zygote
@@ -35,13 +35,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import cgroups, channel, launcher, namespaces, privileges, root, syscalls, users
-from martlet.sandbox.landlock import Ruleset
-from martlet.sandbox.launcher import Belongings, Confinement
+from martlet.sandbox import cgroups, channel, namespaces, privileges, root, syscalls, users
+from martlet.sandbox.launcher import Belongings, Confinement, Sandbox
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
 from martlet.sandbox.namespaces import PidNamespaces, fork
 from martlet.sandbox.network import EGRESS
+from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 
@@ -55,8 +55,11 @@ class Plan:
     """What a zygote becomes.
 
     Attributes:
-        shim: the module with ``warm()`` and ``serve(listener, prepare)``.
-        shim_folder: the folder it is imported from.
+        module: what cells run. It has ``warm()``, and ``serve(listener, prepare)``; where there is a program,
+            ``serve(listener, prepare, program, fork)``.
+        module_folder: the folder it is imported from.
+        program: what ``serve`` is to start; None: the module runs functions itself.
+        shown: folders of the host to show in the private root besides the system's, by where they are seen.
         packages: the folder of all unpacked packages.
         root: an empty directory to build the private root on.
         resolvers: the text of ``resolv.conf`` in it.
@@ -67,8 +70,10 @@ class Plan:
         lease: seconds to wait for the next lane when one is gone.
     """
 
-    shim: str
-    shim_folder: str
+    module: str
+    module_folder: str
+    program: Program | None
+    shown: dict[str, str]
     packages: str
     root: str
     resolvers: str
@@ -80,7 +85,8 @@ class Plan:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Reads what ``dataclasses.asdict`` and JSON made of a plan."""
-        return cls(**document | {"means": Means.from_json(document["means"])})
+        program = document["program"] and Program(**document["program"])
+        return cls(**document | {"means": Means.from_json(document["means"]), "program": program})
 
 
 class Zygote:
@@ -91,7 +97,7 @@ class Zygote:
         self._plan = plan
         self._lane: socket.socket | None = None
         self._lease_ends = 0.0
-        self._shim = _import(plan.shim, plan.shim_folder)
+        self._module = _import(plan.module, plan.module_folder)
         self._lifeline = Lifeline()
         self._pids: dict[str, int] = {}
         self._ids: dict[int, str] = {}
@@ -99,7 +105,6 @@ class Zygote:
         self._forks = PidNamespaces().fork if plan.means.confined else fork
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
-        self._rules: Ruleset | None = None
 
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
@@ -108,9 +113,13 @@ class Zygote:
         if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(
-                Path(self._plan.root), Path(sys.base_prefix), Path(self._plan.packages), self._plan.resolvers
+                Path(self._plan.root),
+                Path(sys.base_prefix),
+                Path(self._plan.packages),
+                self._plan.resolvers,
+                self._plan.shown,
             )
-        self._shim.warm()
+        self._module.warm()
         gc.collect()
         gc.freeze()
 
@@ -170,15 +179,15 @@ class Zygote:
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if message["op"] == "fork":
-            self._fork(message["id"], message["network"], descriptors)
+            self._fork(message["id"], message["network"], message["identity"], descriptors)
         else:
             self._signal(message["id"], message["signal"])
 
-    def _fork(self, cell: str, network: str, descriptors: list[int]) -> None:
+    def _fork(self, cell: str, network: str, identity: int, descriptors: list[int]) -> None:
         listener, log, *others = descriptors
         namespace = others.pop(0) if network == EGRESS else None
         observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
-        belongings = Belongings(listener, log, others, network, namespace, observer)
+        belongings = Belongings(listener, log, others, network, identity, namespace, observer)
         try:
             pid = self._forks(lambda: self._be_cell(cell, belongings))
         except OSError as error:
@@ -228,26 +237,43 @@ class Zygote:
             self._lifeline.keep_reader()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._enter(cell, belongings)
-            self._shim.serve(socket.socket(fileno=belongings.listener), partial(self._confine, cell))
+            sandbox = self._enter(cell, belongings)
+            listener, prepare = (
+                socket.socket(fileno=belongings.listener),
+                partial(self._confine, cell, sandbox),
+            )
+            if self._plan.program is None:
+                self._module.serve(listener, prepare)
+            else:
+                self._module.serve(
+                    listener, prepare, self._plan.program, sandbox.fork if self._starts_early else None
+                )
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    def _enter(self, cell: str, belongings: Belongings) -> None:
+    @property
+    def _starts_early(self) -> bool:
+        """Whether a program can be confined before there is code: what shows the code then is the private root, and
+        whoever observes calls wants those of a function only."""
+        return self._plan.means.confined and self._plan.calls != "observed"
+
+    def _enter(self, cell: str, belongings: Belongings) -> Sandbox:
+        plan = self._plan
+        sandbox = Sandbox(
+            belongings, self._lifeline, plan.means, self._last_capability, self._filter, plan.shown
+        )
         try:
-            self._rules = launcher.enter(belongings, self._lifeline, self._plan.means, self._last_capability)
+            sandbox.enter()
         except OSError as error:
             self._tell("failed", id=cell, error=str(error))
             os._exit(1)
+        return sandbox
 
-    def _confine(self, cell: str, request: dict[str, Any]) -> None:
-        confinement = Confinement(**request[CONFINEMENT])
-        heard = launcher.confine(
-            confinement, self._lifeline, self._plan.means, self._last_capability, self._rules, self._filter
-        )
+    def _confine(self, cell: str, sandbox: Sandbox, request: dict[str, Any]) -> None:
+        heard = sandbox.confine(Confinement(**request[CONFINEMENT]))
         if heard is not None and self._plan.calls == "observed":
             self._tell("observed", [heard], id=cell)
             os.close(heard)

@@ -11,18 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import forkable, instance, internal, loader, logs, open_runtimes, process, warmth
-from .blocking import Connection
+from . import forkable, instance, loader, logs, open_runtimes, process, warmth
 from .failures import Failure
-from .http1 import BadRequest, Disconnected, Head, Parser
+from .http1 import Parser
 from .instance import Instance
+from .reception import Reception
 from .spec import Spec
 from .template import Template
 
 Prepare = Callable[[dict[str, Any]], None]
 """Called with the request to specialise, just before user code is loaded: mounts the code and drops privileges."""
-
-_MAX_SPEC = 1024 * 1024
 
 
 def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
@@ -38,13 +36,8 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     process.detach()
     logs.install()
     cell = _Cell(prepare)
-    connection: Connection | None = None
-    while cell.instance is None:
-        peer, _ = listener.accept()
-        connection = Connection(peer, _MAX_SPEC)
-        if not cell.converse(connection):
-            connection.socket.close()
-            connection = None
+    connection = Reception(cell.specialise).receive(listener)
+    assert cell.instance is not None
     if cell.is_template:
         if connection is not None:
             connection.socket.close()
@@ -67,33 +60,9 @@ class _Cell:
         self.instance: Instance | None = None
         self.is_template = False
         self._prepare = prepare
-        self._used = False
 
-    def converse(self, connection: Connection) -> bool:
-        """Answers requests until there are no more or this is an instance. Whether the connection may go on."""
-        try:
-            while self.instance is None and (head := connection.head()) is not None:
-                connection.send(self._answer(head, connection))
-                if not head.keep_alive:
-                    return False
-        except BadRequest as error:
-            connection.refuse(error)
-        except Disconnected:
-            return False
-        return self.instance is not None
-
-    def _answer(self, head: Head, connection: Connection) -> bytes:
-        body = connection.body()
-        if (head.method, head.target) == ("POST", internal.SPECIALISE) and not self._used:
-            return internal.respond(head, *self._specialise(body, connection.parser))
-        if head.target.startswith(internal.PREFIX):
-            return internal.answer(head)
-        error = {"type": "NoCode", "message": "this cell has no code yet"}
-        return internal.respond(head, 503, {"error": error})
-
-    def _specialise(self, body: bytes, parser: Parser) -> tuple[int, dict[str, Any]]:
-        """Becomes an instance. Returns status and document of the answer."""
-        self._used = True
+    def specialise(self, body: bytes, parser: Parser) -> tuple[int, dict[str, Any]]:
+        """Becomes an instance or a template. Returns status and document of the answer."""
         try:
             document = json.loads(body)
             spec = Spec.from_json(document)

@@ -1,0 +1,143 @@
+"""A program that has been started: what it is given, and how it is heard of."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+LISTENER = SPECIFICATION = 3
+ANSWER = 4
+BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108
+
+Fork = Callable[[Callable[[], NoReturn]], int]
+"""Forks a process that runs what it is given; returns the process id."""
+
+_FIRST_FREE = 100
+"""Above the descriptors that a program is given, those of its packages among them (`martlet.sandbox.launcher`)."""
+_MAX_SIGNAL = 64
+
+
+class Child:
+    """One started program. Make one with `start`.
+
+    Attributes:
+        pid: its process.
+        pidfd: readable once it has ended.
+        answer: where it says what became of the code.
+    """
+
+    def __init__(self, pid: int, specification: int, answer: int) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.answer = answer
+        self._specification = specification
+        self._status: int | None = None
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        given: Mapping[int, int],
+        *,
+        told_at: int = 0,
+        fork: Fork | None = None,
+    ) -> Child:
+        """Starts a program.
+
+        Args:
+            command: the program with its arguments.
+            environment: all of its variables.
+            given: descriptors that it gets, by the numbers that they have there.
+            told_at: the descriptor on which it reads its specification.
+            fork: what forks it, where that is to be confined; None: a plain fork.
+
+        Raises:
+            OSError: it cannot be executed.
+        """
+        told, specification = os.pipe2(os.O_CLOEXEC)
+        answer, said = os.pipe2(os.O_CLOEXEC)
+        reader, failure = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+
+        def become() -> NoReturn:
+            try:
+                if fork is None:
+                    _die_with(parent)
+                _execute(command, environment, {**given, told_at: told, ANSWER: said})
+            except OSError as error:
+                os.write(failure, f"{error.errno} {command[0]}".encode())
+            os._exit(127)
+
+        pid = (fork or _fork)(become)
+        for descriptor in (told, said, failure):
+            os.close(descriptor)
+        child = cls(pid, specification, answer)
+        with open(reader, "rb") as refused:
+            words = refused.read().decode()
+        if words:
+            number, _, name = words.partition(" ")
+            raise OSError(int(number), os.strerror(int(number)), name)
+        return child
+
+    def tell(self, specification: Mapping[str, Any]) -> None:
+        """Writes the specification; a program that does not read it any more has ended or will."""
+        line = json.dumps(specification).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError), open(self._specification, "wb") as pipe:
+            pipe.write(line)
+
+    def ended(self, patience: float = 0) -> bool:
+        """Whether it has ended, or does within so many seconds."""
+        end = select.poll()
+        end.register(self.pidfd, select.POLLIN)
+        return bool(end.poll(patience * 1000))
+
+    def code(self) -> int:
+        """Waits for its end and returns its exit code, negative where a signal ended it."""
+        if self._status is None:
+            _, self._status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(self._status)
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal, where it still lives."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+
+def _fork(child: Callable[[], NoReturn]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        child()
+    return pid
+
+
+def _die_with(parent: int) -> None:
+    """Asks the kernel to be killed with the warden: where there is no PID namespace, nothing else takes it along."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _execute(command: Sequence[str], environment: Mapping[str, str], given: Mapping[int, int]) -> NoReturn:
+    os.setsid()
+    # First out of the way of each other: one may have the number of another.
+    moved = {
+        number: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+        for number, descriptor in given.items()
+    }
+    for number, descriptor in moved.items():
+        os.dup2(descriptor, number)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    program = shutil.which(command[0], path=BASE_ENVIRONMENT["PATH"]) if "/" not in command[0] else command[0]
+    os.execve(program or command[0], [*command], environment)  # noqa: S606

@@ -1,0 +1,161 @@
+"""Programs that serve requests over stdin and stdout, one at a time: for languages that have no sockets."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+from _martlet_python import blocking  # type: ignore[import-not-found]
+from _martlet_python.http1 import Disconnected, Head  # type: ignore[import-not-found]
+
+from .child import Child
+from .exchange import BadResponse, Response, request
+from .waiting import exit_code
+
+_PIECE = 64 * 1024
+_END_SECONDS = 1.0
+
+
+class Pipes:
+    """What a program has as stdin and stdout.
+
+    Attributes:
+        given: the ends that are the program's, by number.
+    """
+
+    def __init__(self) -> None:
+        stdin, self.writer = os.pipe2(os.O_CLOEXEC)
+        self.reader, stdout = os.pipe2(os.O_CLOEXEC)
+        self.given = {0: stdin, 1: stdout}
+
+    def let_go(self) -> None:
+        """Closes the program's ends, once it has them."""
+        for descriptor in self.given.values():
+            os.close(descriptor)
+
+
+class Worker:
+    """One process of the program."""
+
+    def __init__(self, child: Child, pipes: Pipes) -> None:
+        self.child = child
+        self._pipes = pipes
+
+    def answer(self, head: Head, body: bytes, send: Callable[[bytes], None]) -> None:
+        """Has it answer one request.
+
+        Raises:
+            BadResponse: it says what is no response, or ends.
+            Disconnected: the client has gone away; the response was heard to its end nevertheless.
+        """
+        gone: Disconnected | None = None
+        try:
+            _write(self._pipes.writer, request(head, body))
+        except BrokenPipeError:
+            raise BadResponse("it does not listen any more") from None
+        for piece in Response(head.method == "HEAD", self._read).pieces():
+            try:
+                if gone is None:
+                    send(piece)
+            except Disconnected as error:
+                gone = error
+        if gone is not None:
+            raise gone
+
+    def end(self) -> None:
+        """Lets it end, as it does when no more requests come, and makes it."""
+        os.close(self._pipes.writer)
+        self.child.signal(signal.SIGTERM)
+        if not self.child.ended(_END_SECONDS):
+            self.child.signal(signal.SIGKILL)
+
+    def _read(self) -> bytes:
+        return os.read(self._pipes.reader, _PIECE)
+
+
+class Server:
+    """Serves a listener with up to ``concurrency`` processes, which start when they are needed.
+
+    A process that ends ends all of them: what it was is not known to be true of the next.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        first: Worker,
+        another: Callable[[], Worker],
+        concurrency: int,
+        max_body: int,
+    ) -> None:
+        self._listener = listener
+        self._another = another
+        self._server = blocking.Server(self._answer, concurrency, max_body)
+        self._room = concurrency - 1
+        self._workers = [first]
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._idle.put(first)
+        self._lock = threading.Lock()
+        self._ending = False
+
+    def run(self) -> int:
+        """Serves until SIGTERM, or until a process has ended. Returns the exit code."""
+        signal.signal(signal.SIGCHLD, lambda *_: self._reap())
+        self._reap()
+        self._server.run(self._listener, None)
+        self._ending = True
+        for worker in self._workers:
+            worker.end()
+        return 0
+
+    def _answer(self, head: Head, body: bytes, send: Callable[[bytes], None]) -> bool:
+        worker = self._take()
+        try:
+            worker.answer(head, body, send)
+        except BadResponse as error:
+            print(f"the runtime has not answered as it should: {error}", flush=True)
+            os._exit(exit_code(worker.child.code()) if worker.child.ended(_END_SECONDS) else 1)
+        finally:
+            self._idle.put(worker)
+        keep_alive: bool = head.keep_alive
+        return keep_alive
+
+    def _take(self) -> Worker:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            pass
+        with self._lock:
+            if self._room:
+                self._room -= 1
+                try:
+                    worker = self._another()
+                except OSError as error:
+                    print(error, flush=True)
+                else:
+                    self._workers.append(worker)
+                    return worker
+        return self._idle.get()
+
+    def _reap(self) -> None:
+        """Waits for what has ended; ends with a process that was to serve."""
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            ended = [worker.child for worker in self._workers if worker.child.pid == found.si_pid]
+            if ended and not self._ending:
+                os._exit(exit_code(ended[0].code()))
+            os.waitpid(found.si_pid, 0)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
