@@ -84,6 +84,11 @@ class SystemSettings(Frozen):
         description="Addresses of functions with `network: egress` inside of this machine, from /12 to /20; nothing "
         "that functions are to reach may have one of them.",
     )
+    quick_cgroups: bool = Field(
+        True,
+        description="As root, let processes of this machine move between cgroups without waiting (the mount option "
+        "`favordynmods`): a cold start without a ready cell takes that several times.",
+    )
     disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
     container_runtime: str = Field(
         "docker", description="Engine of the container rung (not in this version)."

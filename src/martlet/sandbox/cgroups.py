@@ -3,7 +3,7 @@
 The kernel has one tree of groups (v2) or one tree for each controller (v1); here a group is a name in
 either. It is made ahead of time and joined by writing ``0`` to each of its *doors*: descriptors, opened by
 whoever made it, so that the joining process needs no path. Joining costs milliseconds when it happens alone
-(the kernel waits until every core has passed a quiet point) and next to nothing in a burst.
+(the kernel waits until every core has passed a quiet point; see `moves`) and next to nothing in a burst.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from martlet.drivers.networks import Networks
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
+from martlet.sandbox import moves
 from martlet.serve import orphans, remains
 from martlet.telemetry.logging import configure
 
@@ -76,6 +77,8 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
 async def _serve(settings: Settings, announce: Callable[[Settings], None] | None) -> int:
     settings = await asyncio.to_thread(_settle_network, settings)
     await asyncio.to_thread(_look_at_sandbox, settings)
+    if settings.system.quick_cgroups and os.geteuid() == 0:
+        log.info("cgroups", quick=moves.quicken())
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
