@@ -75,6 +75,21 @@ def test_json_maths(deploy):
         assert refused.json()["error"]
 
 
+def test_lambda(deploy):
+    function = deploy("lambda")
+    answer = function.get("", params={"title": "Crème  brûlée!"}, headers={"x-request-id": "abc"})
+    assert (answer.json(), answer.headers["x-request"]) == ({"slug": "creme-brulee"}, "abc")
+    assert function.post("", json={"title": "Żółw"}).json() == {"slug": "zow"}
+    assert function.post("", json={}).status_code == 400
+    key = function.headers["authorization"].removeprefix("Bearer ")
+    signed = f"AWS4-HMAC-SHA256 Credential={key}/20261121/us-east-1/lambda/aws4_request, Signature=0"
+    for name in ("lambda", "lambda%3Alatest"):
+        invoke = function.base_url.copy_with(raw_path=f"/2015-03-31/functions/{name}/invocations".encode())
+        answer = function.post(invoke, json={"title": "A b"}, headers={"authorization": signed})
+        assert answer.json() == {"slug": "a-b"}
+    assert function.post(invoke, headers={"authorization": signed.replace(key, "wrong")}).status_code == 401
+
+
 def test_streaming(deploy):
     # The pause is long: were the events held back until the end, the first would come after the deadline.
     with deploy("streaming").stream("GET", "?from=2&pause=10", timeout=9) as response:

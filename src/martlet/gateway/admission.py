@@ -13,6 +13,9 @@ from martlet.model import ApiKey, Scope
 from martlet.storage.registry import RegistryView
 from martlet.units import NO_LIMIT, EventRate
 
+AWS_CREDENTIAL = b"AWS4-HMAC-SHA256 Credential="
+"""How AWS's clients begin: the key is their access key id. What they sign is not looked at, as with a bearer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -82,9 +85,15 @@ class Admission:
 
     def principal(self, authorization: bytes | None) -> Principal | None:
         """Returns whose key an ``Authorization`` header carries, or None where it is no valid key of ours."""
-        if authorization is None or authorization[:7].lower() != b"bearer ":
+        if authorization is None:
             return None
-        digest = sha256(authorization[7:].strip()).digest()
+        if authorization[:7].lower() == b"bearer ":
+            secret = authorization[7:].strip()
+        elif authorization.startswith(AWS_CREDENTIAL):
+            secret = authorization[len(AWS_CREDENTIAL) :].partition(b"/")[0]
+        else:
+            return None
+        digest = sha256(secret).digest()
         principal = self._principals.get(digest)
         if principal is None:
             key = self._view.keys.get(digest)

@@ -13,6 +13,8 @@ from martlet.storage.registry import RegistryView
 
 INVOKE = b"/invoke/"
 FUNCTIONS = b"/functions/"
+AWS_INVOKE = b"/2015-03-31/functions/"
+"""AWS Lambda's Invoke: the function sees all of the path, for its runtime to know what it is asked."""
 RESOURCES = frozenset({b"aliases", b"code", b"invocations", b"logs", b"revisions", b"rollback"})
 """What lies below ``/functions/{name}/`` and is management; everything else there is the function's own."""
 MAX_HOSTS = 4096
@@ -61,6 +63,10 @@ class Routing:
                 return Route(function, target)
         if target.startswith(INVOKE):
             return _split(target, len(INVOKE))
+        if target.startswith(AWS_INVOKE):
+            name, _, action = target[len(AWS_INVOKE) :].partition(b"/")
+            if action.partition(b"?")[0] == b"invocations":
+                return Route(name.replace(b"%3A", b"@").replace(b":", b"@"), target)
         if target.startswith(FUNCTIONS):
             slash = target.find(b"/", len(FUNCTIONS))
             if slash > 0 and b"?" not in target[:slash]:

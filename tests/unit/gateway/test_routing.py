@@ -45,3 +45,25 @@ async def test_a_name_leads_to_a_revision(routing: Routing, name: bytes, revisio
 )
 async def test_a_revision_has_no_other_name_than_its_number(routing: Routing, number: bytes):
     assert routing.resolve(b"hello@" + number) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (b"/2015-03-31/functions/hello/invocations", b"hello"),
+        (b"/2015-03-31/functions/hello:live/invocations?Qualifier=x", b"hello@live"),
+        (b"/2015-03-31/functions/hello%3A20/invocations", b"hello@20"),
+    ],
+)
+async def test_aws_invoke_leads_to_the_function_with_all_of_its_path(
+    routing: Routing, target: bytes, name: bytes
+):
+    route = routing.route(target, None)
+
+    assert route is not None
+    assert (route.name, route.path) == (name, target)
+
+
+@pytest.mark.parametrize("target", [b"/2015-03-31/functions/hello", b"/2015-03-31/functions/hello/versions"])
+async def test_the_rest_of_awss_api_leads_nowhere(routing: Routing, target: bytes):
+    assert routing.route(target, None) is None

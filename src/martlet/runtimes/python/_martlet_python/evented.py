@@ -69,6 +69,11 @@ class Channel(asyncio.Protocol):
             await self._more()
         return piece
 
+    @property
+    def trailers(self) -> list[bytes]:
+        """The lines that came behind the body, once it has been read to its end."""
+        return self._parser.trailers
+
     async def body(self) -> bytes:
         """Returns the whole body of the request; raises what `piece` raises."""
         pieces = []

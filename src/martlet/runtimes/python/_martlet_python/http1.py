@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 MAX_HEAD = 64 * 1024
 """Bytes of a request line and headers together; the gateway's own limit is lower."""
 
+MAX_TRAILERS = 32
+
 CHUNKED = -1
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -147,11 +149,13 @@ class Parser:
     Attributes:
         max_body: bytes a body may have.
         left: bytes of the body that are still to be read; `CHUNKED` when that is not known.
+        trailers: lines that came behind the chunks of the last body.
     """
 
     def __init__(self, max_body: int) -> None:
         self.max_body = max_body
         self.left = 0
+        self.trailers: list[bytes] = []
         self._buffer = b""
         self._at = 0
         self._chunks: _Reading[None] | None = None
@@ -189,6 +193,7 @@ class Parser:
         if head.length > self.max_body:
             raise self._too_large()
         if head.length == CHUNKED:
+            self.trailers = []
             self._chunks = self._read_chunks()
         return head
 
@@ -238,8 +243,10 @@ class Parser:
                 yield piece or None
             if (yield from self._line()):
                 raise BadRequest("a chunk is longer than its size says")
-        while (yield from self._line()):
-            pass  # trailers mean nothing to a function
+        while trailer := (yield from self._line()):
+            if len(self.trailers) == MAX_TRAILERS:
+                raise BadRequest("there are too many trailers")
+            self.trailers.append(trailer)
 
     def _chunk_size(self) -> _Reading[int]:
         line = yield from self._line()
