@@ -59,6 +59,9 @@ class Program(Frozen):
         description="How many folders above the program's own (its links resolved) a sandbox must show; `0`: its own. "
         "What is in `/usr` is shown anyway.",
     )
+    etc: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?-][A-Za-z0-9_.*?-]*$")], ...] = Field(
+        (), description="Folders in `/etc` that it reads, as patterns: those that are there are shown too."
+    )
     debian: tuple[str, ...] = Field((), description="The Debian packages that have it.")
     hint: str | None = Field(None, description="Another way to install it, in one sentence.")
 

@@ -108,12 +108,12 @@ class Discovery:
             raise _Unfit(f"{asked} does not say a version", toolchain)
         if toolchain.least is not None and _numbers(version) < _numbers(toolchain.least):
             raise _Unfit(f"{program} is version {version}, and {toolchain.least} is the least", toolchain)
-        shown, programs, lacks = [self._shown(program, toolchain)], {}, []
+        shown, programs, lacks = [*self._shown(program, toolchain)], {}, []
         for also in toolchain.also:
             beside = self._places.find(also.programs, beside=program)
             if beside:
                 programs[also.key] = beside[0]
-                shown.append(self._shown(beside[0], also))
+                shown.extend(self._shown(beside[0], also))
             elif also.purpose == "builds":
                 lacks.append(also)
             else:
@@ -127,18 +127,21 @@ class Discovery:
             program=program,
             programs=programs,
             lacks=tuple(lacks),
-            shown=tuple(dict.fromkeys(path for path in shown if path is not None)),
+            shown=tuple(dict.fromkeys(shown)),
             description=description,
         )
 
-    def _shown(self, program: Path, description: Program) -> Path | None:
+    def _shown(self, program: Path, description: Program) -> Iterator[Path]:
         shown = shown_for(program, description.shows)
         if shown is not None and is_broad(shown, self._private):
             raise _Unfit(
                 f"functions would see all of {shown}, where {program} is: put it into a folder of its own",
                 description,
             )
-        return shown
+        if shown is not None:
+            yield shown
+        for pattern in description.etc:
+            yield from (path for path in sorted(Path("/etc").glob(pattern)) if path.is_dir())
 
 
 class _Unfit(Exception):

@@ -11,7 +11,8 @@ import pytest
 from martlet.config import SystemSettings
 from martlet.errors import Invalid
 from martlet.model import FunctionConfig
-from martlet.runtimes import INTERPRETER, Catalogue
+from martlet.runtimes import INTERPRETER, Absent, Catalogue
+from martlet.runtimes.runtime import SHIPPED
 
 EXACT = f"python{sys.version_info.major}.{sys.version_info.minor}"
 OTHER = f"python{sys.version_info.major}.{sys.version_info.minor + 1}"
@@ -83,9 +84,13 @@ class Machine:
             for name in runtime.names
         }
 
+    def absent(self) -> list[Absent]:
+        """What there is no runtime of, besides the languages that come with Martlet."""
+        return [absent for absent in self.catalogue().absent() if not (SHIPPED / absent.name).is_dir()]
+
     def reason(self) -> str:
         """Why there is no parrot."""
-        (absent,) = self.catalogue().absent()
+        (absent,) = self.absent()
         with pytest.raises(Invalid) as refused:
             self.catalogue().resolve(absent.name)
         assert absent.reason in refused.value.detail
@@ -183,6 +188,12 @@ def test_the_program_is_what_links_lead_to_and_its_folder_is_shown(machine: Mach
     assert (runtime.program, runtime.programs) == (program, {"squawk": squawk})
     assert runtime.shown == (machine.toolchains / "parrot-3", squawk.parent)
     assert runtime.builds
+
+
+def test_folders_of_settings_that_are_there_are_shown(machine: Machine) -> None:
+    machine.describe(PARROT.replace("shows = 1", 'shows = 1\netc = ["ssl", "no-such-folder", "passwd"]'))
+    machine.install("parrot-3/bin/parrot", "3.1")
+    assert machine.catalogue().resolve("parrot").shown == (machine.toolchains / "parrot-3", Path("/etc/ssl"))
 
 
 def test_what_is_between_braces_is_filled_for_a_sandbox_or_for_the_host(machine: Machine) -> None:
@@ -296,7 +307,7 @@ def test_two_languages_of_one_name_are_refused_with_both_files(machine: Machine)
     machine.install("p/bin/parrot", "3.1")
     first, second = machine.describe(), machine.describe(name="zz")
     assert machine.names() == {"parrot": "3.1", "parrot3": "3.1"}
-    (absent,) = machine.catalogue().absent()
+    (absent,) = machine.absent()
     assert str(first) in absent.reason
     assert str(second) in absent.reason
 
@@ -305,7 +316,7 @@ def test_two_languages_of_one_name_are_refused_with_both_files(machine: Machine)
     ("change", "complaint"),
     [
         (("inline_file =", "inline_fil ="), "inline_fil: there is no such key; known are announced_by"),
-        (("least =", "last ="), "toolchain.last: there is no such key; known are also, debian, hint, least"),
+        (("least =", "last ="), "toolchain.last: there is no such key; known are also, debian, etc, hint"),
         (('for = "builds"', 'for = "fun"'), "toolchain.also.0.for: "),
         (("[start]", "[start]\nmodule = 'x'"), "start: it takes either command or module"),
         (
@@ -325,7 +336,7 @@ def test_a_broken_description_is_told_with_its_file_and_stops_no_other(
     assert text != PARROT
     file = machine.describe(text)
     catalogue = machine.catalogue()
-    (absent,) = catalogue.absent()
+    (absent,) = machine.absent()
     assert absent.reason.startswith(f"{file}")
     assert complaint in absent.reason
     assert catalogue.resolve("python").name == EXACT
