@@ -143,6 +143,26 @@ class SystemSettings(Frozen):
 
     build_timeout: float = Field(600, gt=0, description="Seconds a build may take.")
     max_builds: int = Field(2, ge=1, description="Builds that run at once.")
+    build_memory: Bytes = Field(
+        2048 * MiB, ge=64 * MiB, description="Memory of a build, with what lies in its `/tmp`."
+    )
+    build_disk: Bytes = Field(
+        4096 * MiB, ge=MiB, description="What a build may have on disk: source, output and cache together."
+    )
+    build_cache: Bytes = Field(
+        8192 * MiB, ge=0, description="What builds keep on disk for the next one, of all functions together."
+    )
+    build_network: Network | None = Field(
+        None,
+        description="Network of builds that need one: `egress`, `host` (all that this machine reaches) or `none`; by "
+        "default `egress` where this machine can give it, else `none`.",
+    )
+    build_environment: dict[str, str] = Field(
+        {}, description="Variables that every build sees (addresses of registries, say)."
+    )
+    build_folders: tuple[Path, ...] = Field(
+        (), description="Files and folders that every build sees, read-only, at their own path."
+    )
     max_package: Bytes = Field(256 * MiB, ge=MiB, description="Largest unpacked package.")
     max_package_files: int = Field(20_000, ge=1, description="Most files in a package.")
     package_cache: Bytes = Field(

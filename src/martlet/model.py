@@ -189,12 +189,14 @@ class FunctionConfig(Frozen):
 class Revision(Frozen):
     """One immutable code + configuration of a function.
 
-    ``code`` and ``dependencies`` are digests (sha256, hex) of packages in the blob store.
+    ``code`` and ``dependencies`` are digests (sha256, hex) of packages in the blob store, and so is ``source``, what
+    ``code`` was built of where that is something else.
     """
 
     function: FunctionName
     number: int = Field(ge=1)
     config: FunctionConfig
+    source: Digest | None = None
     code: Digest
     dependencies: Digest | None = None
     created: float

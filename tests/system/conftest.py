@@ -64,6 +64,7 @@ class Platform:
                 "function_storage_path": str(data),
                 "lanes": 2,
                 "default_network": "none",  # the network of the real machine stays as it is
+                "build_network": "host",
                 **system,
             }
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -68,6 +68,15 @@ class RunningBuild:
         self.lines.append(line)
         self._log.write(line.model_dump_json().encode() + b"\n")
         self.tell()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Waits until there is room for another that builds, and takes it."""
+        if self.slots.locked():
+            self.say("waiting for other builds to end")
+        async with self.slots:
+            self.enter(BuildState.BUILDING)
+            yield
 
     def enter(self, state: BuildState) -> None:
         """Goes on to the next step."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -23,16 +22,22 @@ from martlet.drivers.identities import Identities
 from martlet.drivers.remains import group_name
 from martlet.drivers.resolvers import Resolvers
 from martlet.model import Network
+from martlet.runtimes import INTERPRETER
 from martlet.sandbox import root
-from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.cgroups import Group, Limits, usable_group
 from martlet.sandbox.means import Users
 from martlet.sandbox.workshop import HOME, OVER_DISK, Ends, Plan
 from martlet.units import format_bytes
 
 SOURCE, OUTPUT, CACHE = "/source", "/output", "/cache"
-RUNTIME, RUNTIMES = "/.runtime", "/.runtimes"
 """Where a command finds what it is given."""
-INTERPRETER = Path(getattr(sys, "_base_executable", sys.executable))
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED_ON = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+)
+"""Variables of the platform that commands see as well."""
 _PROCESSES, _OPEN_FILES = 1024, 4096
 _LONGEST_ANSWER = 4096
 _BOOTSTRAP = """
@@ -55,6 +60,7 @@ class Job:
         shown: files and folders that it sees at their own path.
         environment: variables besides the usual ones.
         network: whether it may have one.
+        held: descriptors that are held as long as it runs, even when this process is killed.
     """
 
     id: str
@@ -64,6 +70,7 @@ class Job:
     shown: Sequence[Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
+    held: Sequence[int] = ()
 
 
 class CommandFailed(Exception):
@@ -114,19 +121,26 @@ class Workshop:
         self._memory, self._disk = memory, disk
         self._environment, self._shown = environment, shown
         self._host: Host | None = None
+        self._preparing = asyncio.Lock()
         self._group: Group | None = None
         self._identities = Identities(lane)
 
     async def open(self) -> None:
-        """Finds out what the host gives, and ends what an earlier life has left."""
-        self._host = await asyncio.to_thread(inspect, INTERPRETER, self._lane)
-        self._identities = Identities(self._lane, self._host.identities)
-        if self._host.group is not None:
-            self._group = self._host.group.below(self._group_name)
+        """Ends what an earlier life has left."""
+        top = await asyncio.to_thread(usable_group)
+        if top is not None:
+            self._group = top.below(self._group_name)
             await empty(self._group)
         if self._egress is not None:
             await self._egress.open()
         self._run.mkdir(parents=True, exist_ok=True)
+
+    async def prepare(self) -> None:
+        """Finds out, once, what the host gives for sandboxes."""
+        async with self._preparing:
+            if self._host is None:
+                self._host = await asyncio.to_thread(inspect, INTERPRETER, self._lane)
+                self._identities = Identities(self._lane, self._host.identities)
 
     async def close(self) -> None:
         """Removes what `open` made. No command may run any more."""
@@ -138,7 +152,7 @@ class Workshop:
 
     @property
     def confined(self) -> bool:
-        """Whether commands have a root of their own."""
+        """Whether commands have a root of their own. `prepare` first."""
         assert self._host is not None
         return self._host.means.confined
 
@@ -157,6 +171,7 @@ class Workshop:
             CommandFailed: it failed, or went over a limit.
             DriverError: there can be no sandbox for it.
         """
+        await self.prepare()
         identity = self._identities.take()
         group = None if self._group is None else self._group.below(job.id)
         place = self._run / job.id
@@ -188,7 +203,13 @@ class Workshop:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-                pass_fds=[ends.fault, ends.answer, *doors, *([] if namespace is None else [namespace])],
+                pass_fds=[
+                    ends.fault,
+                    ends.answer,
+                    *doors,
+                    *([] if namespace is None else [namespace]),
+                    *job.held,
+                ],
                 start_new_session=True,
             )
             for end in (fault_end, answer_end, wanted_end):
@@ -225,11 +246,12 @@ class Workshop:
         first, folder = next(iter(job.folders.items()))
         home = HOME if means.confined else str(place)
         usual = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": SEARCH_PATH,
             "HOME": home,
             "TMPDIR": root.SCRATCH,
             "LANG": "C.UTF-8",
             "TZ": "UTC",
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
         return Plan(
             command=list(job.command),

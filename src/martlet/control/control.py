@@ -6,9 +6,10 @@ import asyncio
 
 from fastapi import Request
 
+from martlet.builder.builder import Builder
 from martlet.builder.builds import Builds
 from martlet.builder.packages import PackageStore
-from martlet.builder.python import PythonBuilder
+from martlet.builder.workshop import Workshop
 from martlet.config import Settings
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
@@ -17,11 +18,12 @@ from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Publishing
+from martlet.drivers.egress import Egress
 from martlet.drivers.networks import Networks
-from martlet.model import ExecutionMode
+from martlet.model import ExecutionMode, Network
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
-from martlet.runtimes import INTERPRETER, Catalogue
+from martlet.runtimes import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
@@ -65,11 +67,25 @@ class Control:
         self.garbage = Garbage(
             store, self.registry, self.view, self.publishing, packages, system.revisions_kept
         )
-        limits = Limits(bytes=system.max_package, entries=system.max_package_files)
-        builders = {
-            runtime.description.name: PythonBuilder(data / "cache", INTERPRETER, limits)
-            for runtime in catalogue.available()
-        }
+        self.workshop = Workshop(
+            settings.run_directory,
+            settings.lane_count,
+            network=networks.of_builds,
+            egress=self._egress(networks),
+            memory=system.build_memory,
+            disk=system.build_disk,
+            environment=system.build_environment,
+            shown=system.build_folders,
+        )
+        self.builder = Builder(
+            self.workshop,
+            packages,
+            data / "cache",
+            cache=system.build_cache,
+            limits=Limits(bytes=system.max_package, entries=system.max_package_files),
+            timeout=system.build_timeout,
+            lack=networks.lack,
+        )
         self.deployments = Deployments(
             settings=system,
             configuration=Configuration(system, networks, catalogue, MODES),
@@ -77,7 +93,7 @@ class Control:
             lanes=lanes,
             packages=packages,
             builds=self.builds,
-            builders=builders,
+            builder=self.builder,
             garbage=self.garbage,
         )
         self.keyring = Keyring(self.registry, self.publishing)
@@ -88,6 +104,7 @@ class Control:
         await asyncio.to_thread(remove_tree, self.uploads)
         self.uploads.mkdir(parents=True)
         await self.view.start()
+        await self.workshop.open()
         await self.builds.open()
         await self.keyring.open(self.settings)
         await self.garbage.recover()
@@ -97,8 +114,15 @@ class Control:
         """Ends what goes on; a deploy that is cut off leaves the function as it was."""
         await self.declared.close()
         await self.builds.close()
+        await self.workshop.close()
         await self.garbage.close()
         await self.view.close()
+
+    def _egress(self, networks: Networks) -> Egress | None:
+        if networks.of_builds is not Network.EGRESS:
+            return None
+        lanes = self.settings.lane_count
+        return Egress(self.settings.run_directory, self.settings.system.egress_subnet, lanes, lanes + 1)
 
 
 def control_of(request: Request) -> Control:

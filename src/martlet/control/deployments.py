@@ -8,8 +8,7 @@ fails, or is cut off at any point, leaves behind at most what `Garbage` removes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -17,16 +16,16 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from martlet.builder.builder import Builder, Order
 from martlet.builder.builds import Builds, Outcome, RunningBuild
 from martlet.builder.packages import Claim, PackageStore
-from martlet.builder.python import PythonBuilder
 from martlet.builder.source import Source, make_package
 from martlet.config import SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.garbage import Garbage
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Current, Publishing
-from martlet.errors import BuildFailed, Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
+from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
 from martlet.model import BuildState, FunctionConfig, FunctionName, Revision
 from martlet.package.rules import Limits
 
@@ -85,6 +84,13 @@ class Attempt:
         assert self.current is not None
         return self.current.revision
 
+    @property
+    def keeps_packages(self) -> bool:
+        """Whether neither code nor anything that decides what is built of it has changed."""
+        if self.deploy.source is not None or self.deploy.upgrade:
+            return False
+        return _decisive(self.config) == _decisive(self.before.config)
+
     def is_current(self, code: str, dependencies: str | None) -> bool:
         """Whether a revision of these packages serves already."""
         wanted = (code, dependencies, self.config)
@@ -105,7 +111,7 @@ class Deployments:
         lanes: tries revisions.
         packages: keeps packages.
         builds: runs deploys and remembers them.
-        builders: by language, what builds dependencies.
+        builder: makes what runs of what was sent.
         garbage: removes what is not needed any more.
     """
 
@@ -118,17 +124,16 @@ class Deployments:
         lanes: Lanes,
         packages: PackageStore,
         builds: Builds,
-        builders: Mapping[str, PythonBuilder],
+        builder: Builder,
         garbage: Garbage,
     ) -> None:
-        self._settings = settings
         self._limits = Limits(bytes=settings.max_package, entries=settings.max_package_files)
         self._configuration = configuration
         self._publishing = publishing
         self._lanes = lanes
         self._packages = packages
         self._builds = builds
-        self._builders = builders
+        self._builder = builder
         self._garbage = garbage
 
     async def begin(self, deploy: Deploy) -> RunningBuild:
@@ -196,15 +201,19 @@ class Deployments:
 
     async def _deploy(self, attempt: Attempt) -> Outcome:
         name, build = attempt.deploy.name, attempt.build
-        code, folder = await self._pack(attempt)
-        config = attempt.config
-        dependencies = await self._dependencies(attempt, folder)
+        source, code, dependencies = await self._build(attempt)
         if attempt.is_current(code, dependencies):
             build.say(f"{attempt.before.id} is the same and serves already")
             return Outcome(attempt.before.number, unchanged=True)
         number, current = await self._publishing.reserve(name, attempt.current)
         revision = Revision(
-            function=name, number=number, config=config, code=code, dependencies=dependencies, created=time()
+            function=name,
+            number=number,
+            config=attempt.config,
+            source=None if source == code else source,
+            code=code,
+            dependencies=dependencies,
+            created=time(),
         )
         await self._try(revision, build)
         await self._publishing.publish(revision, current)
@@ -212,58 +221,42 @@ class Deployments:
         await self._garbage.prune(name)
         return Outcome(number)
 
-    async def _pack(self, attempt: Attempt) -> tuple[str, Path | None]:
-        """Stores the code; returns its digest, and the folder it lies in where it was sent."""
+    async def _build(self, attempt: Attempt) -> tuple[str, str, str | None]:
+        """Returns the digests of the source, of what runs, and of what that needs."""
+        if attempt.keeps_packages:
+            before = attempt.before
+            source = before.source or before.code
+            for digest in filter(None, (source, before.code, before.dependencies)):
+                await attempt.claim.has(digest)
+            return source, before.code, before.dependencies
+        source, folder = await self._pack(attempt)
+        order = Order(
+            runtime=self._configuration.runtime(attempt.config),
+            config=attempt.config,
+            source=source,
+            folder=folder,
+            build=attempt.build,
+            claim=attempt.claim,
+            upgrade=attempt.deploy.upgrade,
+        )
+        return source, await self._builder.code(order), await self._builder.dependencies(order)
+
+    async def _pack(self, attempt: Attempt) -> tuple[str, Path]:
+        """Stores the source; returns its digest, and the folder it lies in."""
         source, build = attempt.deploy.source, attempt.build
         if source is None:
-            await attempt.claim.has(attempt.before.code)
-            return attempt.before.code, None
+            digest, folder = attempt.before.source or attempt.before.code, build.folder / "code"
+            await attempt.claim.has(digest)
+            await self._packages.unpack(digest, folder)
+            return digest, folder
         file_name = self._configuration.runtime(attempt.config).description.inline_file
         package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
         if source.file is None and attempt.deploy.names_no_runtime(attempt.current):
             attempt.config = self._configuration.for_folder(attempt.config, folder)
             build.say(f"the files are for the runtime {attempt.config.runtime}")
         build.say(f"packed {package.entries} entries, {package.bytes} bytes")
-        async with self._deadline("code"):
-            package = await self._builder(attempt).compile(package, build)
         await attempt.claim.add(package)
         return package.digest, folder
-
-    async def _dependencies(self, attempt: Attempt, folder: Path | None) -> str | None:
-        """Builds what the function needs; returns the digest of that package."""
-        build, upgrade = attempt.build, attempt.deploy.upgrade
-        if folder is None:
-            before = attempt.before
-            if attempt.config.dependencies == before.config.dependencies and not upgrade:
-                if before.dependencies is not None:
-                    await attempt.claim.has(before.dependencies)
-                return before.dependencies
-            folder = build.folder / "code"
-            await self._packages.unpack(before.code, folder)
-        builder = self._builder(attempt)
-        wanted = builder.wanted(attempt.config.dependencies, folder)
-        if not wanted:
-            return None
-        build.enter(BuildState.BUILDING)
-        if build.slots.locked():
-            build.say("waiting for other builds to end")
-        async with build.slots, self._deadline("config.dependencies"):
-            return await builder.build(wanted, build, attempt.claim, upgrade=upgrade)
-
-    @asynccontextmanager
-    async def _deadline(self, field: str) -> AsyncIterator[None]:
-        """Ends what takes longer than builds may, for the sake of this field."""
-        limit = self._settings.build_timeout
-        try:
-            async with asyncio.timeout(limit):
-                yield
-        except TimeoutError:
-            raise BuildFailed(
-                f"{field}: the build took over {limit:g} s (system.build_timeout)", field=field
-            ) from None
-
-    def _builder(self, attempt: Attempt) -> PythonBuilder:
-        return self._builders[self._configuration.runtime(attempt.config).description.name]
 
     async def _try(self, revision: Revision, build: RunningBuild) -> None:
         """Starts an instance of a revision that nothing points at yet."""
@@ -279,6 +272,10 @@ class Deployments:
                 build.say(line)
             raise
         build.say(f"loaded in {loaded['load_ms']:.1f} ms, runs as {loaded['mode']}")
+
+
+def _decisive(config: FunctionConfig) -> tuple[object, ...]:
+    return config.runtime, config.handler, config.memory, config.dependencies
 
 
 def discard(deploy: Deploy) -> None:

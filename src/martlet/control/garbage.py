@@ -92,4 +92,6 @@ class Garbage:
 
 
 def _packages_of(revision: Revision) -> list[str]:
-    return [revision.code] if revision.dependencies is None else [revision.code, revision.dependencies]
+    return [
+        digest for digest in (revision.source, revision.code, revision.dependencies) if digest is not None
+    ]

@@ -19,17 +19,21 @@ class Networks:
     Attributes:
         default: what a function gets that names none.
         refused: what is not given here, each with the reason and what to do.
+        of_builds: what builds get that need one.
+        lack: why builds have none although nobody has chosen that, with what to do; None where they have.
     """
 
     default: Network
     refused: Mapping[Network, str]
+    of_builds: Network = Network.NONE
+    lack: str | None = None
 
     @classmethod
     def of(cls, settings: SystemSettings) -> Networks:
         """Returns what there is on this machine under these settings; takes some 30 ms, because it tries.
 
         Raises:
-            Invalid: the default that the settings name is not to be had.
+            Invalid: a network that the settings name is not to be had.
         """
         refused = {}
         given = egress.guarantee(settings.egress_subnet)
@@ -41,4 +45,9 @@ class Networks:
         default = settings.default_network or best
         if default in refused:
             raise Invalid(f"system.default_network: {refused[default]}", field="system.default_network")
-        return cls(default, refused)
+        lack = None
+        if Network.EGRESS in refused and settings.build_network is None:
+            lack = f"{refused[Network.EGRESS]}; or set system.build_network to host"
+        elif settings.build_network is Network.EGRESS and Network.EGRESS in refused:
+            raise Invalid(f"system.build_network: {refused[Network.EGRESS]}", field="system.build_network")
+        return cls(default, refused, settings.build_network or best, lack)

@@ -98,7 +98,11 @@ class Dependencies(Frozen):
     files: tuple[Pattern, ...] = Field(
         (), description="What decides them, besides `config.dependencies`; patterns as in `announced_by`."
     )
-    command: Command = Field(description="What installs them.")
+    command: Command = Field(
+        description="What installs them. It is run with the argument `lock` first, and writes what it resolves to "
+        "`$MARTLET_OUTPUT/lock` (nothing: there are none); then, unless that has been installed before, with "
+        "`install`, to install what is in the file `$MARTLET_LOCK`."
+    )
 
 
 class Build(Frozen):
@@ -109,6 +113,7 @@ class Build(Frozen):
         description="Build only where one of these is there, or `config.dependencies` is not empty; patterns as in "
         "`announced_by`. By default always.",
     )
+    from_bytes: Integer = Field(0, ge=0, description="Build only source of at least so many bytes.")
     command: Command = Field(description='What builds; see "Builds" in design.md.')
     network: bool = Field(False, strict=True, description="Whether it reaches other machines.")
 

@@ -109,11 +109,12 @@ class Discovery:
         if toolchain.least is not None and _numbers(version) < _numbers(toolchain.least):
             raise _Unfit(f"{program} is version {version}, and {toolchain.least} is the least", toolchain)
         shown, programs, lacks = [*self._shown(program, toolchain)], {}, []
+        shown_to_builds: list[Path] = []
         for also in toolchain.also:
             beside = self._places.find(also.programs, beside=program)
             if beside:
                 programs[also.key] = beside[0]
-                shown.extend(self._shown(beside[0], also))
+                (shown if also.purpose == "runs" else shown_to_builds).extend(self._shown(beside[0], also))
             elif also.purpose == "builds":
                 lacks.append(also)
             else:
@@ -128,6 +129,7 @@ class Discovery:
             programs=programs,
             lacks=tuple(lacks),
             shown=tuple(dict.fromkeys(shown)),
+            shown_to_builds=tuple(dict.fromkeys([*shown, *shown_to_builds])),
             description=description,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,7 +33,8 @@ class Places:
             for place in sorted(folder.glob(layout))
         )
         named = (Path(entry) for entry in path.split(os.pathsep) if entry.startswith("/"))
-        self._folders = {place: tuple(_names(place)) for place in dict.fromkeys([*below, *named])}
+        own = Path(sys.executable).parent  # what was installed with Martlet
+        self._folders = {place: tuple(_names(place)) for place in dict.fromkeys([*below, *named, own])}
 
     def __str__(self) -> str:
         return " or ".join(["PATH", *map(str, self._toolchains)])

@@ -30,6 +30,7 @@ class Runtime(Frozen):
         programs: the further ones, by the name of their placeholder.
         lacks: the programs that are missing for builds.
         shown: the folders that a sandbox must show for it at their own paths, besides the system's.
+        shown_to_builds: those that builds need; it has those of ``shown`` too.
         description: what its ``runtime.toml`` says.
     """
 
@@ -41,6 +42,7 @@ class Runtime(Frozen):
     programs: dict[str, Path] = Field({})
     lacks: tuple[Also, ...] = ()
     shown: tuple[Path, ...] = ()
+    shown_to_builds: tuple[Path, ...] = ()
     description: Description
 
     @property

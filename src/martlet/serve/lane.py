@@ -62,7 +62,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         packages.directory,
         run,
         isolation=system.process_isolation_level,
-        egress=Egress(run, system.egress_subnet, number, settings.lane_count),
+        egress=Egress(run, system.egress_subnet, number, settings.lane_count + 1),  # builds are the last
         allow_host_network=system.allow_host_network,
         max_body=system.max_body,
         runtimes=catalogue,

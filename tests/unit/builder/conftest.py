@@ -1,4 +1,4 @@
-"""A tiny wheel of our own, so that builds need no network."""
+"""Tiny packages of our own, so that builds need no network."""
 
 import base64
 import hashlib
@@ -12,13 +12,10 @@ MakeWheel = Callable[..., Path]
 
 
 @pytest.fixture
-def make_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWheel:
-    """Makes wheels that uv finds, and nothing else: ``make_wheel("tiny", "1.0", requires=["other"])``."""
+def make_wheel(tmp_path: Path) -> MakeWheel:
+    """Makes wheels that are found where `only_links` leads: ``make_wheel("tiny", "1.0", requires=["other"])``."""
     links = tmp_path / "links"
-    links.mkdir()
-    monkeypatch.setenv("UV_FIND_LINKS", str(links))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_OFFLINE", "1")
+    links.mkdir(exist_ok=True)
 
     def make(name: str, version: str, code: str = "ANSWER = 42\n", requires: tuple[str, ...] = ()) -> Path:
         info = f"{name}-{version}.dist-info"
@@ -37,6 +34,11 @@ def make_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWheel:
         return wheel
 
     return make
+
+
+def only_links(folder: Path) -> dict[str, str]:
+    """Returns what lets uv find the wheels of a test in ``folder``, and nothing else."""
+    return {"UV_FIND_LINKS": str(folder / "links"), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 
 
 def _digest(text: str) -> str:

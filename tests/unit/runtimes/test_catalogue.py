@@ -186,7 +186,8 @@ def test_the_program_is_what_links_lead_to_and_its_folder_is_shown(machine: Mach
     (machine.toolchains / "bin/squawk").symlink_to(squawk)
     runtime = machine.catalogue().resolve("parrot")
     assert (runtime.program, runtime.programs) == (program, {"squawk": squawk})
-    assert runtime.shown == (machine.toolchains / "parrot-3", squawk.parent)
+    assert runtime.shown == (machine.toolchains / "parrot-3",)
+    assert runtime.shown_to_builds == (machine.toolchains / "parrot-3", squawk.parent), "squawk is for builds"
     assert runtime.builds
 
 

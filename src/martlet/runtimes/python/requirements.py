@@ -1,4 +1,7 @@
-"""The Python packages a function asks for: from its configuration, or from a file in its code."""
+"""The Python packages a function asks for: from its configuration, or from a file in its code.
+
+A part of `install`, which runs in the sandbox of a build.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-
-from martlet.errors import Invalid
 
 LONGEST_FILE = 256 * 1024
 LONGEST_LINE = 500
@@ -19,7 +20,16 @@ _VERSION = r"\s*(?:===|~=|[=!<>]=|[<>])\s*[A-Za-z0-9.*+!_-]+\s*"
 _REQUIREMENT = re.compile(
     rf"{_NAME}(?:{_EXTRAS})?\s*(?:{_VERSION}(?:,{_VERSION})*|\({_VERSION}(?:,{_VERSION})*\)\s*)?(?:;[^\r\n]+)?"
 )
+CONFIGURED, CODE = "config.dependencies", "code"
 _HASH = re.compile(r"\s--hash[= ]\S+")
+
+
+class Refused(Exception):
+    """A requirement cannot be taken; ``field`` is what of the deploy is at fault."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def requirements(configured: Iterable[str], code: Path) -> list[str]:
@@ -31,9 +41,9 @@ def requirements(configured: Iterable[str], code: Path) -> list[str]:
             ``pyproject.toml``.
 
     Raises:
-        Invalid: a line is not a requirement that an index can serve.
+        Refused: a line is not a requirement that an index can serve.
     """
-    found = [(line, "config.dependencies") for line in configured]
+    found = [(line, CONFIGURED) for line in configured]
     if not found and (text := _read(code / "requirements.txt")) is not None:
         found = [(line, "code: requirements.txt") for line in _lines(text)]
     elif not found and (text := _read(code / "pyproject.toml")) is not None:
@@ -52,7 +62,7 @@ def _checked(line: str, where: str) -> str:
         hint = f"options are not taken{place}; {hint}"
     elif "@" in line or "/" in line:
         hint = f"paths and addresses are not taken, packages come from the platform's index; {hint}"
-    raise Invalid(f"{line[:200]!r}{place} is not a requirement: {hint}", field=field)
+    raise Refused(f"{line[:200]!r}{place} is not a requirement: {hint}", field=field)
 
 
 def _lines(text: str) -> list[str]:
@@ -65,11 +75,11 @@ def _project(text: str) -> list[str]:
     try:
         dependencies = tomllib.loads(text).get("project", {}).get("dependencies", [])
     except (tomllib.TOMLDecodeError, AttributeError, RecursionError) as error:
-        raise Invalid(
-            f"pyproject.toml in the code is not TOML with a [project] table: {error}", field="code"
+        raise Refused(
+            f"pyproject.toml in the code is not TOML with a [project] table: {error}", field=CODE
         ) from None
     if not isinstance(dependencies, list) or not all(isinstance(line, str) for line in dependencies):
-        raise Invalid("project.dependencies of pyproject.toml must be a list of strings", field="code")
+        raise Refused("project.dependencies of pyproject.toml must be a list of strings", field=CODE)
     return dependencies
 
 
@@ -83,7 +93,7 @@ def _read(path: Path) -> str | None:
             content = file.read(LONGEST_FILE + 1)
             text = content.decode("utf-8-sig")
         except (OSError, UnicodeDecodeError):
-            raise Invalid(f"{path.name} in the code is not a file of UTF-8 text", field="code") from None
+            raise Refused(f"{path.name} in the code is not a file of UTF-8 text", field=CODE) from None
     if len(content) > LONGEST_FILE:
-        raise Invalid(f"{path.name} in the code is over 256 KiB", field="code")
+        raise Refused(f"{path.name} in the code is over 256 KiB", field=CODE)
     return text
