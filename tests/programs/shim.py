@@ -19,6 +19,7 @@ del sys.path[0]
 
 def main() -> None:
     """Reads the specification, loads the code, says so, and serves."""
+    listener = listen()
     process.prepare()
     logs.prepare()
     line = sys.stdin.buffer.readline()
@@ -41,7 +42,6 @@ def main() -> None:
                 "traceback": traceback.format_exc(),
             }
         }
-    listener = listen()
     with open(4, "w") as said:
         said.write(json.dumps(answer) + "\n")
     if "error" not in answer:

@@ -260,6 +260,10 @@ class ProcessDriver:
         document[CONFINEMENT] = asdict(confinement)
         try:
             return await contract.specialise(handle.socket, document, deadline)
+        except LoadFailed as error:
+            if error.kind == "Crashed" and (failure := _out_of_memory(cell, revision)):
+                raise failure from None
+            raise
         except FetchError as error:
             failure = await self._why_no_answer(cell, revision, deadline, error)
             raise failure from None
@@ -423,10 +427,8 @@ class ProcessDriver:
             await self._remove(cell)
             return LoadFailed("Timeout", f"the code did not load within {deadline:g} s")
         await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS)
-        usage = None if cell.group is None else cell.group.usage()
-        if usage is not None and usage.oom_kills:
-            memory = format_bytes(revision.config.memory)
-            return LoadFailed("OutOfMemory", f"loading the code took more than its memory limit of {memory}")
+        if failure := _out_of_memory(cell, revision):
+            return failure
         if not cell.ended.done():
             return LoadFailed("BadAnswer", f"the code answered in place of the runtime: {error}")
         return LoadFailed("Crashed", f"the process {_how(cell.ended.result())} while it loaded the code")
@@ -448,6 +450,15 @@ def _limits(config: FunctionConfig) -> Limits:
 
 _USUAL_LIMITS = _limits(FunctionConfig())
 """Set ahead, because most functions keep them."""
+
+
+def _out_of_memory(cell: Cell, revision: Revision) -> LoadFailed | None:
+    """Returns what to say of a cell whose processes the kernel has ended for memory; None where it has not."""
+    usage = None if cell.group is None else cell.group.usage()
+    if usage is None or not usage.oom_kills:
+        return None
+    memory = format_bytes(revision.config.memory)
+    return LoadFailed("OutOfMemory", f"loading the code took more than its memory limit of {memory}")
 
 
 def _lives(starting: asyncio.Future[Zygote]) -> bool:

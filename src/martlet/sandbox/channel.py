@@ -83,10 +83,12 @@ def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         BlockingIOError: the end does not block and there is none yet.
     """
     try:
-        received = socket.recv_fds(end, _MAX_PACKET, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        received = socket.recv_fds(end, _MAX_PACKET, _MAX_DESCRIPTORS)
     except ConnectionResetError:
         return None
     packet, descriptors = received[:2]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # `recv_fds` overlooks the flag for it
     if not packet:
         return None
     message: dict[str, Any] = json.loads(packet)

@@ -60,9 +60,9 @@ class Template:
     def _serve(self) -> socket.socket | None:
         # What comes with descriptors is received by itself (unix(7)): this is one whole message.
         try:
-            message, descriptors, *_ = socket.recv_fds(
-                self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            message, descriptors, *_ = socket.recv_fds(self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS)
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)  # `recv_fds` overlooks a flag for it
         except ConnectionResetError:
             message = b""
         if not message:
