@@ -25,6 +25,7 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 
 test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
+	@$(BIN)/python -m scripts.toolchains .toolchains || test "$(CI)" != true
 	$(BIN)/pytest $(ARGS)
 
 unit: $(BIN)/.installed-test ## Run the tests that need no server
@@ -54,7 +55,7 @@ bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove all that was installed, built or cached here (not the data folder)
-	rm -rf .venv build dist .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .toolchains .venv build dist .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find bench examples scripts src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment. A stamp for each set of extras is renewed when pyproject.toml has changed since.

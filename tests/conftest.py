@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,9 @@ settings.register_profile("local", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
+
+TOOLCHAINS = Path(__file__).resolve().parent.parent / ".toolchains"
+"""Where `scripts.toolchains` puts what tests need; a platform takes it as ``system.toolchains_path``."""
 
 UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
 """In the environment of tests that run without root, on a stage of `tests.unprivileged`: the isolation level there."""

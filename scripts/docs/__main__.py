@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.docs import commands, destinations, endpoints, errors, metrics, promises, settings
+from scripts.docs import commands, destinations, endpoints, errors, metrics, promises, runtimes, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit codes": commands.exit_codes,
     "metrics": metrics.table,
     "promises": promises.table,
+    "runtimes": runtimes.table,
+    "runtime keys": runtimes.keys,
     "forbidden destinations": destinations.forbidden,
 }
 

@@ -65,7 +65,13 @@ def running(
             variables["MARTLET_SOCKET"] = path
         reader, writer = os.pipe()
         process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" {_LISTENER}<&{listener.fileno()} {_ANSWER}>&{writer}', "sh", *command],
+            [
+                "bash",
+                "-c",
+                f'exec "$@" {_LISTENER}<&{listener.fileno()} {_ANSWER}>&{writer}',
+                "bash",
+                *command,
+            ],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

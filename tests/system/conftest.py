@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from martlet.config import load_settings
-from tests.conftest import require
+from tests.conftest import TOOLCHAINS, require
 
 START_TIMEOUT = 40
 
@@ -63,6 +63,7 @@ class Platform:
                 "api_gateway_port": self.port,
                 "function_storage_path": str(data),
                 "lanes": 2,
+                "toolchains_path": [str(TOOLCHAINS)],
                 "default_network": "none",  # the network of the real machine stays as it is
                 "build_network": "host",
                 **system,

@@ -17,6 +17,8 @@ from martlet.drivers import egress
 from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
+from martlet.runtimes import Catalogue
+from martlet.runtimes.discovery import remedy
 
 MINIMUM_KERNEL = (5, 12)
 MINIMUM_FILES = 4096
@@ -57,10 +59,32 @@ def check_host(settings: Settings) -> Iterator[Check]:
     yield _python()
     yield _resolvers()
     yield _overlay()
-    yield _uv()
     yield _open_files()
     yield _disk(settings.system.function_storage_path)
     yield _port(settings.system.host, settings.system.api_gateway_port)
+
+
+def check_runtimes(settings: Settings) -> Iterator[Check]:
+    """Yields each runtime that this host has, or could have."""
+    catalogue = Catalogue.of(settings.system)
+    for runtime in catalogue.available():
+        lacks = " and ".join(program.key for program in runtime.lacks)
+        yield Check(
+            feature=runtime.name,
+            held=not lacks,
+            found=f"{runtime.description.title} {runtime.version}".strip()
+            + (f", without {lacks}" if lacks else ""),
+            meaning=f"it runs functions, and cannot build those that take {lacks}"
+            if lacks
+            else "it runs functions",
+            remedy=_installed_by(remedy(runtime.lacks)),
+        )
+    for absent in catalogue.absent():
+        yield Check(absent.name, False, "missing", absent.reason, _installed_by(absent.remedy))
+
+
+def _installed_by(way: str | None) -> str:
+    return "see docs/runtimes.md" if way is None else f"to install it: {way}"
 
 
 def _kernel() -> Check:
@@ -107,16 +131,6 @@ def _overlay() -> Check:
         "layers of container images; the process rung does without",
         "modprobe overlay",
     )
-
-
-def _uv() -> Check:
-    from uv import find_uv_bin
-
-    try:
-        found, held = find_uv_bin(), True
-    except FileNotFoundError:
-        found, held = "missing", False
-    return Check("uv", held, found, "installs the dependencies of functions", "pip install uv")
 
 
 def _open_files() -> Check:

@@ -22,15 +22,20 @@ def doctor(
 
     The exit code is 0 when functions can run isolated.
     """
-    from martlet.cli.checks import check_host, check_sandbox
+    from martlet.cli.checks import check_host, check_runtimes, check_sandbox
     from martlet.config import load_settings
     from martlet.drivers.driver import explain
 
     settings = load_settings(config)
     guarantees, checks = check_sandbox(settings), list(check_host(settings))
+    runtimes = list(check_runtimes(settings))
     if as_json:
         show_json(
-            {"sandbox": [asdict(each) for each in guarantees], "host": [asdict(each) for each in checks]}
+            {
+                "sandbox": [asdict(each) for each in guarantees],
+                "host": [asdict(each) for each in checks],
+                "runtimes": [asdict(each) for each in runtimes],
+            }
         )
     else:
         show_table(
@@ -38,10 +43,12 @@ def doctor(
             ((each.name, each.state, each.promise) for each in guarantees),
         )
         typer.echo()
-        show_table(("", "FEATURE", "FOUND"), (("✓" if c.held else "✗", c.feature, c.found) for c in checks))
+        for heading, found in (("FEATURE", checks), ("RUNTIME", runtimes)):
+            show_table(("", heading, "FOUND"), (("✓" if c.held else "✗", c.feature, c.found) for c in found))
+            typer.echo()
         for sentence in explain(guarantees):
             note(f"\n{sentence}")
-        for check in checks:
+        for check in (*checks, *runtimes):
             if not check.held:
                 note(f"\n{check.feature}: {check.meaning}.\n  {check.remedy[:1].upper()}{check.remedy[1:]}.")
     if any(each.broken for each in guarantees) or any(each.needed and not each.held for each in checks):

@@ -1,6 +1,7 @@
 """``martlet doctor``."""
 
 import socket
+import sys
 
 import pytest
 
@@ -10,6 +11,17 @@ from martlet.drivers import firewall
 from martlet.drivers.driver import Guarantee, State
 from tests.conftest import require
 from tests.namespaces import Namespace
+
+PARROT = """
+name = "parrot"
+title = "Parrot"
+[toolchain]
+programs = ["parrot-that-nobody-has"]
+version = ["{program}", "--version"]
+debian = ["parrot"]
+[start]
+command = ["{program}"]
+"""
 
 
 @pytest.fixture
@@ -35,7 +47,6 @@ def test_every_feature_of_this_host_is_looked_at(martlet, config):
         "Python",
         "resolvers",
         "overlayfs",
-        "uv",
         "open files",
         "data folder",
         "port",
@@ -44,6 +55,23 @@ def test_every_feature_of_this_host_is_looked_at(martlet, config):
         assert check["found"]
         assert check["meaning"]
         assert check["remedy"] or check["held"]
+
+
+def test_every_runtime_is_looked_at_and_what_is_missing_says_what_to_install(martlet, config, tmp_path):
+    (tmp_path / "runtimes/parrot").mkdir(parents=True)
+    (tmp_path / "runtimes/parrot/runtime.toml").write_text(PARROT)
+    config.write_text(config.read_text() + f"  runtimes_path: {tmp_path / 'runtimes'}\n")
+    result = martlet("doctor", "-c", config)
+    rows = [line.split() for line in result.out.splitlines()]
+    assert ["✗", "parrot", "missing"] in rows
+    assert any(
+        row[:3] == ["✓", f"python{sys.version_info.major}.{sys.version_info.minor}", "Python"] for row in rows
+    )
+    assert "parrot: there is no parrot-that-nobody-has in PATH" in result.err
+    assert "To install it: apt-get install parrot" in result.err
+    assert "parrot" in {
+        each["feature"] for each in martlet("doctor", "-c", config, "--json").json["runtimes"]
+    }
 
 
 def test_every_guarantee_of_the_sandbox_is_looked_at(martlet, config):

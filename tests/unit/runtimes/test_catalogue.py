@@ -12,6 +12,8 @@ from martlet.config import SystemSettings
 from martlet.errors import Invalid
 from martlet.model import FunctionConfig
 from martlet.runtimes import INTERPRETER, Absent, Catalogue
+from martlet.runtimes.description import read_description
+from martlet.runtimes.discovery import remedy
 from martlet.runtimes.runtime import SHIPPED
 
 EXACT = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -123,11 +125,20 @@ def test_the_runtime_of_a_function_that_names_none_is_there(catalogue: Catalogue
     assert catalogue.resolve(FunctionConfig().runtime) in catalogue.available()
 
 
-def test_every_runtime_that_comes_with_martlet_is_described_as_it_should_be(catalogue: Catalogue) -> None:
-    folders = {folder.name for folder in Path(sys.modules[Catalogue.__module__].__file__).parent.glob("*/")}
-    languages = {runtime.description.name for runtime in catalogue.available()}
-    languages |= {absent.name for absent in catalogue.absent() if not absent.reason.startswith("/")}
-    assert languages == folders - {"__pycache__", "program"}  # what stands for all that are programs
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/runtime.toml")), ids=lambda file: file.parent.name)
+def test_a_runtime_that_comes_with_martlet_is_what_its_folder_is_called_and_can_be_had(file: Path) -> None:
+    description, folder = read_description(file), file.parent
+    assert description.name == folder.name
+    toolchain = description.toolchain
+    for program in () if toolchain is None else (toolchain, *toolchain.also):
+        assert program.programs == ("{interpreter}",) or remedy([program]) or (folder / "toolchain").exists()
+    if description.start.module is not None:
+        assert (folder / description.start.module / "__init__.py").is_file()
+    for text in (
+        *(description.start.command or ()),
+        *(description.build.command if description.build else ()),
+    ):
+        assert (folder / text.removeprefix("{runtime}/")).exists() or not text.startswith("{runtime}/")
 
 
 def test_the_interpreter_is_the_one_it_is_said_to_be_and_has_none_of_our_packages(
