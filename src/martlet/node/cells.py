@@ -25,7 +25,7 @@ class CellStock:
     """Ready cells of one kind. Refilled off the request path.
 
     Args:
-        least: how many to keep when none are wanted.
+        least: how many to keep when none are wanted, while it is told to `keep` them.
         most: how many to keep at most after a burst.
         make: starts a cell.
         discard: destroys one.
@@ -45,14 +45,17 @@ class CellStock:
         self._taken: deque[float] = deque()
         self._refill: asyncio.Task[None] | None = None
         self._closed = False
+        self._kept = False
 
     def __len__(self) -> int:
         """Cells that are ready now."""
         return len(self._ready)
 
-    def open(self) -> None:
-        """Begins to make cells."""
-        self._start_refill(0.0)
+    def keep(self, kept: bool) -> None:
+        """Says whether cells are to be ready also while none are wanted; that they are is seen to at once."""
+        if kept and not self._kept:
+            self._start_refill(0.0)
+        self._kept = kept
 
     async def take(self) -> Handle:
         """Returns a cell that nobody else gets: a ready one, or a new one. Raises `DriverError`."""
@@ -62,7 +65,7 @@ class CellStock:
 
     async def tidy(self) -> None:
         """Destroys a cell that is not wanted any more, if there is one; called now and then."""
-        if len(self._ready) > max(self._least, self._wanted()):
+        if len(self._ready) > max(self._floor, self._wanted()):
             await self._discard(self._ready.pop())
 
     def drop(self, cell_id: str) -> Handle | None:
@@ -83,11 +86,15 @@ class CellStock:
         while self._ready:
             await self._discard(self._ready.popleft())
 
+    @property
+    def _floor(self) -> int:
+        return self._least if self._kept else 0
+
     def _wanted(self) -> int:
         now = monotonic()
         while self._taken and now - self._taken[0] > LATELY:
             self._taken.popleft()
-        return cells_wanted(Demand(self._least, self._most, len(self._taken), available_share()))
+        return cells_wanted(Demand(self._floor, self._most, len(self._taken), available_share()))
 
     def _start_refill(self, delay: float) -> None:
         if self._refill is None and not self._closed and (self._least or self._most):

@@ -50,7 +50,8 @@ class Housekeeping:
                 revision = self._view.revisions.get((function.name, function.latest))
                 if revision is not None and revision.config.min_instances:
                     self._keep_minimum(revision)
-            await self._node.tidy_stocks()
+            self._node.keep_cells()
+            await self._node.stocks.tidy()
 
     def retire(self, pool: Pool) -> None:
         """Lets a pool finish what it runs, and ends it at the latest after ``drain_timeout``."""

@@ -27,7 +27,6 @@ from martlet.model import InstanceView, Network, Revision
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
 from martlet.node.call import Call
-from martlet.node.cells import CellStock
 from martlet.node.core import Core
 from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
@@ -36,6 +35,7 @@ from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
 from martlet.node.recorder import Recorder
 from martlet.node.slot import Slot
+from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
@@ -58,7 +58,7 @@ class Node:
         templates: those that live, by the id of their sandbox.
         pressed: pools with waiting calls.
         core: what the instances run on.
-        canonical: returns the exact name of a runtime (``python`` is ``python3.11``); raises `Invalid`.
+        stocks: cells that stand ready.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Node:
         packages: PackageCache,
         logs: LogStore,
         recorder: Recorder,
-        canonical: Callable[[str], str],
+        runtimes: Resolve,
     ) -> None:
         self.lane = lane
         self.lanes = lanes
@@ -94,8 +94,7 @@ class Node:
         self._run = run / self.name
         self._view = view
         self.recorder = recorder
-        self._canonical = canonical
-        self._stocks: dict[tuple[str, str, Network], CellStock] = {}
+        self.stocks = Stocks(settings, drivers, runtimes, self._make_cell)
         self._housekeeping = Housekeeping(self, view)
         self._adoption = Adoption(self, view, self._run)
         self._readers: dict[str, LogReader] = {}
@@ -106,15 +105,12 @@ class Node:
 
     # -- life
 
-    async def open(self, runtimes: list[str]) -> None:
-        """Opens the drivers, takes over what an earlier life of the lane has left, and begins to make cells of
-        ``runtimes`` on the default rung, in the default network."""
-        network = self.settings.default_network or Network.NONE
+    async def open(self) -> None:
+        """Opens the drivers, takes over what an earlier life of the lane has left, and begins to make cells."""
         for driver in self.drivers.values():
             await driver.open(self._exited)
         await self._adoption.run()
-        for runtime in runtimes:
-            self.stock(self.settings.default_mode, runtime, network).open()
+        self.keep_cells()
         self.spawn(self._housekeeping.run())
 
     async def close(self) -> None:
@@ -122,8 +118,7 @@ class Node:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for stock in self._stocks.values():
-            await stock.close()
+        await self.stocks.close()
         await asyncio.gather(*(driver.close() for driver in self.drivers.values()))
         for reader in self._readers.values():
             reader.close()
@@ -153,25 +148,10 @@ class Node:
         """Returns the driver that made a handle."""
         return self.drivers[handle.driver]
 
-    def stock(self, mode: str, runtime: str, network: Network) -> CellStock:
-        """Returns the cells of a runtime on a rung, in a network. Raises `NoCapacity` if this lane has no such rung."""
-        key = (str(mode), self._canonical(runtime), network)
-        if key not in self._stocks:
-            if key[0] not in self.drivers:
-                raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
-            driver = self.drivers[key[0]]
-            self._stocks[key] = CellStock(
-                self.settings.min_cells,
-                self.settings.max_cells,
-                lambda: self._make_cell(driver, key[1], network),
-                driver.destroy,
-            )
-        return self._stocks[key]
-
-    async def tidy_stocks(self) -> None:
-        """Ends cells that are not wanted any more."""
-        for stock in tuple(self._stocks.values()):
-            await stock.tidy()
+    def keep_cells(self) -> None:
+        """Keeps cells ready for the functions that there are."""
+        latest = [(function.name, function.latest) for function in self._view.functions.values()]
+        self.stocks.keep(self._view.revisions[each].config for each in latest if each in self._view.revisions)
 
     def _own(self, revision: str) -> tuple[int, int]:
         pool = self.pools.get(revision)
@@ -219,7 +199,7 @@ class Node:
         dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
         config = revision.config
         try:
-            cell = await self.stock(config.execution_mode, config.runtime, config.network).take()
+            cell = await self.stocks.of(config.execution_mode, config.runtime, config.network).take()
         except DriverError as error:
             log.error("cell_not_started", error=str(error))
             raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
@@ -313,7 +293,7 @@ class Node:
             "lane": self.lane,
             "instances": len(self.instances),
             "capacity": self._capacity,
-            "cells": sum(map(len, self._stocks.values())),
+            "cells": len(self.stocks),
         }
 
     def stats(self) -> dict[str, Any]:
@@ -324,9 +304,7 @@ class Node:
         for instance in self.instances.values():
             states = stats.instances.setdefault(instance.pool.revision.function, {})
             states[instance.state.value] = states.get(instance.state.value, 0) + 1
-        stats.cells = {}
-        for (_, runtime, _), stock in self._stocks.items():
-            stats.cells[runtime] = stats.cells.get(runtime, 0) + len(stock)
+        stats.cells = self.stocks.count()
         stats.processes = {self.name: ProcessStats.measure()}
         return stats.to_json()
 
@@ -374,11 +352,10 @@ class Node:
 
     def _exited(self, cell_id: str, code: int) -> None:
         """A sandbox has ended by itself."""
-        for stock in self._stocks.values():
-            cell = stock.drop(cell_id)
-            if cell is not None:
-                self.spawn(self.destroy(cell))
-                return
+        cell = self.stocks.drop(cell_id)
+        if cell is not None:
+            self.spawn(self.destroy(cell))
+            return
         if cell_id in self.templates:
             self.templates[cell_id].lost()
             return

@@ -67,6 +67,11 @@ async def run_lane(settings: Settings, number: int) -> None:
         max_body=system.max_body,
         runtimes=catalogue,
     )
+
+    def resolve(name: str) -> tuple[str, int | None]:
+        runtime = catalogue.resolve(name)
+        return runtime.name, runtime.description.start.cells
+
     node = Node(
         lane=number,
         lanes=settings.lane_count,
@@ -77,10 +82,10 @@ async def run_lane(settings: Settings, number: int) -> None:
         packages=packages,
         logs=logs,
         recorder=Recorder(stats, history),
-        canonical=lambda name: catalogue.resolve(name).name,
+        runtimes=resolve,
     )
     packages.in_use = node.packages_in_use
-    await node.open([runtime.name for runtime in catalogue.available()])
+    await node.open()
     gateway = Gateway(
         node=node,
         view=view,

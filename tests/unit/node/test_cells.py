@@ -51,7 +51,7 @@ def clock(monkeypatch):
 async def test_a_stock_fills_and_gives_each_cell_once(clock):
     factory = Factory()
     stock = CellStock(3, 3, factory.make, factory.discard)
-    stock.open()
+    stock.keep(True)
     await until(lambda: len(stock) == 3)
     given = [(await stock.take()).id for _ in range(8)]
     assert len(set(given)) == 8
@@ -63,7 +63,7 @@ async def test_a_stock_fills_and_gives_each_cell_once(clock):
 async def test_it_grows_with_a_burst_and_shrinks_when_that_is_over(clock):
     factory = Factory()
     stock = CellStock(1, 4, factory.make, factory.discard)
-    stock.open()
+    stock.keep(True)
     await until(lambda: len(stock) == 1)
     for _ in range(6):
         await stock.take()
@@ -81,7 +81,7 @@ async def test_nothing_is_made_ahead_while_memory_is_short(clock, monkeypatch):
     monkeypatch.setattr(module, "available_share", lambda: 0.01)
     factory = Factory()
     stock = CellStock(3, 3, factory.make, factory.discard)
-    stock.open()
+    stock.keep(True)
     assert (await stock.take()).id == "0"
     await asyncio.sleep(0.01)
     assert len(stock) == 0
@@ -92,7 +92,7 @@ async def test_it_goes_on_trying_where_cells_cannot_be_made(clock):
     factory = Factory()
     factory.broken = True
     stock = CellStock(2, 2, factory.make, factory.discard)
-    stock.open()
+    stock.keep(True)
     with pytest.raises(DriverError):
         await stock.take()
     factory.broken = False
@@ -103,9 +103,23 @@ async def test_it_goes_on_trying_where_cells_cannot_be_made(clock):
 async def test_a_cell_that_died_is_replaced(clock):
     factory = Factory()
     stock = CellStock(2, 2, factory.make, factory.discard)
-    stock.open()
+    stock.keep(True)
     await until(lambda: len(stock) == 2)
     assert stock.drop("0") is not None
     assert stock.drop("0") is None
+    await until(lambda: len(stock) == 2)
+    await stock.close()
+
+
+async def test_what_no_function_uses_any_more_is_not_kept(clock):
+    factory = Factory()
+    stock = CellStock(2, 2, factory.make, factory.discard)
+    stock.keep(True)
+    await until(lambda: len(stock) == 2)
+    stock.keep(False)
+    for _ in range(3):
+        await stock.tidy()
+    assert len(stock) == 0
+    stock.keep(True)
     await until(lambda: len(stock) == 2)
     await stock.close()
