@@ -1,7 +1,7 @@
 """Installs the toolchains of every runtime that comes with Martlet, as far as this machine lacks them.
 
-``python -m scripts.toolchains FOLDER``: Debian packages where the program runs as root, and in FOLDER what the program
-``toolchain`` of a runtime's folder puts there: what Debian does not have, or a second version. Such a program is given
+``python -m scripts.toolchains FOLDER``: Debian packages where it runs as root, and in FOLDER what the script
+``toolchain`` of a runtime's folder puts there: what Debian does not have, or a second version. Such a script is given
 FOLDER and leaves alone what it has installed before. The exit code is 1 where one failed, or a runtime is missing.
 """
 
@@ -32,7 +32,8 @@ def main() -> int:
     failed = False
     for script in sorted(SHIPPED.glob("*/toolchain")):
         if (script.parent / "runtime.toml").exists():
-            failed |= subprocess.run([script, folder], check=False, stdin=subprocess.DEVNULL).returncode != 0
+            done = subprocess.run(["sh", script, folder], check=False, stdin=subprocess.DEVNULL)
+            failed |= done.returncode != 0
     catalogue.refresh()
     for absent in catalogue.absent():
         way = f"; to install it: {absent.remedy}" if absent.remedy else ""

@@ -26,7 +26,7 @@ def denied(
         str | None, typer.Option("-X", "--method", help="The HTTP method; POST with a body, GET without.")
     ] = None,
     path: Annotated[str, typer.Option(help="The path below the function's root.")] = "/",
-    handler: Annotated[str | None, typer.Option(help="The callable to run: NAME, or MODULE.NAME.")] = None,
+    handler: Annotated[str | None, typer.Option(help="What to run, as its language writes it.")] = None,
     dependencies: Annotated[
         Path | None,
         typer.Option(help="A folder with the packages that it needs, as `pip --target` makes it."),

@@ -31,7 +31,7 @@ def deploy(
     ] = None,
     execution_mode: Annotated[str | None, setting("The rung of the isolation ladder.")] = None,
     runtime: Annotated[str | None, setting("The language and version (`martlet runtimes`).")] = None,
-    handler: Annotated[str | None, setting("The callable to run: NAME, or MODULE.NAME.")] = None,
+    handler: Annotated[str | None, setting("What to run, as its language writes it.")] = None,
     timeout: Annotated[float | None, setting("Seconds a request may run.")] = None,
     memory: Annotated[str | None, setting("Memory limit of an instance (128Mi).")] = None,
     cpu_limit: Annotated[str | None, setting("CPU limit of an instance (500m).")] = None,

@@ -81,6 +81,7 @@ async def observe(
             run,
             isolation=settings.system.process_isolation_level,
             allow_host_network=settings.system.allow_host_network,
+            runtimes=Catalogue.of(settings.system),
             on_observed=observers.add,
         )
         revision = Revision(function="observed", number=1, config=config, code="0" * 64, created=0.0)
@@ -142,7 +143,7 @@ def _unread(handle: Handle) -> Iterator[None]:
 def _unpacked(source: Path, packages: Path, config: FunctionConfig, settings: Settings) -> Path:
     """Makes a package of a source, as a deploy does, and returns where it lies unpacked."""
     limits = Limits(bytes=settings.system.max_package, entries=settings.system.max_package_files)
-    inline_file = Catalogue.load().resolve(config.runtime).description.inline_file
+    inline_file = Catalogue.of(settings.system).resolve(config.runtime).description.inline_file
     code = packages / "code"
     code.mkdir()
     with TemporaryDirectory(prefix="martlet-denied-") as work:

@@ -39,8 +39,9 @@ Command = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 def present(patterns: Iterable[str], folder: Path) -> bool:
-    """Whether a folder has a file that one of these patterns (see `Pattern`) names."""
-    return any(path.is_file() for pattern in patterns for path in folder.glob(pattern))
+    """Whether a folder has what one of these patterns (see `Pattern`) names: a file, or a folder of just that name."""
+    found = ((pattern, path) for pattern in patterns for path in folder.glob(pattern))
+    return any(path.is_file() or path == folder / pattern for pattern, path in found)
 
 
 class Program(Frozen):
@@ -168,8 +169,8 @@ class Description(Frozen):
     )
     announced_by: tuple[Pattern, ...] = Field(
         (),
-        description="Files that say a package is of this language: names at its top (`*.js`) or paths "
-        "(`src/main.js`).",
+        description="What says that a package is of this language: files at its top (`*.js`), or paths of files or "
+        "folders (`src/main.js`).",
     )
     rank: Integer = Field(50, ge=0, description="Of several that are announced the lowest is taken.")
     inline_file: str | None = Field(

@@ -22,6 +22,7 @@ from martlet.drivers.networks import Networks
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
+from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
 from martlet.telemetry.logging import configure
@@ -82,6 +83,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
+    await asyncio.to_thread(_look_at_runtimes, settings)
     run = settings.run_directory
     settings_file = run / "settings.json"
     await remains.sweep(run, settings_file)
@@ -224,6 +226,13 @@ def _look_at_sandbox(settings: Settings) -> None:
             raise NotIsolated(str(error), field="system.process_isolation_level") from None
     for sentence in explain(guarantees):
         log.warning("guarantee_not_held", detail=sentence)
+
+
+def _look_at_runtimes(settings: Settings) -> None:
+    """Finds the toolchains once for all: control and the lanes then read what their programs have answered."""
+    catalogue = Catalogue.of(settings.system)
+    found = [runtime.name for runtime in catalogue.available()]
+    log.info("runtimes", found=found, absent=[absent.name for absent in catalogue.absent()])
 
 
 def _make_run_directory(run: Path) -> None:

@@ -386,6 +386,14 @@ def test_of_several_that_are_announced_the_lowest_rank_wins(machine: Machine, tm
     assert catalogue.detect(files).name == EXACT
 
 
+def test_a_folder_announces_a_runtime_by_its_very_name_only(machine: Machine, tmp_path: Path) -> None:
+    machine.install("p/bin/parrot", "3.1")
+    machine.describe(PARROT.replace('"src/main.beak"', '"src/beaks"'))
+    assert machine.catalogue().detect(package(tmp_path / "code", "src/beaks/README")).name == "parrot3"
+    with pytest.raises(Invalid):
+        machine.catalogue().detect(package(tmp_path / "other", "x.parrot/README"))
+
+
 def test_a_language_that_is_announced_and_missing_is_not_replaced_by_another(
     machine: Machine, tmp_path: Path
 ) -> None:
