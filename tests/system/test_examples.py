@@ -163,3 +163,27 @@ def size_of(image: bytes) -> tuple[int, int]:
     """Returns the width and height that a PNG claims."""
     width, height = struct.unpack(">II", image[16:24])
     return width, height
+
+
+def test_go(deploy):
+    addresses = deploy("go")
+    assert addresses.get("/10.0.0.9/22").json() == {
+        "network": "10.0.0.0/22",
+        "first": "10.0.0.0",
+        "last": "10.0.3.255",
+        "addresses": 1024,
+        "private": True,
+    }
+    assert addresses.get("/somewhere").status_code == 400
+
+
+def test_rust(deploy):
+    rows = deploy("rust").post("", content='name,town\nAda,London\n"Noether, ""Emmy""",Erlangen\n').json()
+    assert rows == [{"name": "Ada", "town": "London"}, {"name": 'Noether, "Emmy"', "town": "Erlangen"}]
+
+
+def test_cpp(deploy):
+    statistics = deploy("cpp")
+    answer = statistics.post("", json=[2, 4, 4, 4, 5, 5, 7, 9]).json()
+    assert answer == {"count": 8, "mean": 5, "median": 4.5, "deviation": 2, "least": 2, "greatest": 9}
+    assert statistics.post("", json={"a": 1}).status_code == 422

@@ -1,0 +1,3 @@
+module example/addresses
+
+go 1.24
