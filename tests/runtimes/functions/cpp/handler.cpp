@@ -48,6 +48,8 @@ Response handle(const Request& request) {
         return Response::empty();
     } else if (path == "/status") {
         return Response::text("teapot").status(418).header("x-colour", "blue");
+    } else if (path == "/split") {
+        return Response::text("").header("x-colour", "blue\r\nx-split: 1");
     } else if (path == "/raise") {
         throw std::runtime_error("the reason ✗");
     } else if (path == "/crash") {

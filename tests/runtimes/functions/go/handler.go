@@ -38,6 +38,8 @@ func Handle(request *martlet.Request) (any, error) {
 		return nil, nil
 	case "/status":
 		return &martlet.Response{Status: 418, Header: http.Header{"X-Colour": {"blue"}}, Body: "teapot"}, nil
+	case "/split":
+		return &martlet.Response{Header: http.Header{"X-Colour": {"blue\r\nx-split: 1"}}}, nil
 	case "/raise":
 		return nil, errors.New("the reason ✗")
 	case "/crash":

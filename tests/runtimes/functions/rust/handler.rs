@@ -22,6 +22,7 @@ pub fn handle(request: Request) -> Result<Response, String> {
         "/binary" => Response::bytes((0..=255).collect::<Vec<u8>>()),
         "/empty" => Response::empty(),
         "/status" => Response::text("teapot").status(418).header("x-colour", "blue"),
+        "/split" => Response::text("").header("x-colour", "blue\r\nx-split: 1"),
         "/raise" => return Err("the reason ✗".into()),
         "/crash" => process::exit(3),
         "/sleep" => {
