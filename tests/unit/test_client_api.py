@@ -43,6 +43,7 @@ CALLS = {
     "builds": plans.builds("hello"),
     "build": plans.build("b1"),
     "build_log": plans.build_log("b1", print),
+    "cancel_build": plans.cancel_build("b1"),
     "runtimes": plans.runtimes(),
     "nodes": plans.nodes(),
     "health": plans.health(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from time import time
 
 import structlog
 
-from martlet.errors import MartletError, NotFound, Unavailable
-from martlet.model import Build, BuildState, Frozen
+from martlet.errors import Conflict, MartletError, NotFound, Unavailable
+from martlet.model import Build, BuildPhase, BuildState, Frozen
 from martlet.package.staging import remove_tree
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 BUILDS_KEPT = 200
 """Finished builds that are remembered, with their logs."""
 INTERRUPTED = "interrupted; deploy again"
+CANCELLED = "it was cancelled"
 
 
 class BuildLine(Frozen):
@@ -47,6 +48,7 @@ class RunningBuild:
     Attributes:
         build: what is known of it now.
         folder: a folder of its own, removed when it ends.
+        committed: whether it is too late to cancel it.
         slots: held by whoever does heavy work, so that not too many do at once.
         task: ends with the outcome, or with the error that the deploy failed with.
     """
@@ -57,7 +59,8 @@ class RunningBuild:
         self.build = build
         self.folder = folder / "work"
         self.slots = slots
-        self.lines: list[BuildLine] = []
+        self.committed = False
+        self.lines = read_log(folder)
         self.news = asyncio.Event()
         self.folder.mkdir(parents=True)
         self._log = (folder / "log").open("ab", buffering=0)
@@ -74,19 +77,30 @@ class RunningBuild:
         """Waits until there is room for another that builds, and takes it."""
         if self.slots.locked():
             self.say("waiting for other builds to end")
+            self.enter(BuildState.QUEUED)
         async with self.slots:
             self.enter(BuildState.BUILDING)
             yield
 
     def enter(self, state: BuildState) -> None:
         """Goes on to the next step."""
-        self.build = self.build.model_copy(update={"state": state})
+        phase = self.build.phase.after(state)
+        self.build = self.build.model_copy(update={"state": state, "phase": phase})
         self.tell()
+
+    def commit(self) -> None:
+        """It takes effect now."""
+        self.committed = True
 
     def end(self, state: BuildState, revision: int | None, error: str | None) -> None:
         """Nothing more will happen."""
-        ended = {"state": state, "revision": revision, "error": error, "finished": time()}
+        phase = self.build.phase.after(state)
+        ended = {"state": state, "phase": phase, "revision": revision, "error": error, "finished": time()}
         self.build = self.build.model_copy(update=ended)
+        self._log.close()
+
+    def abandon(self) -> None:
+        """The next life of this process goes on with it."""
         self._log.close()
 
     def tell(self) -> None:
@@ -114,41 +128,65 @@ class Builds:
         self._known: dict[str, Build] = {}
         self._last: dict[str, Build] = {}
         self._running: dict[str, RunningBuild] = {}
+        self.closing = False
 
-    async def open(self) -> None:
-        """Reads what is remembered; builds that an earlier life left unfinished have failed."""
+    async def open(self, resumed: Collection[str] = ()) -> None:
+        """Reads what is remembered; builds that an earlier life left unfinished have failed, less those ``resumed``."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for build in sorted(await self._registry.list_builds(), key=lambda build: build.started):
-            if build.finished is None:
-                ended = {"state": BuildState.FAILED, "error": INTERRUPTED, "finished": time()}
-                build = build.model_copy(update=ended)
-                await self._registry.put_build(build)
+            if build.finished is None and build.id not in resumed:
+                build = await self._fail(build, INTERRUPTED)
             self._known[build.id] = self._last[build.function] = build
         for folder in self._folder.iterdir():
             remove_tree(folder / "work" if folder.name in self._known else folder)
 
     async def close(self) -> None:
-        """Ends the builds under way."""
+        """Stops the builds under way."""
+        self.closing = True
         tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def begin(self, function: str, work: Work) -> RunningBuild:
+    def begin(self, build: Build, work: Work) -> RunningBuild:
         """Starts a build, which goes on whether or not anybody waits for it.
 
         Args:
-            function: what is deployed.
+            build: what `new_build` or `again` returned.
             work: does it.
         """
-        build_id = f"b{secrets.token_hex(8)}"
-        build = Build(id=build_id, function=function, state=BuildState.PACKING, started=time())
         running = RunningBuild(build, self._folder / build.id, self._slots)
         self._known[build.id] = build
         self._running[build.id] = running
         running.task = asyncio.create_task(self._run(running, work))
         running.task.add_done_callback(_look_at)
         return running
+
+    def again(self, build_id: str) -> Build | None:
+        """Returns a build that was cut off, to be begun again; None where it is not remembered."""
+        build = self._known.get(build_id)
+        begun = {"state": BuildState.QUEUED, "phase": BuildPhase.CREATED}
+        return None if build is None else build.model_copy(update=begun)
+
+    async def give_up(self, build_id: str, error: str) -> None:
+        """Lets a build that was cut off have failed."""
+        if build_id in self._known:
+            self._known[build_id] = await self._fail(self._known[build_id], error)
+
+    async def cancel(self, build_id: str) -> Build:
+        """Ends a build under way, with all that runs for it.
+
+        Raises:
+            NotFound: there is no such build.
+            Conflict: it has ended, or is taking effect.
+        """
+        running = self._running.get(build_id)
+        if running is None or running.committed:
+            build = self.get(build_id)
+            raise Conflict(f"the build {build.id} is {build.state} and cannot be cancelled any more")
+        running.task.cancel()
+        await asyncio.wait([running.task])
+        return self.get(build_id)
 
     def last(self, function: str) -> Build | None:
         """Returns the build of a function that has ended last."""
@@ -172,7 +210,7 @@ class Builds:
         self.get(build_id)
         running = self._running.get(build_id)
         if running is None:
-            for line in await asyncio.to_thread(self._read_log, build_id):
+            for line in await asyncio.to_thread(read_log, self._folder / build_id):
                 yield line
             return
         seen = 0
@@ -202,7 +240,11 @@ class Builds:
             await self._end(running, BuildState.FAILED, error=error.detail)
             raise
         except asyncio.CancelledError:
-            await self._end(running, BuildState.FAILED, error=INTERRUPTED)
+            if self.closing:
+                running.abandon()
+            else:
+                running.say(CANCELLED)
+                await self._end(running, BuildState.CANCELLED, error=CANCELLED)
             raise
         except Exception:
             log.exception("build_failed", build=running.build.id, function=running.build.function)
@@ -230,12 +272,27 @@ class Builds:
             await self._registry.delete_build(build_id)
             await asyncio.to_thread(remove_tree, self._folder / build_id)
 
-    def _read_log(self, build_id: str) -> list[BuildLine]:
-        try:
-            lines = (self._folder / build_id / "log").read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        return [BuildLine.model_validate_json(line) for line in lines if line.endswith(b"}")]
+    async def _fail(self, build: Build, error: str) -> Build:
+        phase = build.phase.after(BuildState.FAILED)
+        ended = {"state": BuildState.FAILED, "phase": phase, "error": error, "finished": time()}
+        build = build.model_copy(update=ended)
+        await self._registry.put_build(build)
+        return build
+
+
+def new_build(function: str, build_id: str | None = None) -> Build:
+    """Returns a build of a function that has not begun."""
+    build_id = build_id or f"b{secrets.token_hex(8)}"
+    return Build(id=build_id, function=function, state=BuildState.QUEUED, started=time())
+
+
+def read_log(folder: Path) -> list[BuildLine]:
+    """Returns what the build with this folder has said so far."""
+    try:
+        lines = (folder / "log").read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [BuildLine.model_validate_json(line) for line in lines if line.endswith(b"}")]
 
 
 def _look_at(task: asyncio.Task[Outcome]) -> None:

@@ -60,6 +60,16 @@ def list_builds(
     show_list(found, columns, as_json=as_json, empty="There are no builds yet: `martlet deploy` makes one.")
 
 
+@builds.command("cancel")
+def cancel_build(
+    context: typer.Context,
+    build: Annotated[str, typer.Argument(metavar="ID", help="The build, as `martlet builds` lists it.")],
+) -> None:
+    """Cancel a build that is queued or under way."""
+    with connect(context) as client:
+        note(f"{client.cancel_build(build)['id']} is cancelled; what served before still does")
+
+
 @builds.command("log")
 def build_log(
     context: typer.Context,

@@ -42,6 +42,7 @@ class Api:
     builds = Method(plans.builds)
     build = Method(plans.build)
     build_log = Method(plans.build_log)
+    cancel_build = Method(plans.cancel_build)
 
     runtimes = Method(plans.runtimes)
     nodes = Method(plans.nodes)

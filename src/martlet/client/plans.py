@@ -178,6 +178,11 @@ def build(build: str) -> Plan[Document]:
     return one(Call("GET", f"/builds/{segment(build)}"))
 
 
+def cancel_build(build: str) -> Plan[Document]:
+    """Cancels a build that is queued or under way, and returns it."""
+    return one(Call("DELETE", f"/builds/{segment(build)}"))
+
+
 def build_log(build: str, on_line: Callable[[Document], None]) -> Plan[None]:
     """Calls ``on_line`` with each line of a build's log; returns when the build has ended."""
     return none(Call("GET", f"/builds/{segment(build)}/logs", on_event=on_line))

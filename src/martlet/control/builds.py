@@ -10,11 +10,12 @@ from martlet.builder.builds import BuildLine
 from martlet.control.caller import Caller, Who
 from martlet.control.control import Control
 from martlet.control.events import event_stream, events_response
-from martlet.control.parameters import OF_FUNCTION, Id, Platform
-from martlet.errors import NotFound
+from martlet.control.parameters import OF_FUNCTION, Id, Platform, problems
+from martlet.errors import Conflict, NotFound
 from martlet.model import FUNCTION_NAME, Build
 
 router = APIRouter(tags=["builds"])
+OF_CANCEL = problems(NotFound, Conflict)
 
 
 @router.get("/builds", responses=OF_FUNCTION)
@@ -43,6 +44,12 @@ async def get_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A00
 async def follow_build(platform: Platform, who: Who, id: Id) -> Response:  # noqa: A002
     """Sends the lines of a build's log as events, and those to come until it has ended."""
     return event_stream(platform.builds.follow(_find(platform, who, id).id))
+
+
+@router.delete("/builds/{id}", responses=OF_CANCEL)
+async def cancel_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A002
+    """Cancels a build that is queued or under way; what served before still does."""
+    return await platform.builds.cancel(_find(platform, who, id).id)
 
 
 def _find(platform: Control, who: Caller, build_id: str) -> Build:

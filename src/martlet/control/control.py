@@ -18,6 +18,7 @@ from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Publishing
+from martlet.control.queue import Queue
 from martlet.drivers.egress import Egress
 from martlet.drivers.networks import Networks
 from martlet.model import ExecutionMode, Network
@@ -62,6 +63,7 @@ class Control:
         self.lanes = lanes
         self.catalogue = catalogue
         self.builds = Builds(self.registry, data / "builds", system.max_builds)
+        self.queue = Queue(self.registry, blobs)
         self.publishing = Publishing(self.registry, self.view, lanes)
         packages = PackageStore(blobs)
         self.garbage = Garbage(
@@ -94,6 +96,7 @@ class Control:
             packages=packages,
             builds=self.builds,
             builder=self.builder,
+            queue=self.queue,
             garbage=self.garbage,
         )
         self.keyring = Keyring(self.registry, self.publishing)
@@ -105,9 +108,11 @@ class Control:
         self.uploads.mkdir(parents=True)
         await self.view.start()
         await self.workshop.open()
-        await self.builds.open()
+        waiting = await self.queue.open()
+        await self.builds.open([each.build for each in waiting])
         await self.keyring.open(self.settings)
         await self.garbage.recover()
+        await self.deployments.resume(waiting, self.uploads)
         self.declared.open()
 
     async def close(self) -> None:

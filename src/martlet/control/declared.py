@@ -9,7 +9,8 @@ import structlog
 
 from martlet.builder.source import Inline, Local, Source
 from martlet.config import DeclaredFunction
-from martlet.control.deployments import Deploy, Deployments, Expect
+from martlet.control.deploy import Deploy, Expect
+from martlet.control.deployments import Deployments
 from martlet.errors import MartletError
 
 log = structlog.get_logger()
@@ -58,7 +59,7 @@ class Declared:
             replace=True,
         )
         try:
-            build = await self._deployments.begin(deploy)
+            build = await self._deployments.begin(deploy, keep=False)
             outcome = await asyncio.shield(build.task)
         except MartletError as error:
             log.error("declared_function_not_deployed", function=name, error=error.detail, **error.extra)

@@ -8,63 +8,33 @@ fails, or is cut off at any point, leaves behind at most what `Garbage` removes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import time
-from typing import Any
 
 from martlet.builder.builder import Builder, Order
-from martlet.builder.builds import Builds, Outcome, RunningBuild
+from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import Claim, PackageStore
-from martlet.builder.source import Source, make_package
+from martlet.builder.source import Archive, make_package
 from martlet.config import SystemSettings
 from martlet.control.configuration import Configuration
+from martlet.control.deploy import Deploy, Expect, discard
 from martlet.control.garbage import Garbage
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Current, Publishing
+from martlet.control.queue import Queue
 from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
-from martlet.model import BuildState, FunctionConfig, FunctionName, Revision
+from martlet.model import BuildState, FunctionConfig, Revision, Waiting
 from martlet.package.rules import Limits
+from martlet.storage.blobs import BlobError
+from martlet.storage.store import StoreError
 
-
-class Expect(Enum):
-    """What a deploy assumes of its function."""
-
-    ABSENT = "absent"
-    PRESENT = "present"
-    EITHER = "either"
-
-
-@dataclass(frozen=True, slots=True)
-class Deploy:
-    """What somebody asks for.
-
-    Attributes:
-        name: the function.
-        source: its code; None leaves it as it is.
-        config: keys of its configuration.
-        expect: whether the function must exist.
-        replace: the keys that ``config`` does not have get their defaults, rather than stay as they are.
-        upgrade: look for newer versions of the dependencies.
-    """
-
-    name: FunctionName
-    source: Source | None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    expect: Expect = Expect.EITHER
-    replace: bool = False
-    upgrade: bool = False
-
-    def names_no_runtime(self, current: Current | None) -> bool:
-        """Whether the code is to say what it is written in."""
-        return self.config_before(current) is None and "runtime" not in self.config
-
-    def config_before(self, current: Current | None) -> FunctionConfig | None:
-        """Returns the configuration that ``config`` changes; None: the defaults."""
-        return None if current is None or self.replace else current.revision.config
+MOST_ATTEMPTS = 3
+GIVEN_UP = (
+    f"the platform ended {MOST_ATTEMPTS} times while this was built, perhaps because of it; deploy it again"
+)
 
 
 @dataclass(slots=True)
@@ -112,6 +82,7 @@ class Deployments:
         packages: keeps packages.
         builds: runs deploys and remembers them.
         builder: makes what runs of what was sent.
+        queue: keeps deploys until they have ended.
         garbage: removes what is not needed any more.
     """
 
@@ -125,6 +96,7 @@ class Deployments:
         packages: PackageStore,
         builds: Builds,
         builder: Builder,
+        queue: Queue,
         garbage: Garbage,
     ) -> None:
         self._limits = Limits(bytes=settings.max_package, entries=settings.max_package_files)
@@ -134,24 +106,49 @@ class Deployments:
         self._packages = packages
         self._builds = builds
         self._builder = builder
+        self._queue = queue
         self._garbage = garbage
 
-    async def begin(self, deploy: Deploy) -> RunningBuild:
+    async def begin(self, deploy: Deploy, *, keep: bool = True) -> RunningBuild:
         """Starts a deploy and returns the build that it is; ``task`` of that ends when the deploy has.
 
         The source belongs to the deploy from now on: it discards it.
+
+        Args:
+            deploy: what to do.
+            keep: whether the next life of this process goes on with it where this one ends.
 
         Raises:
             Invalid: the configuration is not allowed, or there is no code.
             Conflict: the function exists already.
             FunctionNotFound: it does not exist.
         """
+        build = new_build(deploy.name)
         try:
             self._plan(deploy, await self._publishing.current(deploy.name))
+            if keep:
+                await self._queue.put(build.id, deploy, build.started)
         except BaseException:
             discard(deploy)
             raise
-        return self._builds.begin(deploy.name, partial(self._run, deploy))
+        return self._builds.begin(build, partial(self._run, deploy))
+
+    async def resume(self, waiting: list[Waiting], uploads: Path) -> None:
+        """Begins again what an earlier life was cut off in.
+
+        Args:
+            waiting: what the queue has kept.
+            uploads: the folder of uploads.
+        """
+        for each in waiting:
+            if each.attempts >= MOST_ATTEMPTS:
+                await self._builds.give_up(each.build, GIVEN_UP)
+                await self._queue.drop(each.build)
+                continue
+            deploy = await self._queue.retry(each, Archive(uploads / each.build))
+            again = self._builds.again(each.build) or new_build(each.function, each.build)
+            running = self._builds.begin(again, partial(self._run, deploy))
+            running.say(f"the platform was restarted; this is attempt {each.attempts + 1} of {MOST_ATTEMPTS}")
 
     async def rollback(self, name: str, number: int) -> None:
         """Makes an older revision the one that serves, once it has shown that it still loads.
@@ -198,13 +195,18 @@ class Deployments:
                     return await self._deploy(attempt)
         finally:
             discard(deploy)
+            if not self._builds.closing:
+                with suppress(StoreError, BlobError):  # then it is tried again, and finds itself done
+                    await self._queue.drop(build.build.id)
 
     async def _deploy(self, attempt: Attempt) -> Outcome:
         name, build = attempt.deploy.name, attempt.build
+        build.enter(BuildState.PACKING)
         source, code, dependencies = await self._build(attempt)
         if attempt.is_current(code, dependencies):
             build.say(f"{attempt.before.id} is the same and serves already")
             return Outcome(attempt.before.number, unchanged=True)
+        build.enter(BuildState.PACKED)
         number, current = await self._publishing.reserve(name, attempt.current)
         revision = Revision(
             function=name,
@@ -216,6 +218,7 @@ class Deployments:
             created=time(),
         )
         await self._try(revision, build)
+        build.commit()
         await self._publishing.publish(revision, current)
         build.say(f"{revision.id} serves")
         await self._garbage.prune(name)
@@ -276,9 +279,3 @@ class Deployments:
 
 def _decisive(config: FunctionConfig) -> tuple[object, ...]:
     return config.runtime, config.handler, config.memory, config.dependencies
-
-
-def discard(deploy: Deploy) -> None:
-    """Deletes what was uploaded for a deploy that will not begin, or has ended."""
-    if deploy.source is not None:
-        deploy.source.discard()

@@ -8,12 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from martlet.builder.builds import CANCELLED
 from martlet.control.caller import Caller, Who
 from martlet.control.control import Control
-from martlet.control.deployments import Deploy, Expect, discard
+from martlet.control.deploy import Deploy, Expect, discard
 from martlet.control.parameters import OF_FUNCTION, OF_UPLOAD, Name, Platform, Responses, Upgrade, Wait
 from martlet.control.upload import read_archive, read_change, read_function
-from martlet.errors import Conflict, Forbidden, FunctionNotFound
+from martlet.errors import BuildFailed, Conflict, Forbidden, FunctionNotFound
 from martlet.model import (
     FUNCTION_NAME,
     Build,
@@ -216,7 +217,12 @@ async def _answer(
     if not wait:
         location = f"/builds/{build.build.id}"
         return _json(build.build, 202, {"location": location})
-    outcome = await asyncio.shield(build.task)
+    try:
+        outcome = await asyncio.shield(build.task)
+    except asyncio.CancelledError:
+        if build.task.cancelled():  # and not this request
+            raise BuildFailed(CANCELLED, extra={"build": build.build.id}) from None
+        raise
     members = _members(platform, find(platform, deploy.name), request)
     return _json(
         Deployed(**members, build=build.build.id, revision=outcome.revision, unchanged=outcome.unchanged),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from martlet.errors import Conflict, NotFound
-from martlet.model import Alias, ApiKey, Build, Function, Revision
-from martlet.storage.resources import ALIASES, BUILDS, FUNCTIONS, KEYS, REVISIONS, Model, Resource
+from martlet.model import Alias, ApiKey, Build, Function, Revision, Waiting
+from martlet.storage.resources import ALIASES, BUILDS, FUNCTIONS, KEYS, REVISIONS, WAITING, Model, Resource
 from martlet.storage.store import RevisionMismatch, Store
 from martlet.storage.view import OnChange, RegistryView
 
@@ -120,6 +120,18 @@ class Registry:
     async def delete_build(self, build_id: str) -> int:
         """Deletes a build."""
         return await self._delete(BUILDS, build_id)
+
+    async def list_waiting(self) -> list[Waiting]:
+        """Returns all deploys that have not ended, by the id of their build."""
+        return await self._list(WAITING)
+
+    async def put_waiting(self, waiting: Waiting) -> int:
+        """Writes a deploy that has not ended."""
+        return await self._put(WAITING, waiting, waiting.build)
+
+    async def delete_waiting(self, build_id: str) -> int:
+        """Deletes a deploy that has ended."""
+        return await self._delete(WAITING, build_id)
 
     async def _get(self, resource: Resource[Model], *path: str | int) -> tuple[Model, int]:
         entry = await self._store.get(resource.key(*path))

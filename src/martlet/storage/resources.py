@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from martlet.errors import FunctionNotFound, NotFound
-from martlet.model import Alias, ApiKey, Build, Frozen, Function, Revision
+from martlet.model import Alias, ApiKey, Build, Frozen, Function, Revision, Waiting
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -40,3 +40,4 @@ REVISIONS = Resource("revision", "revisions", Revision, FunctionNotFound)
 ALIASES = Resource("alias", "aliases", Alias, FunctionNotFound)
 KEYS = Resource("key", "keys", ApiKey)
 BUILDS = Resource("build", "builds", Build)
+WAITING = Resource("waiting deploy", "waiting", Waiting)

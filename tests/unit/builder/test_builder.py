@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from martlet.builder.builder import Builder, Order
-from martlet.builder.builds import Builds, Outcome, RunningBuild
+from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
 from martlet.errors import BuildFailed
@@ -72,7 +72,7 @@ class Bench:
                 self.log = [line.message for line in build.lines]
             return Outcome(1)
 
-        running = self.builds.begin(name, work)
+        running = self.builds.begin(new_build(name), work)
         await running.task
         assert not running.folder.exists()
         folder = self.folder / f"unpacked-{running.build.id}"

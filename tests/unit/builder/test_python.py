@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from martlet.builder.builder import Builder, Order
-from martlet.builder.builds import Builds, Outcome, RunningBuild
+from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
 from martlet.errors import BuildFailed
@@ -79,7 +79,7 @@ class Bench:
                 self.log = [line.message for line in build.lines]
             return Outcome(1)
 
-        await self.builds.begin(function, work).task
+        await self.builds.begin(new_build(function), work).task
         return made[0]
 
     async def build(self, *wanted: str, function: str = "hello", upgrade: bool = False) -> str:

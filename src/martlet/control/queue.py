@@ -1,0 +1,111 @@
+"""The deploys that have been accepted and have not ended: kept in the store, so that they outlive this process."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from martlet.builder.source import Archive, Inline, Local, Source
+from martlet.control.deploy import Deploy, Expect
+from martlet.errors import NotFound
+from martlet.model import Waiting
+from martlet.storage.blobs import Blobs
+from martlet.storage.registry import Registry
+
+PREFIX = "uploads"
+"""Where what was sent lies in the blobs."""
+
+
+class Queue:
+    """See the module.
+
+    Args:
+        registry: where deploys are kept.
+        blobs: where what was sent with them is kept.
+    """
+
+    def __init__(self, registry: Registry, blobs: Blobs) -> None:
+        self._registry = registry
+        self._blobs = blobs
+
+    async def put(self, build: str, deploy: Deploy, started: float) -> None:
+        """Keeps a deploy that has been accepted.
+
+        Raises:
+            StoreError, BlobError: it cannot be kept.
+        """
+        kind, file = _kind(deploy.source), ""
+        if isinstance(deploy.source, Inline):
+            await self._blobs.put(PREFIX, _digest(build), deploy.source.code.encode("utf-8", "surrogatepass"))
+            file = deploy.source.file
+        elif isinstance(deploy.source, Archive):
+            await self._blobs.put(PREFIX, _digest(build), deploy.source.path)
+        waiting = Waiting(
+            build=build,
+            function=deploy.name,
+            kind=kind,
+            file=file,
+            config=dict(deploy.config),
+            expect=deploy.expect,
+            replace=deploy.replace,
+            upgrade=deploy.upgrade,
+            attempts=1,
+            started=started,
+        )
+        await self._registry.put_waiting(waiting)
+
+    async def drop(self, build: str) -> None:
+        """Forgets a deploy that has ended."""
+        try:
+            await self._registry.delete_waiting(build)
+        except NotFound:
+            return
+        await self._blobs.delete(PREFIX, _digest(build))
+
+    async def open(self) -> list[Waiting]:
+        """Returns the deploys that an earlier life has not ended, the oldest first; removes what belongs to none."""
+        waiting = await self._registry.list_waiting()
+        needed = {_digest(each.build) for each in waiting}
+        for digest in set(await self._blobs.list(PREFIX)) - needed:
+            await self._blobs.delete(PREFIX, digest)
+        return sorted(waiting, key=lambda each: each.started)
+
+    async def retry(self, waiting: Waiting, archive: Archive) -> Deploy:
+        """Returns a deploy anew, having counted the attempt.
+
+        Args:
+            waiting: as it is kept.
+            archive: the file that an upload is written to.
+        """
+        await self._registry.put_waiting(waiting.model_copy(update={"attempts": waiting.attempts + 1}))
+        return Deploy(
+            name=waiting.function,
+            source=await self._source(waiting, archive),
+            config=waiting.config,
+            # What it was to make may be there already.
+            expect=Expect.EITHER if waiting.expect == Expect.ABSENT else Expect(waiting.expect),
+            replace=waiting.replace,
+            upgrade=waiting.upgrade,
+        )
+
+    async def _source(self, waiting: Waiting, archive: Archive) -> Source | None:
+        if waiting.kind == "inline":
+            text = await self._blobs.get(PREFIX, _digest(waiting.build))
+            return Inline(text.decode("utf-8", "surrogatepass"), waiting.file)
+        if waiting.kind == "archive":
+            await self._blobs.fetch(PREFIX, _digest(waiting.build), archive.path)
+            return archive
+        return None
+
+
+def _kind(source: Source | None) -> Literal["nothing", "inline", "archive"]:
+    assert not isinstance(source, Local), (
+        "what the configuration file declares is deployed at each start anyway"
+    )
+    if source is None:
+        return "nothing"
+    return "inline" if isinstance(source, Inline) else "archive"
+
+
+def _digest(build: str) -> str:
+    return hashlib.sha256(build.encode()).hexdigest()
