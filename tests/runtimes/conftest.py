@@ -1,0 +1,153 @@
+"""One real platform for the contract functions of every runtime, and clients for them.
+
+``functions/<runtime>/`` is the contract function of a runtime and ``functions/<runtime>-open-runtimes/`` the one for Open
+Runtimes. Each is deployed once for every version of the runtime that is found. What a language cannot do is said in a
+``cannot.toml`` beside its function: the feature, and the reason as its guide has it.
+"""
+
+import io
+import json
+import os
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from martlet.config import SystemSettings
+from martlet.runtimes import Catalogue
+from tests.conftest import require
+from tests.system.conftest import Platform, until
+
+ROOT = Path(__file__).parents[2]
+TOOLCHAINS = ROOT / ".toolchains"
+FUNCTIONS = Path(__file__).parent / "functions"
+OPEN = "-open-runtimes"
+
+
+class Function:
+    """A contract function that has been deployed.
+
+    Attributes:
+        name: of the function.
+        folder: its source.
+        cannot: why it lacks a feature, by feature.
+    """
+
+    def __init__(self, platform: Platform, folder: Path, runtime: str, **config: Any) -> None:
+        self.name = f"{folder.name}-{runtime}".replace(".", "-")
+        self.folder = folder
+        self.cannot = cannot(folder)
+        self._platform = platform
+        self._client = platform.client
+        document = json.dumps({"runtime": runtime, "max_instances": 1, **config})
+        answer = self._client.post(
+            "/functions",
+            data={"name": self.name, "config": document},
+            files={"archive": ("code.tar.gz", archive(folder))},
+        )
+        assert answer.status_code == 201, answer.text
+
+    def ask(self, method: str, target: str, **request: Any) -> httpx2.Response:
+        """Sends a request to the function."""
+        return self._client.request(method, f"/invoke/{self.name}{target}", **request)
+
+    def get(self, target: str, **request: Any) -> httpx2.Response:
+        """Sends a GET to the function."""
+        return self.ask("GET", target, **request)
+
+    def stream(self, target: str) -> Any:
+        """Returns a context with a response that is read as it comes."""
+        return self._client.stream("GET", f"/invoke/{self.name}{target}")
+
+    def configure(self, **config: Any) -> None:
+        """Makes a revision with another configuration."""
+        answer = self._client.put(f"/functions/{self.name}", json={"config": config})
+        assert answer.status_code == 200, answer.text
+
+    def end_instances(self) -> None:
+        """Ends its instances, and waits until they are gone."""
+        for instance in self.instances():
+            self._client.delete(f"/instances/{instance['id']}")
+        until(lambda: not self.instances(), why="an instance lives on")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Returns its living instances."""
+        return self._platform.instances(self.name)
+
+    def lines(self, response: httpx2.Response) -> dict[str, str]:
+        """Returns what a request has logged so far: each message with its stream."""
+        wanted = {"request_id": response.headers["x-request-id"]}
+        lines = self._client.get(f"/functions/{self.name}/logs", params=wanted).json()
+        return {line["message"].rstrip("\n"): line["stream"] for line in lines}
+
+    def logged(self, response: httpx2.Response, *messages: str) -> dict[str, str]:
+        """Waits until these messages, at least, were logged by a request; returns its `lines`."""
+        until(lambda: self.lines(response).keys() >= set(messages), why=f"{messages} were not all logged")
+        return self.lines(response)
+
+    def needs(self, feature: str) -> None:
+        """Ends the test where the function declares that its language lacks the feature."""
+        if feature in self.cannot:
+            pytest.skip(self.cannot[feature])
+
+
+def cannot(folder: Path) -> dict[str, str]:
+    """Returns why a contract function lacks a feature, by feature."""
+    path = folder / "cannot.toml"
+    return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+def archive(folder: Path) -> bytes:
+    """Returns a folder as a tar.gz."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        packed.add(folder, arcname=".")
+    return buffer.getvalue()
+
+
+def contract_functions(*, open_runtimes: bool) -> list[Any]:
+    """Returns each contract function with each version of its runtime that is found, as parameters."""
+    settings = SystemSettings(toolchains_path=(TOOLCHAINS,))
+    names: dict[str, list[str]] = {}
+    for runtime in Catalogue.of(settings).available():
+        names.setdefault(runtime.description.name, []).append(runtime.name)
+    return [
+        pytest.param((folder, name), id=name)
+        for folder in sorted(FUNCTIONS.iterdir())
+        if folder.name.endswith(OPEN) == open_runtimes
+        for name in names.get(folder.name.removesuffix(OPEN), [folder.name.removesuffix(OPEN)])
+    ]
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The platform that all contract functions run on."""
+    require(os.geteuid() == 0, "the process rung needs root for its namespaces and cgroups")
+    platform = Platform(
+        tmp_path_factory.mktemp("platform") / "data", lanes=1, toolchains_path=[str(TOOLCHAINS)]
+    )
+    platform.start()
+    yield platform
+    platform.close()
+
+
+@pytest.fixture(scope="session")
+def runtimes(platform: Platform) -> dict[str, dict[str, Any]]:
+    """What the platform says of its runtimes, by name."""
+    return {runtime["name"]: runtime for runtime in platform.client.get("/runtimes").json()}
+
+
+@pytest.fixture(scope="module")
+def function(
+    request: pytest.FixtureRequest, platform: Platform, runtimes: dict[str, dict[str, Any]]
+) -> Function:
+    """A contract function, deployed once for all tests of a module."""
+    folder, name = request.param
+    runtime = runtimes[name]
+    reason = f"{runtime['title']}: {runtime['missing']} ({runtime['remedy']})"
+    require(runtime["runs"] and runtime["builds"], reason)
+    return Function(platform, folder, name, environment={"GREETING": "good day ☀"})

@@ -1,0 +1,67 @@
+// The contract function, in TypeScript.
+
+import { pause } from './pause';
+
+interface Incoming {
+  method: string;
+  path: string;
+  query: Record<string, string>;
+  headers: Record<string, string>;
+  body: Uint8Array;
+  getHeader(name: string): string;
+}
+
+type Handler = (req: Incoming) => unknown;
+
+enum Count {
+  Start = 0,
+}
+
+let counter: number = Count.Start;
+
+export default async (req: Incoming): Promise<unknown> => (routes[req.path] ?? inspect)(req);
+
+const routes: Record<string, Handler> = {
+  '/json': () => ({ hello: 'world', unicode: 'żółw 🐢', list: [1, 2.5, null, true] }),
+  '/echo': (req) => new Response(req.body, { headers: { 'content-type': req.getHeader('Content-Type') } }),
+  '/text': () => 'text ✓',
+  '/binary': () => Uint8Array.from({ length: 256 }, (_, index) => index),
+  '/empty': () => {},
+  '/status': () => new Response('teapot', { status: 418, headers: { 'x-colour': 'blue' } }),
+  '/raise': raise,
+  '/crash': () => process.exit(3),
+  '/sleep': sleep,
+  '/environment': () => ({ GREETING: process.env.GREETING ?? null }),
+  '/log': log,
+  '/count': () => ({ count: ++counter }),
+  '/stream': stream,
+  '/length': (req) => ({ length: req.body.length }),
+  '/large': () => 'x'.repeat(5_000_000),
+};
+
+function inspect({ method, path, query, headers, body }: Incoming): unknown {
+  return { method, path, query, headers, length: body.length };
+}
+
+function raise(): never {
+  throw new RangeError('the reason ✗');
+}
+
+async function sleep(req: Incoming) {
+  const milliseconds = Number(req.query.ms);
+  await pause(milliseconds);
+  return { slept: milliseconds };
+}
+
+function log() {
+  console.log('to stdout ✓');
+  process.stderr.write('to stderr\n');
+  console.warn('a warning');
+  return 'logged';
+}
+
+async function* stream(): AsyncGenerator<string> {
+  yield 'one\n';
+  await pause(300);
+  yield 'two\n';
+}
