@@ -1,8 +1,8 @@
 """One real platform for the contract functions of every runtime, and clients for them.
 
-``functions/<runtime>/`` is the contract function of a runtime and ``functions/<runtime>-open-runtimes/`` the one for Open
-Runtimes. Each is deployed once for every version of the runtime that is found. What a language cannot do is said in a
-``cannot.toml`` beside its function: the feature, and the reason as its guide has it.
+``functions/<runtime>/`` is the contract function of a runtime, and ``functions/<runtime>-open-runtimes/`` the one for
+Open Runtimes. Each is deployed once for every version of the runtime that is found. What a language cannot do is said
+in a ``cannot.toml`` beside its function: the feature, and the reason as the guides have it.
 """
 
 import io
@@ -19,11 +19,9 @@ import pytest
 
 from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue
-from tests.conftest import require
+from tests.conftest import TOOLCHAINS, require
 from tests.system.conftest import Platform, until
 
-ROOT = Path(__file__).parents[2]
-TOOLCHAINS = ROOT / ".toolchains"
 FUNCTIONS = Path(__file__).parent / "functions"
 OPEN = "-open-runtimes"
 
@@ -127,9 +125,7 @@ def contract_functions(*, open_runtimes: bool) -> list[Any]:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The platform that all contract functions run on."""
     require(os.geteuid() == 0, "the process rung needs root for its namespaces and cgroups")
-    platform = Platform(
-        tmp_path_factory.mktemp("platform") / "data", lanes=1, toolchains_path=[str(TOOLCHAINS)]
-    )
+    platform = Platform(tmp_path_factory.mktemp("platform") / "data", lanes=1, build_network="host")
     platform.start()
     yield platform
     platform.close()

@@ -6,7 +6,9 @@ from tests.runtimes.conftest import contract_functions
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.parametrize("function", contract_functions(open_runtimes=True), indirect=True, scope="module"),
+    pytest.mark.parametrize(
+        "function", contract_functions(open_runtimes=True), indirect=True, scope="module"
+    ),
 ]
 
 PREFIX = "x-open-runtimes-"

@@ -9,7 +9,9 @@ from tests.runtimes.conftest import contract_functions
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.parametrize("function", contract_functions(open_runtimes=False), indirect=True, scope="module"),
+    pytest.mark.parametrize(
+        "function", contract_functions(open_runtimes=False), indirect=True, scope="module"
+    ),
 ]
 
 
