@@ -165,7 +165,7 @@ class Description(Frozen):
         0,
         ge=0,
         le=3,
-        description="Numbers of the version in the name: `node20` (1), `python3.11` (2), `http` (0).",
+        description="Numbers of the version in the name: `python3` (1), `python3.11` (2), `http` (0).",
     )
     announced_by: tuple[Pattern, ...] = Field(
         (),
