@@ -187,3 +187,24 @@ def test_cpp(deploy):
     answer = statistics.post("", json=[2, 4, 4, 4, 5, 5, 7, 9]).json()
     assert answer == {"count": 8, "mean": 5, "median": 4.5, "deviation": 2, "least": 2, "greatest": 9}
     assert statistics.post("", json={"a": 1}).status_code == 422
+
+
+def test_java(deploy):
+    java = deploy("java")
+    plan = java.get("", params={"amount": "1200", "rate": "6", "months": "12"}).json()
+    assert plan["monthly"] == 103.28
+    assert plan["payments"][0] == {"month": 1, "interest": 6.0, "repaid": 97.28, "left": 1102.72}
+    assert plan["payments"][-1]["left"] == 0
+    assert java.get("").status_code == 422
+
+
+def test_kotlin(deploy):
+    kotlin = deploy("kotlin")
+    summary = kotlin.post("", content=b"a b c\n\nb c d e\nc").json()
+    assert summary == {
+        "lines": 3,
+        "words": 8,
+        "longest": {"text": "b c d e", "words": 4},
+        "common": ["c", "b", "a"],
+    }
+    assert kotlin.get("").status_code == 405

@@ -219,7 +219,6 @@ def main(build: Callable[[], None]) -> None:
     try:
         build()
     except BuildFailed as error:
-        print(error)
         with open(4, "w") as answer:
             json.dump({"field": "code", "message": str(error)}, answer)
         sys.exit(1)

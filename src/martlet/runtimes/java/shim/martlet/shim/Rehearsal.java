@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.logging.Logger;
 import java.util.stream.Stream;
 import martlet.Request;
 import martlet.Response;
@@ -33,6 +34,7 @@ public final class Rehearsal {
                 return Stream.of("a", "b");
             case "/text":
                 System.out.println("rehearsed");
+                Logger.getLogger("rehearsal").info("rehearsed");
                 return Response.of("text").status(201).header("x-rehearsed", "yes");
             default:
                 return new Document(request.getPath(), request.getQuery(), request.getHeaders(),
