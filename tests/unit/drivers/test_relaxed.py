@@ -1,5 +1,7 @@
 """What holds also for functions without any sandbox, on a host that gives none."""
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from martlet.drivers import process
 from martlet.sandbox.means import Means, Users
-from tests.driver_rigs import Rig, ask, process_rig
+from tests.driver_rigs import Rig, ask, eventually, process_rig, program_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -47,3 +49,22 @@ async def test_a_child_that_a_function_gives_its_zygote_harms_nobody(rig: Rig):
     assert await ask(await rig.instance("echo"), "later") == b'"later"'
     assert await ask(neighbour, "still") == b'"still"'
     assert rig.exits == []
+
+
+async def test_a_program_needs_no_namespaces_and_ends_with_what_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inspect = process.inspect
+    none = Means(confined=False, users=Users.SHARED)
+    monkeypatch.setattr(process, "inspect", lambda *host: replace(inspect(*host), means=none))
+    async with program_rig(tmp_path, isolation="relaxed") as rig:
+        handle = await rig.instance("echo")
+        assert await ask(handle, 1) == b"1"
+        assert handle.pid is not None
+        with open(f"/proc/{handle.pid}/task/{handle.pid}/children") as listed:
+            (program,) = (int(pid) for pid in listed.read().split())
+
+        os.kill(handle.pid, signal.SIGKILL)
+
+        await eventually(lambda: rig.exits, "the exit is reported")
+        await eventually(lambda: not Path(f"/proc/{program}/exe").exists(), "the program has ended")
