@@ -1,6 +1,5 @@
 // Keeps what a process leaves lying between requests away from its limit of memory.
 
-import process from 'node:process';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 

@@ -1,7 +1,6 @@
 // The function contract of Open Runtimes: its request, its responses, and what its headers ask for.
 
 import { randomBytes } from 'node:crypto';
-import process from 'node:process';
 import { format } from 'node:util';
 
 import { emit } from './logs.mjs';

@@ -3,7 +3,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, realpathSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import process from 'node:process';
 
 const LOCKS = ['package-lock.json', 'npm-shrinkwrap.json'];
 const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=warn'];

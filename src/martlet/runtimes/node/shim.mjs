@@ -3,7 +3,6 @@
 
 import { closeSync, readSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import process from 'node:process';
 
 import { describe } from './failures.mjs';
 import { load } from './loader.mjs';
@@ -16,7 +15,11 @@ const LISTENER = 3;
 const ANSWER = 4;
 const OURS = /^MARTLET_(?!FUNCTION$|REVISION$)/;
 
-/** Waits for the specification: one line of JSON on stdin. Returns null where it ends without one. */
+/**
+ * Waits for the specification: one line of JSON on stdin. Returns null where it ends without one.
+ *
+ * No module here may import node:process: that makes process.stdin, after which nothing can be waited for so.
+ */
 function specification() {
   const pieces = [];
   const buffer = Buffer.alloc(65536);
