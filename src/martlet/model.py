@@ -33,6 +33,9 @@ AliasName = Annotated[str, StringConstraints(pattern=ALIAS_NAME)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_GIT_URL = re.compile(r"(https?|ssh|file)://[!-~]+")
+_GIT_PASSWORD = re.compile(r"[a-z]+://[^/@]*:[^/@]*@")
+_GIT_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*")
 _RESERVED_ENVIRONMENT = ("LD_", "PYTHON", "MARTLET_", "GCONV_PATH", "GLIBC_TUNABLES")
 
 
@@ -163,6 +166,14 @@ class FunctionConfig(Frozen):
             raise ValueError(f"{value!r} leads out of the code: it cannot have ..")
         return value
 
+    @field_validator("dependencies")
+    @classmethod
+    def _dependencies_are_lines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for line in value:
+            if not line.strip() or len(line.splitlines()) > 1:
+                raise ValueError(f"{line[:200]!r} is not one line: write one package a line")
+        return value
+
     @field_validator("environment")
     @classmethod
     def _environment_is_safe(cls, value: dict[str, str]) -> dict[str, str]:
@@ -190,13 +201,14 @@ class Revision(Frozen):
     """One immutable code + configuration of a function.
 
     ``code`` and ``dependencies`` are digests (sha256, hex) of packages in the blob store, and so is ``source``, what
-    ``code`` was built of where that is something else.
+    ``code`` was built of where that is something else; ``commit`` is the one of git that it was made of.
     """
 
     function: FunctionName
     number: int = Field(ge=1)
     config: FunctionConfig
     source: Digest | None = None
+    commit: str | None = None
     code: Digest
     dependencies: Digest | None = None
     created: float
@@ -205,6 +217,42 @@ class Revision(Frozen):
     def id(self) -> str:
         """``hello@3``."""
         return f"{self.function}@{self.number}"
+
+
+class GitSource(Frozen):
+    """A folder in a commit of a git repository."""
+
+    url: str = Field(
+        max_length=1000,
+        description="The repository: `https://`, `ssh://`, or `file://` for one in `system.build_folders`.",
+    )
+    ref: str = Field("HEAD", max_length=200, description="A branch, a tag or a commit.")
+    path: str = Field("", max_length=500, description="The folder of the function in it.")
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_plain(cls, value: str) -> str:
+        if not _GIT_URL.fullmatch(value):
+            raise ValueError(
+                "write https://, http://, ssh:// or file:// and where the repository is, without spaces"
+            )
+        if _GIT_PASSWORD.match(value):
+            raise ValueError("it would show a password to whoever sees the build: leave that out")
+        return value
+
+    @field_validator("ref")
+    @classmethod
+    def _ref_is_a_name(cls, value: str) -> str:
+        if not _GIT_REF.fullmatch(value) or ".." in value:
+            raise ValueError(f"{value!r} is no name of a branch or tag, nor a commit")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _path_stays_inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/") or not value.isprintable():
+            raise ValueError(f"{value!r} is no folder below the top of the repository")
+        return value
 
 
 class FunctionState(StrEnum):
@@ -301,7 +349,10 @@ _PHASES = {
 
 
 class Build(Frozen):
-    """One deploy: from what was uploaded to a revision that serves (or a log that says why not)."""
+    """One deploy: from what was uploaded to a revision that serves (or a log that says why not).
+
+    ``commit`` is what it was made of where it came from git.
+    """
 
     id: str
     function: FunctionName
@@ -311,6 +362,7 @@ class Build(Frozen):
     error: str | None = None
     started: float
     finished: float | None = None
+    commit: str | None = None
 
 
 class Waiting(Frozen):
@@ -318,8 +370,9 @@ class Waiting(Frozen):
 
     build: str
     function: FunctionName
-    kind: Literal["nothing", "inline", "archive"]
+    kind: Literal["nothing", "inline", "archive", "git"]
     file: str = ""
+    git: GitSource | None = None
     config: dict[str, Any]
     expect: str
     replace: bool

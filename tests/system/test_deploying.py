@@ -1,6 +1,7 @@
 """Deploys: atomic, deduplicated, undone by rollback, and never felt by those who invoke."""
 
 import io
+import subprocess
 import tarfile
 import threading
 import time
@@ -210,4 +211,27 @@ def test_functions_of_the_configuration_file_are_there_after_the_start(make_plat
     platform.start()
     until(lambda: platform.invoke("greeter").text == "moin", why="the declared function does not answer")
     until(lambda: platform.invoke("inline").text == "inline", why="the declared function does not answer")
+    platform.stop()
+
+
+def test_code_is_fetched_from_git_and_its_commit_is_known(make_platform, tmp_path):
+    repository = tmp_path / "birds"
+    (repository / "greeter").mkdir(parents=True)
+    (repository / "greeter/handler.py").write_text("def handle(r):\n    return 'from git'\n")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example"]
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True
+    )
+    platform = make_platform(lanes=1, build_folders=[str(repository)])
+    platform.start()
+    body = {"name": "greeter", "git": {"url": f"file://{repository}", "ref": "main", "path": "greeter"}}
+    made = platform.client.post("/functions", json=body)
+    assert made.status_code == 201, made.text
+    assert platform.invoke("greeter").text == "from git"
+    build = platform.client.get(f"/builds/{made.json()['build']}").json()
+    assert build["commit"] == head.stdout.strip()
+    refused = platform.client.put("/functions/greeter", json={"git": {"url": f"file://{platform.data}"}})
+    assert refused.json()["code"] == "build_failed", "the platform's own files are not there to be fetched"
     platform.stop()

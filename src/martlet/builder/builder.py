@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from martlet.builder import git
 from martlet.builder.builds import RunningBuild
 from martlet.builder.caches import Caches
 from martlet.builder.packages import Claim, PackageStore
@@ -30,7 +31,7 @@ from martlet.builder.workshop import (
 )
 from martlet.drivers.driver import DriverError
 from martlet.errors import BuildFailed, Invalid, Unavailable
-from martlet.model import FunctionConfig
+from martlet.model import FunctionConfig, GitSource
 from martlet.package.packing import pack
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
@@ -99,6 +100,10 @@ class Builder:
         self._limits = limits
         self._timeout = timeout
         self._lack = lack
+
+    async def fetch(self, source: GitSource, build: RunningBuild) -> tuple[Path, str]:
+        """Fetches source from git: see `git.fetch`."""
+        return await git.fetch(self._workshop, source, build, self._timeout)
 
     async def code(self, order: Order) -> str:
         """Returns the digest of the package that runs: the source itself, or what is built of it.

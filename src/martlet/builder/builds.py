@@ -88,6 +88,10 @@ class RunningBuild:
         self.build = self.build.model_copy(update={"state": state, "phase": phase})
         self.tell()
 
+    def note_commit(self, commit: str) -> None:
+        """It is made of this commit of a git repository."""
+        self.build = self.build.model_copy(update={"commit": commit})
+
     def commit(self) -> None:
         """It takes effect now."""
         self.committed = True

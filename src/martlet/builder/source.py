@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from martlet.model import GitSource
 from martlet.package.archive import unpack_archive
 from martlet.package.ignore import Ignore
 from martlet.package.packing import Package, pack
@@ -82,7 +83,22 @@ class Local:
         """The file stays: it is the operator's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Git:
+    """A folder in a git repository, which is `git.fetch`-ed before it can be staged."""
+
+    source: GitSource
+
+    @property
+    def file(self) -> None:
+        """It has no one file."""
+
+    def discard(self) -> None:
+        """What was fetched goes with the build."""
+
+
 Source = Inline | Archive | Local
+"""What can be packed."""
 
 
 def make_package(source: Source, work: Path, file_name: str | None, limits: Limits) -> tuple[Package, Path]:

@@ -29,6 +29,10 @@ def deploy(
     name: Annotated[
         str | None, typer.Option(help="The function's name; that of the folder or file by default.")
     ] = None,
+    git: Annotated[
+        str | None,
+        typer.Option(metavar="URL[#REF[:PATH]]", help="Let the platform fetch the code from git instead."),
+    ] = None,
     execution_mode: Annotated[str | None, setting("The rung of the isolation ladder.")] = None,
     runtime: Annotated[str | None, setting("The language and version (`martlet runtimes`).")] = None,
     handler: Annotated[str | None, setting("What to run, as its language writes it.")] = None,
@@ -83,9 +87,14 @@ def deploy(
         "rate_limit": rate_limit,
         "public": public,
     }
-    name, config = configuration(source, {key: value for key, value in options.items() if value is not None})
+    given = {key: value for key, value in options.items() if value is not None}
+    repository = None if git is None else _repository(git)
+    if repository is None:
+        name, config = configuration(source, given)
+    else:
+        name, config = configuration_of_git(repository, given)
     with connect(context) as client:
-        function = deploy_with_progress(client, name, source, config)
+        function = deploy_with_progress(client, name, source, config, repository)
         if as_json:
             show_json(function)
             return
@@ -94,10 +103,18 @@ def deploy(
         note(f"Try: martlet invoke {name} '{{}}'")
 
 
-def deploy_with_progress(client: Client, name: str, source: Path, config: dict[str, Any]) -> dict[str, Any]:
+def deploy_with_progress(
+    client: Client,
+    name: str,
+    source: Path,
+    config: dict[str, Any],
+    git: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Deploys, showing how far it is."""
     with DeployProgress(name) as progress:
-        return client.deploy(name, source, config, on_upload=progress.uploaded, on_line=progress.line)
+        return client.deploy(
+            name, source, config, git=git, on_upload=progress.uploaded, on_line=progress.line
+        )
 
 
 def configuration(source: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -117,6 +134,21 @@ def configuration(source: Path, options: dict[str, Any]) -> tuple[str, dict[str,
     overlay = manifest_of(options, "the options")
     name = overlay.name or (manifest and manifest.name) or name_of(source)
     return name, (manifest.config if manifest else {}) | overlay.given
+
+
+def configuration_of_git(git: dict[str, str], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Like `configuration`, for code that lies in git: only the options count, and the last folder names it."""
+    from martlet.cli.manifest import manifest_of, name_of
+
+    overlay = manifest_of(options, "the options")
+    place = (git.get("path") or git["url"]).rstrip("/").removesuffix(".git")
+    return overlay.name or name_of(Path(place.rpartition("/")[2])), overlay.given
+
+
+def _repository(text: str) -> dict[str, str]:
+    url, _, where = text.partition("#")
+    ref, _, path = where.partition(":")
+    return {"url": url} | ({"ref": ref} if ref else {}) | ({"path": path} if path else {})
 
 
 def _variables(assignments: list[str]) -> dict[str, str]:

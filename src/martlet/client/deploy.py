@@ -27,9 +27,10 @@ OnLine = Callable[[Document], None]
 
 def deploy(
     name: str,
-    source: Path | str,
+    source: Path | str = ".",
     config: Mapping[str, Any] | None = None,
     *,
+    git: Mapping[str, str] | None = None,
     on_upload: OnUpload | None = None,
     on_line: OnLine | None = None,
 ) -> Plan[Document]:
@@ -40,6 +41,7 @@ def deploy(
         source: a folder (less what its ``.martletignore`` leaves out), an archive (zip, tar.gz or tar) or one
             file of code.
         config: keys of the function's configuration; the others stay as they are, where the function exists.
+        git: in place of ``source`` the platform fetches this: ``url``, and if needed ``ref`` and ``path``.
         on_upload: told of the progress of the upload.
         on_line: told of each line of the build's log.
 
@@ -50,7 +52,11 @@ def deploy(
         Invalid: the folder holds something that no package may.
     """
     exists = yield from _exists(name)
-    started = yield from _upload(name, Path(source), dict(config or {}), exists, on_upload or _ignore)
+    if git is not None:
+        body = {"git": dict(git), "config": dict(config or {})}
+        started = yield from _send(name, body, exists)
+    else:
+        started = yield from _upload(name, Path(source), dict(config or {}), exists, on_upload or _ignore)
     yield from build_log(started["id"], on_line or _ignore)
     ended = yield from build(started["id"])
     if ended["state"] != "ready":
@@ -76,6 +82,12 @@ def _exists(name: str) -> Plan[bool]:
             return False
         raise
     return True
+
+
+def _send(name: str, body: Document, exists: bool) -> Plan[Document]:
+    if exists:
+        return (yield from one(Call("PUT", f"/functions/{segment(name)}", {"wait": False}, json=body)))
+    return (yield from one(Call("POST", "/functions", {"wait": False}, json={"name": name, **body})))
 
 
 def _upload(name: str, source: Path, config: Document, exists: bool, on_upload: OnUpload) -> Plan[Document]:

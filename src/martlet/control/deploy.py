@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from martlet.builder.source import Source
+from martlet.builder.source import Git, Source
 from martlet.control.publishing import Current
 from martlet.model import FunctionConfig, FunctionName
 
@@ -34,7 +34,7 @@ class Deploy:
     """
 
     name: FunctionName
-    source: Source | None
+    source: Source | Git | None
     config: Mapping[str, Any] = field(default_factory=dict)
     expect: Expect = Expect.EITHER
     replace: bool = False

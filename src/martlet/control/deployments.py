@@ -17,7 +17,7 @@ from time import time
 from martlet.builder.builder import Builder, Order
 from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import Claim, PackageStore
-from martlet.builder.source import Archive, make_package
+from martlet.builder.source import Archive, Git, Local, make_package
 from martlet.config import SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.deploy import Deploy, Expect, discard
@@ -213,6 +213,7 @@ class Deployments:
             number=number,
             config=attempt.config,
             source=None if source == code else source,
+            commit=build.build.commit or (attempt.before.commit if attempt.deploy.source is None else None),
             code=code,
             dependencies=dependencies,
             created=time(),
@@ -252,6 +253,10 @@ class Deployments:
             await attempt.claim.has(digest)
             await self._packages.unpack(digest, folder)
             return digest, folder
+        if isinstance(source, Git):
+            fetched, commit = await self._builder.fetch(source.source, build)
+            source = Local(fetched)
+            build.note_commit(commit)
         file_name = self._configuration.runtime(attempt.config).description.inline_file
         package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
         if source.file is None and attempt.deploy.names_no_runtime(attempt.current):

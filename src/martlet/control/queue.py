@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from martlet.builder.source import Archive, Inline, Local, Source
+from martlet.builder.source import Archive, Git, Inline, Local, Source
 from martlet.control.deploy import Deploy, Expect
 from martlet.errors import NotFound
 from martlet.model import Waiting
@@ -45,6 +45,7 @@ class Queue:
             function=deploy.name,
             kind=kind,
             file=file,
+            git=deploy.source.source if isinstance(deploy.source, Git) else None,
             config=dict(deploy.config),
             expect=deploy.expect,
             replace=deploy.replace,
@@ -88,7 +89,9 @@ class Queue:
             upgrade=waiting.upgrade,
         )
 
-    async def _source(self, waiting: Waiting, archive: Archive) -> Source | None:
+    async def _source(self, waiting: Waiting, archive: Archive) -> Source | Git | None:
+        if waiting.git is not None:
+            return Git(waiting.git)
         if waiting.kind == "inline":
             text = await self._blobs.get(PREFIX, _digest(waiting.build))
             return Inline(text.decode("utf-8", "surrogatepass"), waiting.file)
@@ -98,12 +101,14 @@ class Queue:
         return None
 
 
-def _kind(source: Source | None) -> Literal["nothing", "inline", "archive"]:
+def _kind(source: Source | Git | None) -> Literal["nothing", "inline", "archive", "git"]:
     assert not isinstance(source, Local), (
         "what the configuration file declares is deployed at each start anyway"
     )
     if source is None:
         return "nothing"
+    if isinstance(source, Git):
+        return "git"
     return "inline" if isinstance(source, Inline) else "archive"
 
 

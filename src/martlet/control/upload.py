@@ -13,10 +13,10 @@ from fastapi import Request
 from pydantic import Field
 from starlette.datastructures import FormData, UploadFile
 
-from martlet.builder.source import Archive, Inline, Source
+from martlet.builder.source import Archive, Git, Inline, Source
 from martlet.config import validated
 from martlet.errors import BadRequest, Invalid
-from martlet.model import Frozen, FunctionName
+from martlet.model import Frozen, FunctionName, GitSource
 
 FORM = "multipart/form-data"
 LONGEST_FIELD = 1024 * 1024
@@ -26,7 +26,8 @@ class FunctionBody(Frozen):
     """A function as JSON."""
 
     name: FunctionName = Field(description="What people invoke.")
-    code: str = Field(description="The text of its one file.")
+    code: str | None = Field(None, description="The text of its one file.")
+    git: GitSource | None = Field(None, description="In place of `code`: where it lies in git.")
     file: str = Field(
         "",
         max_length=255,
@@ -42,6 +43,7 @@ class ChangeBody(Frozen):
 
     name: FunctionName | None = Field(None, description="The function; it cannot be renamed.")
     code: str | None = Field(None, description="The text of its one file; it stays as it is by default.")
+    git: GitSource | None = Field(None, description="In place of `code`: where it lies in git.")
     config: dict[str, Any] = Field({}, description="Keys of its configuration; the others stay as they are.")
 
 
@@ -59,9 +61,9 @@ class ChangeForm(Frozen):
     config: dict[str, Any] = Field({})
 
 
-Sent = tuple[str, Source, dict[str, Any]]
+Sent = tuple[str, Source | Git, dict[str, Any]]
 """The name, the code and the configuration that were sent."""
-SentChange = tuple[str | None, Source | None, dict[str, Any]]
+SentChange = tuple[str | None, Source | Git | None, dict[str, Any]]
 """The same; None for what was left out."""
 
 
@@ -74,7 +76,10 @@ async def read_function(request: Request, uploads: Path) -> Sent:
     """
     if not _is_form(request):
         body = validated(FunctionBody, await _json(request))
-        return body.name, Inline(body.code, body.file), body.config
+        source = _source(body.code, body.git, body.file)
+        if source is None:
+            raise Invalid("code: write the text of its file, or git: where it lies", field="code")
+        return body.name, source, body.config
     async with request.form(max_files=1, max_fields=10, max_part_size=LONGEST_FIELD) as form:
         fields = validated(FunctionForm, _fields(form))
         archive = await _archive(form, uploads)
@@ -87,7 +92,7 @@ async def read_change(request: Request, uploads: Path) -> SentChange:
     """Like `read_function`, for a request that changes one: everything may be left out."""
     if not _is_form(request):
         body = validated(ChangeBody, await _json(request))
-        return body.name, None if body.code is None else Inline(body.code), body.config
+        return body.name, _source(body.code, body.git), body.config
     async with request.form(max_files=1, max_fields=10, max_part_size=LONGEST_FIELD) as form:
         fields = validated(ChangeForm, _fields(form))
         return fields.name, await _archive(form, uploads), fields.config
@@ -104,6 +109,14 @@ async def read_archive(request: Request, uploads: Path) -> Source:
         archive.discard()
         raise
     return archive
+
+
+def _source(code: str | None, git: GitSource | None, file: str = "") -> Inline | Git | None:
+    if git is None:
+        return None if code is None else Inline(code, file)
+    if code is not None:
+        raise Invalid("git: send either code or git", field="git")
+    return Git(git)
 
 
 def _is_form(request: Request) -> bool:

@@ -48,6 +48,14 @@ def test_one_file_is_deployed_under_its_own_name(martlet, platform, tmp_path):
     }
 
 
+def test_code_in_git_is_for_the_platform_to_fetch(martlet, platform):
+    address = "https://git.example/team/birds.git#main:functions/greeter"
+    assert martlet("deploy", "--git", address, "--memory", "64Mi").code == 0
+    (sent,) = platform.requests("POST")
+    where = {"url": "https://git.example/team/birds.git", "ref": "main", "path": "functions/greeter"}
+    assert sent.json == {"name": "greeter", "git": where, "config": {"memory": "64Mi"}}
+
+
 def test_options_win_over_the_manifest(martlet, platform, folder):
     (folder / "martlet.yaml").write_text("name: greeter\nmemory: 64Mi\ntimeout: 5\nenvironment:\n  A: 1\n")
     words = ["--timeout", "9", "--env", "B=two=2", "--dependency", "a==1", "--dependency", "b", "--public"]
@@ -145,7 +153,7 @@ def test_names_are_made_of_folders_files_and_archives(martlet, platform, tmp_pat
 
 
 def test_every_key_of_the_configuration_has_an_option():
-    options = set(inspect.signature(deploy).parameters) - {"context", "source", "name", "as_json"}
+    options = set(inspect.signature(deploy).parameters) - {"context", "source", "name", "git", "as_json"}
     renamed = {"dependency": "dependencies", "env": "environment"}
     assert {renamed.get(option, option) for option in options} == set(FunctionConfig.model_fields)
 
