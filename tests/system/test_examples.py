@@ -208,3 +208,51 @@ def test_kotlin(deploy):
         "common": ["c", "b", "a"],
     }
     assert kotlin.get("").status_code == 405
+
+
+def test_ruby(deploy):
+    ruby = deploy("ruby")
+    assert ruby.post("", content="name,price\ntea,2.5\ncoffee,3\n").json() == [
+        {"name": "tea", "price": 2.5},
+        {"name": "coffee", "price": 3},
+    ]
+    assert ruby.post("?separator=;", content="a;b\n1;2\n").json() == [{"a": 1, "b": 2}]
+    assert ruby.post("", content='a\n"b').status_code == 422
+    assert ruby.get("").status_code == 405
+
+
+def test_php(deploy):
+    php = deploy("php")
+    assert "<form>" in php.get("").text
+    page = php.get("?name=<Ada>")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<h1>Hello, &lt;Ada&gt;!</h1>" in page.text
+
+
+def test_perl(deploy):
+    line = '10.0.0.1 - - [21/Nov/2026:10:00:00 +0000] "GET {path} HTTP/1.1" {status} {size}\n'
+    log = "".join(
+        line.format(path=path, status=status, size=size)
+        for path, status, size in [("/", 200, 100), ("/", 304, "-"), ("/tea", 200, 7)]
+    )
+    assert deploy("perl").post("", content=f"{log}no line of a log\n").json() == {
+        "statuses": {"200": 2, "304": 1},
+        "paths": {"/": 2, "/tea": 1},
+        "bytes": 107,
+    }
+
+
+def test_bash(deploy):
+    bash = deploy("bash")
+    assert bash.post("?top=2", content="The bird, the BIRD, the sky").text == "the 3\nbird 2\n"
+    assert bash.post("?top=x").status_code == 400
+
+
+def test_static(deploy):
+    static = deploy("static")
+    page = static.get("/about")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "heraldry" in page.text
+    assert static.get("/about", headers={"if-none-match": page.headers["etag"]}).status_code == 304
+    assert static.get("/nowhere").status_code == 404
+    assert "flown away" in static.get("/nowhere").text
