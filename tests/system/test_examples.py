@@ -256,3 +256,34 @@ def test_static(deploy):
     assert static.get("/about", headers={"if-none-match": page.headers["etag"]}).status_code == 304
     assert static.get("/nowhere").status_code == 404
     assert "flown away" in static.get("/nowhere").text
+
+
+def test_node(deploy):
+    slugs = deploy("node")
+    title = "Żółw & Friends!"
+    assert slugs.post("", content=title).json() == {"title": title, "slug": "zolw-friends"}
+    assert slugs.post("", content="").status_code == 400
+
+
+def test_typescript(deploy):
+    temperatures = deploy("typescript")
+    assert temperatures.get("?celsius=20").json() == {"celsius": 20, "fahrenheit": 68, "kelvin": 293.15}
+    assert temperatures.get("?inches=1").status_code == 400
+
+
+def test_deno(deploy):
+    addresses = deploy("deno")
+    assert addresses.get("", params={"address": "https://example.org:8443/a?b=c"}).json() == {
+        "protocol": "https:",
+        "hostname": "example.org",
+        "port": "8443",
+        "pathname": "/a",
+        "query": {"b": "c"},
+    }
+    assert addresses.get("?address=nowhere").status_code == 400
+
+
+def test_bun(deploy):
+    fingerprints = deploy("bun").post("", content=b"hello").json()
+    assert fingerprints["sha256"] == hashlib.sha256(b"hello").hexdigest()
+    assert fingerprints["blake2b256"] == hashlib.blake2b(b"hello", digest_size=32).hexdigest()
