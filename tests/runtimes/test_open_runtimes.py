@@ -75,6 +75,7 @@ def test_lines_are_dropped_where_logging_is_disabled(function):
 
 
 def test_a_handler_that_returns_no_response_is_an_error(function):
+    function.needs("missing-response")
     answer = function.get("/nothing")
     assert answer.status_code == 500
     assert "Return statement missing. return context.res.empty()" in answer.text

@@ -19,6 +19,7 @@ class Handler {
             return res.text("text ✓");
         } else if (req.path == "/json") {
             json["hello"] = "world";
+            json["unicode"] = "żółw 🐢";
             return res.json(json);
         } else if (req.path == "/binary") {
             std::vector<std::byte> bytes;

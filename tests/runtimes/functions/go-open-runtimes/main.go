@@ -11,7 +11,7 @@ func Main(Context openruntimes.Context) openruntimes.Response {
 	case "/text":
 		return response.Text("text ✓")
 	case "/json":
-		return response.Json(map[string]any{"hello": "world"})
+		return response.Json(map[string]any{"hello": "world", "unicode": "żółw 🐢"})
 	case "/binary":
 		body := make([]byte, 256)
 		for i := range body {

@@ -6,7 +6,7 @@ pub fn main(context: Context) -> Response {
     let (req, res) = (&context.req, &context.res);
     match req.path.as_str() {
         "/text" => res.text("text ✓", None, None),
-        "/json" => res.json(json!({"hello": "world"}), None, None),
+        "/json" => res.json(json!({"hello": "world", "unicode": "żółw 🐢"}), None, None),
         "/binary" => res.binary((0..=255).collect(), None, None),
         "/empty" => res.empty(),
         "/redirect" => res.redirect("/target", None, None),
