@@ -255,6 +255,14 @@ class GitSource(Frozen):
         return value
 
 
+class Draft(Frozen):
+    """A function that is named and configured, and has no code yet."""
+
+    name: FunctionName
+    config: FunctionConfig
+    created: float
+
+
 class FunctionState(StrEnum):
     """What a function is doing, as its last deploy left it."""
 

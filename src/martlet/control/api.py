@@ -27,6 +27,7 @@ from martlet.control import (
 from martlet.control.control import Control
 from martlet.control.envelope import Envelope
 from martlet.control.upload import ChangeBody, FunctionBody
+from martlet.frontdoors import aether
 from martlet.model import FunctionConfig, LogLine
 
 RESOURCES = (
@@ -59,6 +60,7 @@ def create_app(control: Control) -> FastAPI:
     problems.install(app)
     for resource in RESOURCES:
         app.include_router(resource.router)
+    app.include_router(aether.router)
     app.add_middleware(Envelope)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
     return app

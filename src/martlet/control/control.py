@@ -88,9 +88,10 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
+        self.configuration = Configuration(system, networks, catalogue, MODES)
         self.deployments = Deployments(
             settings=system,
-            configuration=Configuration(system, networks, catalogue, MODES),
+            configuration=self.configuration,
             publishing=self.publishing,
             lanes=lanes,
             packages=packages,

@@ -98,6 +98,21 @@ async def read_change(request: Request, uploads: Path) -> SentChange:
         return fields.name, await _archive(form, uploads), fields.config
 
 
+async def read_upload(request: Request, uploads: Path, name: str) -> Source:
+    """Like `read_archive`, or, where the body is a form, takes the archive that is its file of this name.
+
+    Raises:
+        Invalid: the form has no such file.
+    """
+    if not _is_form(request):
+        return await read_archive(request, uploads)
+    async with request.form(max_files=1, max_fields=10, max_part_size=LONGEST_FIELD) as form:
+        archive = await _archive(form, uploads, name)
+    if archive is None:
+        raise Invalid(f"{name}: the form has no such file; send a zip, a tar.gz or a tar", field=name)
+    return archive
+
+
 async def read_archive(request: Request, uploads: Path) -> Source:
     """Writes the body of a request to a file in ``uploads``, as it comes."""
     archive = Archive(uploads / secrets.token_hex(8))
@@ -148,8 +163,8 @@ def _fields(form: FormData) -> dict[str, Any]:
     return fields
 
 
-async def _archive(form: FormData, uploads: Path) -> Archive | None:
-    sent = form.get("archive")
+async def _archive(form: FormData, uploads: Path, name: str = "archive") -> Archive | None:
+    sent = form.get(name)
     if not isinstance(sent, UploadFile):
         return None
     archive = Archive(uploads / secrets.token_hex(8))

@@ -28,6 +28,7 @@ OPEN_PATHS = frozenset({b"/ready", b"/openapi.json"})
 MANAGED = frozenset(
     {
         b"functions",
+        b"api",
         b"stats",
         b"instances",
         b"nodes",
@@ -40,6 +41,8 @@ MANAGED = frozenset(
     }
 )
 """First segments of the paths that control answers."""
+AETHER = b"/api/functions"
+"""Where the functions are in the API of Aether."""
 ADMINISTERED = frozenset({b"keys"})
 NOT_FOR_CONTROL = frozenset({b"authorization", b"expect", b"x-request-id"})
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -96,7 +99,7 @@ class Gateway:
     def max_body(self, exchange: Exchange) -> int:
         """Allows what is uploaded to the platform more than what is sent to functions."""
         function = self._routing.route(exchange.target, exchange.host)
-        upload = function is None and exchange.target.startswith(b"/functions")
+        upload = function is None and exchange.target.startswith((b"/functions", AETHER))
         return self._max_upload if upload else self._max_body
 
     def refused(self, exchange: Exchange, error: MartletError) -> None:
@@ -211,8 +214,9 @@ class Gateway:
         needed = Scope.ADMIN if segments[0] in ADMINISTERED else Scope.MANAGE
         if not (principal.admin if needed is Scope.ADMIN else principal.manage):
             raise Forbidden(f"this key may not do that (scope {needed})")
-        if segments[0] == b"functions" and len(segments) > 1:
-            principal.may_touch(segments[1].decode("utf-8", "replace"))
+        below = segments[1:] if segments[0] == b"api" else segments
+        if below[:1] == [b"functions"] and len(below) > 1:
+            principal.may_touch(below[1].decode("utf-8", "replace"))
 
 
 def _identity(principal: Principal) -> bytes:

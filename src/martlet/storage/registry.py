@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from martlet.errors import Conflict, NotFound
-from martlet.model import Alias, ApiKey, Build, Function, Revision, Waiting
-from martlet.storage.resources import ALIASES, BUILDS, FUNCTIONS, KEYS, REVISIONS, WAITING, Model, Resource
+from martlet.model import Alias, ApiKey, Build, Draft, Function, Revision, Waiting
+from martlet.storage.resources import (
+    ALIASES,
+    BUILDS,
+    DRAFTS,
+    FUNCTIONS,
+    KEYS,
+    REVISIONS,
+    WAITING,
+    Model,
+    Resource,
+)
 from martlet.storage.store import RevisionMismatch, Store
 from martlet.storage.view import OnChange, RegistryView
 
@@ -88,6 +98,22 @@ class Registry:
     async def delete_alias(self, function: str, name: str) -> int:
         """Deletes an alias of a function."""
         return await self._delete(ALIASES, function, name)
+
+    async def get_draft(self, name: str) -> Draft:
+        """Returns a function that has no code yet."""
+        return (await self._get(DRAFTS, name))[0]
+
+    async def list_drafts(self) -> list[Draft]:
+        """Returns all functions that have no code yet, by name."""
+        return await self._list(DRAFTS)
+
+    async def put_draft(self, draft: Draft, *, expect_revision: int | None = None) -> int:
+        """Writes a function that has no code yet; ``expect_revision`` as in `put_function`."""
+        return await self._put(DRAFTS, draft, draft.name, expect_revision=expect_revision)
+
+    async def delete_draft(self, name: str) -> int:
+        """Deletes a function that has no code yet."""
+        return await self._delete(DRAFTS, name)
 
     async def get_key(self, key_id: str) -> ApiKey:
         """Returns a key."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from martlet.errors import FunctionNotFound, NotFound
-from martlet.model import Alias, ApiKey, Build, Frozen, Function, Revision, Waiting
+from martlet.model import Alias, ApiKey, Build, Draft, Frozen, Function, Revision, Waiting
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -39,5 +39,6 @@ FUNCTIONS = Resource("function", "functions", Function, FunctionNotFound)
 REVISIONS = Resource("revision", "revisions", Revision, FunctionNotFound)
 ALIASES = Resource("alias", "aliases", Alias, FunctionNotFound)
 KEYS = Resource("key", "keys", ApiKey)
+DRAFTS = Resource("function", "drafts", Draft, FunctionNotFound)
 BUILDS = Resource("build", "builds", Build)
 WAITING = Resource("waiting deploy", "waiting", Waiting)

@@ -42,6 +42,7 @@ class FakeLane:
     Attributes:
         loaded: the revisions that it was asked to load.
         refuse: the problem that the next loads are answered with.
+        refused_runtime: loads of this runtime only are answered with it; empty: all.
         hold: loads wait for this.
         instances, invocations, lines: what it says it has.
     """
@@ -53,6 +54,7 @@ class FakeLane:
         self.asked: list[tuple[str, str]] = []
         self.synced: list[int] = []
         self.refuse: dict[str, Any] | None = None
+        self.refused_runtime = ""
         self.hold = asyncio.Event()
         self.hold.set()
         self.loading = asyncio.Event()
@@ -117,7 +119,8 @@ class FakeLane:
                 self.loaded.append(document)
                 self.loading.set()
                 await self.hold.wait()
-                if self.refuse is not None:
+                runtime = document["config"]["runtime"]
+                if self.refuse is not None and self.refused_runtime in ("", runtime):
                     return self.refuse["status"], self.refuse
                 return 200, {"mode": "sync", "load_ms": 1.25, "start_ms": 2.5}
             case "POST", "sync":
