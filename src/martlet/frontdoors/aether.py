@@ -22,7 +22,7 @@ from pydantic import Field
 from martlet.builder.source import Archive, Source
 from martlet.control.caller import Who
 from martlet.control.control import Control
-from martlet.control.deployments import Deploy, Expect, discard
+from martlet.control.deploy import Deploy, Expect, discard
 from martlet.control.functions import FunctionView, find, view
 from martlet.control.parameters import Platform
 from martlet.control.upload import read_upload
