@@ -13,6 +13,7 @@ public class Main {
             case "/json":
                 Map<String, Object> json = new HashMap<>();
                 json.put("hello", "world");
+                json.put("unicode", "żółw 🐢");
                 return res.json(json);
             case "/binary":
                 byte[] bytes = new byte[256];

@@ -6,7 +6,7 @@ class Main {
         val res = context.res
         return when (req.path) {
             "/text" -> res.text("text ✓")
-            "/json" -> res.json(mutableMapOf("hello" to "world"))
+            "/json" -> res.json(mutableMapOf("hello" to "world", "unicode" to "żółw 🐢"))
             "/binary" -> res.binary(ByteArray(256) { it.toByte() })
             "/empty" -> res.empty()
             "/redirect" -> res.redirect("/target")
