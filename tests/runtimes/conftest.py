@@ -24,6 +24,8 @@ from tests.system.conftest import Platform, until
 
 FUNCTIONS = Path(__file__).parent / "functions"
 OPEN = "-open-runtimes"
+BUILD_SECONDS = 300
+"""What a compiler may take on a machine that has much else to do."""
 
 
 class Function:
@@ -46,6 +48,7 @@ class Function:
             "/functions",
             data={"name": self.name, "config": document},
             files={"archive": ("code.tar.gz", archive(folder))},
+            timeout=BUILD_SECONDS,
         )
         assert answer.status_code == 201, answer.text
 
