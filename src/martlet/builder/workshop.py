@@ -32,8 +32,14 @@ from martlet.units import format_bytes
 SOURCE, OUTPUT, CACHE = "/source", "/output", "/cache"
 """Where a command finds what it is given."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CERTIFICATES = (
+    *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"),
+    *("NODE_EXTRA_CA_CERTS", "DENO_CERT", "PIP_CERT", "CARGO_HTTP_CAINFO"),
+)
+"""Variables of the platform that name a file of trusted certificates; commands see variable and file."""
 PASSED_ON = (
-    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *CERTIFICATES,
+    *("SSL_CERT_DIR", "DENO_TLS_CA_STORE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
@@ -259,7 +265,7 @@ class Workshop:
             directory=self.inside(first, folder),
             own={path: str(each) for path, each in job.folders.items()},
             named={path: str(each) for path, each in job.named.items()},
-            shown=[str(each) for each in (*job.shown, *self._shown)],
+            shown=[str(each) for each in (*job.shown, *self._shown, *_certificates())],
             root=str(place),
             resolvers=Resolvers.find().text,
             network=self._network if job.network else Network.NONE,
@@ -278,6 +284,11 @@ class Workshop:
         namespace = await self._egress.make()
         stack.callback(os.close, namespace)
         return namespace
+
+
+def _certificates() -> list[Path]:
+    named = (Path(os.environ[name]) for name in CERTIFICATES if name in os.environ)
+    return [path for path in named if path.is_absolute() and path.is_file()]
 
 
 def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:

@@ -237,3 +237,15 @@ async def test_links_and_modes_cannot_make_the_platform_touch_what_is_its_own(
     )
     assert [(tmp_path / path).stat().st_mode & 0o777 for path in ("mine", "mine/file")] == [0o750, 0o640]
     assert (bench.folders[OUTPUT] / "closed/file").read_text() == "x\n"
+
+
+async def test_it_sees_the_certificates_that_the_platform_is_told_to_trust(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "company.pem").write_text("trusted")
+    (tmp_path / "company.key").write_text("secret")
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(tmp_path / "company.pem"))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "there is none"))
+    assert await bench.run("cat $NODE_EXTRA_CA_CERTS") == ["trusted"]
+    with pytest.raises(CommandFailed):
+        await bench.run(f"cat {tmp_path}/company.key")

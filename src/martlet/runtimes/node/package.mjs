@@ -6,6 +6,7 @@ import { join } from 'node:path';
 
 const LOCKS = ['package-lock.json', 'npm-shrinkwrap.json'];
 const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=warn'];
+const BUNDLES = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt'];
 const TOLD = 4;
 
 /** Ends the build, and says which field of the deploy is to blame and why. */
@@ -46,11 +47,21 @@ export class Package {
   }
 
   #run(...command) {
-    const cache = join(process.env.MARTLET_CACHE ?? '/tmp', 'npm');
+    const { MARTLET_CACHE: cache = '/tmp', NODE_EXTRA_CA_CERTS, SSL_CERT_FILE } = process.env;
+    // Node.js brings certificates of its own, and does not look at those that the machine trusts.
+    const trusted = [NODE_EXTRA_CA_CERTS, SSL_CERT_FILE, ...BUNDLES].find((file) => file && existsSync(file));
+    // What npm waits before it tries again: 10 s and 60 s by default, longer than those wait who deploy.
+    const patience = { npm_config_fetch_retry_mintimeout: '1000', npm_config_fetch_retry_maxtimeout: '5000' };
     try {
       execFileSync(process.execPath, [this.#npm, ...command], {
         stdio: ['ignore', 'inherit', 'inherit'],
-        env: { ...process.env, NODE_ENV: '', npm_config_cache: cache },
+        env: {
+          ...patience,
+          ...process.env,
+          ...(trusted && { NODE_EXTRA_CA_CERTS: trusted }),
+          NODE_ENV: '',
+          npm_config_cache: join(cache, 'npm'),
+        },
       });
     } catch ({ status }) {
       process.exit(status || 1);
