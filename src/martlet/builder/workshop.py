@@ -120,7 +120,7 @@ class Workshop:
         shown: Sequence[Path],
     ) -> None:
         self._run = run / "builds"
-        self._group_name = group_name(run, "builds")
+        self._group_names = f"{group_name(run, 'builds')}-"
         self._lane = lane
         self._network = network
         self._egress = egress
@@ -128,15 +128,13 @@ class Workshop:
         self._environment, self._shown = environment, shown
         self._host: Host | None = None
         self._preparing = asyncio.Lock()
-        self._group: Group | None = None
+        self._top: Group | None = None
         self._identities = Identities(lane)
 
     async def open(self) -> None:
         """Ends what an earlier life has left."""
-        top = await asyncio.to_thread(usable_group)
-        if top is not None:
-            self._group = top.below(self._group_name)
-            await empty(self._group)
+        self._top = await asyncio.to_thread(usable_group)
+        await self._empty_groups()
         if self._egress is not None:
             await self._egress.open()
         self._run.mkdir(parents=True, exist_ok=True)
@@ -150,11 +148,16 @@ class Workshop:
 
     async def close(self) -> None:
         """Removes what `open` made. No command may run any more."""
-        if self._group is not None:
-            await empty(self._group)
+        await self._empty_groups()
         if self._egress is not None:
             await self._egress.close()
         shutil.rmtree(self._run, ignore_errors=True)
+
+    async def _empty_groups(self) -> None:
+        if self._top is not None:
+            for name in self._top.names():
+                if name.startswith(self._group_names):
+                    await empty(self._top.below(name))
 
     @property
     def confined(self) -> bool:
@@ -179,7 +182,7 @@ class Workshop:
         """
         await self.prepare()
         identity = self._identities.take()
-        group = None if self._group is None else self._group.below(job.id)
+        group = None if self._top is None else self._top.below(f"{self._group_names}{job.id}")
         place = self._run / job.id
         try:
             place.mkdir()
@@ -200,7 +203,13 @@ class Workshop:
             wanted_end, wanted = _pipe(stack)
             namespace = await self._namespace(job, stack)
             doors = _doors(group, Limits(self._memory, None, _PROCESSES), stack)
-            ends = Ends(fault_end.fileno(), answer_end.fileno(), namespace, doors)
+            ends = Ends(
+                fault_end.fileno(),
+                answer_end.fileno(),
+                namespace,
+                doors,
+                [] if group is None else group.directories,
+            )
             process = await asyncio.create_subprocess_exec(
                 INTERPRETER,
                 *("-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP),

@@ -126,6 +126,12 @@ class Group(ABC):
                 return False
         return True
 
+    def empty(self, deadline: float) -> None:
+        """Kills what is in the group and removes it; gives up at a time of the monotonic clock."""
+        while not self.remove() and time.monotonic() < deadline:
+            self.kill()
+            time.sleep(_RETRY_SECONDS)
+
     def _tree(self) -> Iterator[Path]:
         """Yields the directories of the group and those below, the deepest first."""
         for top in self._distinct:
@@ -243,10 +249,8 @@ class Remains:
         deadline = time.monotonic() + _REMOVAL_SECONDS
         for place, name in self._places:
             os.fchdir(place)
-            for group in [GroupV1({"": Path(name, each)}) for each in names]:
-                while not group.remove() and time.monotonic() < deadline:
-                    group.kill()
-                    time.sleep(_RETRY_SECONDS)
+            for each in names:
+                GroupV1({"": Path(name, each)}).empty(deadline)
             GroupV1({"": Path(name)}).remove()
 
 

@@ -38,6 +38,7 @@ from martlet.sandbox import (
     syscalls,
     users,
 )
+from martlet.sandbox.cgroups import GroupV1
 from martlet.sandbox.landlock import Access
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means, Users
@@ -56,6 +57,7 @@ _DEEPEST, _LONGEST = 100, 2000
 _PRIVATE = 0o700
 _BLOCK = 512
 _WATCH_SECONDS = 1.0
+_REMOVAL_SECONDS = 5.0
 _WATCH_SHARE = 0.1
 """The part of a core that looking at the folders may take."""
 
@@ -115,12 +117,14 @@ class Ends:
         answer: becomes `ANSWER` of the command.
         namespace: the network namespace made for it; None where it makes its own or shares the host's.
         doors: of its cgroup.
+        groups: where its cgroup is, in each tree: it is the master's to remove when nobody wants the build any more.
     """
 
     fault: int
     answer: int
     namespace: int | None
     doors: list[int]
+    groups: list[str]
 
 
 def main(plan: str, ends: str) -> NoReturn:
@@ -137,7 +141,10 @@ def main(plan: str, ends: str) -> NoReturn:
         finally:
             _take_back(what)
     except Exception as error:
-        os.write(given.fault, (str(error) or repr(error)).encode())
+        with contextlib.suppress(BrokenPipeError):
+            os.write(given.fault, (str(error) or repr(error)).encode())
+    if _is_unwanted():
+        _remove(given.groups)
     os._exit(code)
 
 
@@ -235,6 +242,18 @@ def _wait(first: int, plan: Plan) -> bool:
             os.kill(first, signal.SIGKILL)
             return within
         pause = max(_WATCH_SECONDS, (time.monotonic() - began) / _WATCH_SHARE)
+
+
+def _is_unwanted() -> bool:
+    """Whether whoever wanted the build has let go of it, or is gone."""
+    return bool(select.select([0], [], [], 0)[0])
+
+
+def _remove(groups: Iterable[str]) -> None:
+    """Removes the cgroup of a build, which its platform may not live to do."""
+    deadline = time.monotonic() + _REMOVAL_SECONDS
+    for directory in groups:
+        GroupV1({"": Path(directory)}).empty(deadline)
 
 
 def _used(folders: Iterable[str], enough: int) -> int:

@@ -16,10 +16,11 @@ import pytest
 from martlet.builder.output import LONGEST_LINE, MOST_LINES
 from martlet.builder.workshop import CACHE, OUTPUT, SOURCE, CommandFailed, Job, Workshop
 from martlet.drivers.driver import DriverError
-from martlet.drivers.remains import group_name
+from martlet.drivers.remains import group_name, sweep
 from martlet.model import MiB, Network
 from martlet.package.staging import remove_tree
 from martlet.sandbox.cgroups import usable_group
+from tests.conftest import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -182,11 +183,29 @@ async def test_it_ends_with_a_platform_that_is_killed(tmp_path: Path) -> None:
         control.send_signal(signal.SIGKILL)
         control.wait()
     await eventually(lambda: marked() == [], "the build outlives its platform")
+    await eventually(lambda: not groups_of(tmp_path / "run"), "its cgroup is left")
     heir = Bench(tmp_path / "again")
     async for _ in opened(heir):
         assert await heir.run("echo works") == ["works"]
-    group = usable_group()
-    assert group is None or group_name(tmp_path / "again/run", "builds") not in group.names()
+        assert not groups_of(tmp_path / "again/run"), "a build that has ended leaves nothing"
+
+
+async def test_the_cgroup_of_a_build_that_is_killed_with_its_platform_is_removed_by_the_next(
+    tmp_path: Path,
+) -> None:
+    top = usable_group()
+    require(top is not None, "cgroups")
+    assert top is not None
+    for job in ("one", "two"):
+        top.below(f"{group_name(tmp_path / 'run', 'builds')}-{job}").create()
+    await sweep(tmp_path / "run")
+    assert not groups_of(tmp_path / "run")
+
+
+def groups_of(run: Path) -> list[str]:
+    """The cgroups of builds of the platform with a run directory."""
+    top = usable_group()
+    return [] if top is None else [name for name in top.names() if name.startswith(group_name(run, "builds"))]
 
 
 async def test_it_may_not_fill_the_disk(bench: Bench) -> None:

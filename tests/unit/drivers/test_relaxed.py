@@ -68,3 +68,21 @@ async def test_a_program_needs_no_namespaces_and_ends_with_what_started_it(
 
         await eventually(lambda: rig.exits, "the exit is reported")
         await eventually(lambda: not Path(f"/proc/{program}/exe").exists(), "the program has ended")
+
+
+async def test_a_program_that_is_killed_leaves_no_socket_in_the_scratch_space_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inspect = process.inspect
+    none = Means(confined=False, users=Users.SHARED)
+    monkeypatch.setattr(process, "inspect", lambda *host: replace(inspect(*host), means=none))
+    before = set(Path("/tmp").glob(".martlet-*"))
+    async with program_rig(tmp_path, isolation="relaxed", listen="socket") as rig:
+        handle = await rig.instance("echo")
+        assert await ask(handle, 1) == b"1"
+        assert handle.pid is not None
+
+        os.kill(handle.pid, signal.SIGKILL)
+
+        await eventually(lambda: rig.exits, "the exit is reported")
+        assert set(Path("/tmp").glob(".martlet-*")) <= before

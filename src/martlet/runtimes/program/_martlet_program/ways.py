@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from . import answer, port, relay, stdio, waiting
@@ -56,12 +58,14 @@ class ByDescriptor:
 
 
 class BySocket:
-    """The program listens on a unix socket of its own."""
+    """The program listens on a unix socket of its own. Once it does, the name is taken away and the socket held by
+    descriptor: where ``/tmp`` is that of the host, nothing is left there however all this ends."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._path = f"/tmp/.martlet-{secrets.token_hex(8)}"  # noqa: S108  (the sandbox's own)
         self.variables: Mapping[str, str] = {"MARTLET_SOCKET": self._path}
         self._listener = listener
+        self._held: int | None = None
 
     def start(self, command: list[str], environment: Mapping[str, str], fork: Fork | None) -> Child:
         """See `Way`."""
@@ -69,7 +73,12 @@ class BySocket:
 
     def hear(self, child: Child) -> Answer:
         """See `Way`."""
-        return answer.hear(child)
+        try:
+            return answer.hear(child)
+        finally:
+            with suppress(OSError):  # a program that does not listen is not reached
+                self._held = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                os.unlink(self._path)
 
     def serve(self, child: Child, specification: Mapping[str, Any], start: Start) -> int:
         """See `Way`."""
@@ -78,7 +87,7 @@ class BySocket:
     def _connect(self) -> socket.socket:
         end = socket.socket(socket.AF_UNIX)
         try:
-            end.connect(self._path)
+            end.connect(self._path if self._held is None else f"/proc/self/fd/{self._held}")
         except OSError:
             end.close()
             raise
