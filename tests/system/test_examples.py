@@ -248,6 +248,15 @@ def test_bash(deploy):
     assert bash.post("?top=x").status_code == 400
 
 
+def test_lua(deploy):
+    letters = deploy("lua")
+    values = {"name": "Żaneta", "thing": "parcel", "days": 3}
+    expected = "Dear Żaneta,\n\nyour parcel has arrived after 3 days.\n"
+    assert letters.post("", json=values).text == expected
+    answer = letters.post("", json={"thing": "parcel", "days": 3})
+    assert (answer.status_code, answer.json()) == (422, {"missing": ["name"]})
+
+
 def test_static(deploy):
     static = deploy("static")
     page = static.get("/about")
