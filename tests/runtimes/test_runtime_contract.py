@@ -85,16 +85,24 @@ def test_a_body_in_chunks_is_whole(function):
     assert answer.json() == {"length": 100_000}
 
 
-def test_an_error_is_told_and_the_process_lives(function):
-    before = function.get("/count").json()["count"]
+def test_an_error_is_told(function):
+    function.needs("errors")
     answer = function.get("/raise")
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (500, "function_error")
     assert "the reason ✗" in problem["detail"]
+
+
+def test_a_process_outlives_an_error(function):
+    before = function.get("/count").json()["count"]
+    answer = function.get("/raise")
+    assert answer.status_code == 500
+    assert "the reason ✗" in answer.text
     assert function.get("/count").json()["count"] == before + 1
 
 
 def test_health_runs_no_code_of_the_function(function):
+    function.needs("health")
     before = function.get("/count").json()["count"]
     answer = function.get("/_martlet/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
