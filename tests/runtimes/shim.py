@@ -40,8 +40,14 @@ def running(
     concurrency: int = 1,
     listen: str = "descriptor",
     log: Any = None,
+    wait: float = 0,
 ) -> Iterator[Shim]:
-    """Starts a shim, gives it code, and ends it by SIGTERM. ``log``: where it prints (a file; None: here)."""
+    """Starts a shim, gives it code, and ends it by SIGTERM.
+
+    Args:
+        log: where it prints (a file; None: here).
+        wait: seconds that it is without code, as a warm one is; one that ends meanwhile fails.
+    """
     specification = {
         "function": "contract",
         "revision": 1,
@@ -82,6 +88,9 @@ def running(
         os.close(writer)
         try:
             assert process.stdin is not None
+            if wait:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    raise RuntimeError(f"the shim ended with {process.wait(wait)} before it had code")
             process.stdin.write(json.dumps(specification).encode() + b"\n")
             process.stdin.flush()
             with open(reader) as answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import select
 import shutil
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from martlet import runtimes
-from tests.conftest import require
+from tests.conftest import TOOLCHAINS, require
 from tests.runtimes import shim
 
 RUNTIMES = Path(runtimes.__file__).resolve().parent
 FUNCTIONS = Path(__file__).parent / "functions"
 NAMES = ["ruby", "php", "perl"]
+WAIT_SECONDS = 0.3
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -40,7 +42,8 @@ def serving(name, log, concurrency=1):
     """Serves the contract function of a runtime, with what it prints in the file ``log``."""
     description = tomllib.loads((RUNTIMES / name / "runtime.toml").read_text())
     programs = description["toolchain"]["programs"]
-    program = next(filter(None, map(shutil.which, programs)), None)
+    path = os.pathsep.join([os.environ["PATH"], *map(str, TOOLCHAINS.glob("*/bin"))])
+    program = next(filter(None, (shutil.which(program, path=path) for program in programs)), None)
     require(program, f"{name}: there is none of {programs} in PATH")
     start = description["start"]
     command = [
@@ -49,7 +52,13 @@ def serving(name, log, concurrency=1):
     with (
         log.open("wb") as file,
         shim.running(
-            command, FUNCTIONS / name, listen=start["listen"], concurrency=concurrency, log=file
+            command,
+            FUNCTIONS / name,
+            environment=start.get("environment"),
+            listen=start["listen"],
+            concurrency=concurrency,
+            log=file,
+            wait=WAIT_SECONDS,
         ) as running,
     ):
         assert "mode" in running.answer, running.answer or log.read_text()
