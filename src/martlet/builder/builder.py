@@ -11,7 +11,8 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from martlet.builder.records import NOTHING, Records
 from martlet.builder.workshop import (
     CACHE,
     OUTPUT,
+    PREPARED,
     SEARCH_PATH,
     SOURCE,
     CommandFailed,
@@ -39,7 +41,12 @@ from martlet.runtimes import Runtime
 from martlet.runtimes.description import Dependencies, present
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED
 
-CODE_FIELD, DEPENDENCIES_FIELD = "code", "config.dependencies"
+CODE_FIELD, DEPENDENCIES_FIELD, RUNTIME_FIELD = "code", "config.dependencies", "config.runtime"
+_FAULTS = {
+    CODE_FIELD: "the code does not build",
+    DEPENDENCIES_FIELD: "the dependencies cannot be installed",
+    RUNTIME_FIELD: "the runtime cannot be prepared for builds",
+}
 LOCK = "lock"
 """The file that the step of this name leaves: what is to be installed, to the last version."""
 _LOCK_INSIDE = "/.lock"
@@ -121,9 +128,15 @@ class Builder:
         if digest := await self._records.find(key, order.claim):
             order.build.say("it was built before")
             return digest
-        async with order.build.slot():
+        async with order.build.slot(), self._prepared(order, build.prepare, identity) as prepared:
             output = await self._run(
-                order, build.command, "build", CODE_FIELD, network=build.network, in_place=True
+                order,
+                build.command,
+                "build",
+                CODE_FIELD,
+                network=build.network,
+                in_place=True,
+                named=prepared,
             )
             digest = await self._pack(order, output, CODE_FIELD, "what was built")
         await self._records.write([key], digest)
@@ -173,6 +186,40 @@ class Builder:
         await self._records.write([asked, locked], digest)
         return digest
 
+    @asynccontextmanager
+    async def _prepared(
+        self, order: Order, command: Sequence[str] | None, identity: str
+    ) -> AsyncIterator[Mapping[str, Path]]:
+        """Lends what builds of a runtime have in common, by the path where they see it; makes it where it is not there.
+
+        It is made before any source is at hand, and builds only read it, so nobody's code can change another's build.
+        """
+        if command is None:
+            yield {}
+            return
+        runtime, build = order.runtime, order.build
+
+        async def make(folder: Path, lock: int) -> None:
+            build.say(f"preparing {runtime.name}, once for all functions")
+            given = {RUNTIME: runtime.folder, RUNTIMES: SHIPPED}
+            job = Job(
+                id=f"{build.build.id}-prepare",
+                command=self._command(runtime, command),
+                folders={CACHE: folder},
+                named=given,
+                shown=runtime.shown_to_builds,
+                environment=self._usual(runtime, self._inside({CACHE: folder, **given})),
+                held=(lock,),
+            )
+            try:
+                await self._execute(job, build, RUNTIME_FIELD)
+            except CommandFailed as error:
+                raise self._failure(error, RUNTIME_FIELD, network=False) from None
+
+        await self._workshop.prepare()
+        async with self.caches.share(f"{runtime.name}-{identity}", make) as folder:
+            yield {PREPARED: folder}
+
     async def _run(
         self,
         order: Order,
@@ -218,30 +265,30 @@ class Builder:
             if network and self._lack is not None:
                 build.say(f"there is no network: {self._lack}")
             try:
-                async with asyncio.timeout(self._timeout):
-                    await self._workshop.run(job, build.say)
+                await self._execute(job, build, field)
             except CommandFailed as error:
                 if error.limit == "system.build_disk":
                     await self.caches.clear(function, runtime.name)
                 raise self._failure(error, field, network) from None
-            except TimeoutError:
-                reason = f"{field}: the build took over {self._timeout:g} s (system.build_timeout)"
-                raise BuildFailed(reason, field=field) from None
-            except DriverError as error:
-                raise Unavailable(f"nothing can be built on this machine: {error}") from None
         if in_place and not any(folders[OUTPUT].iterdir()):
             return folders[SOURCE]
         return folders[OUTPUT]
+
+    async def _execute(self, job: Job, build: RunningBuild, field: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._workshop.run(job, build.say)
+        except TimeoutError:
+            reason = f"{field}: the build took over {self._timeout:g} s (system.build_timeout)"
+            raise BuildFailed(reason, field=field) from None
+        except DriverError as error:
+            raise Unavailable(f"nothing can be built on this machine: {error}") from None
 
     def _failure(self, error: CommandFailed, field: str, network: bool) -> BuildFailed:
         said = error.answer.get("message")
         if said is not None:
             return BuildFailed(said, field=error.answer.get("field", field))
-        what = (
-            "the dependencies cannot be installed"
-            if field == DEPENDENCIES_FIELD
-            else "the code does not build"
-        )
+        what = _FAULTS[field]
         if error.limit is not None:
             return BuildFailed(f"{what}: {error} ({error.limit})", field=field)
         why = f"; there was no network: {self._lack}" if network and self._lack is not None else ""
@@ -252,24 +299,34 @@ class Builder:
         return [shutil.which(program, path=_path(runtime)) or program, *rest]
 
     def _environment(self, order: Order, places: Mapping[str, Path]) -> dict[str, str]:
-        inside = {path: self._workshop.inside(path, folder) for path, folder in places.items()}
+        inside = self._inside(places)
         config = order.config
         variables = {
-            "PATH": _path(order.runtime),
+            **self._usual(order.runtime, inside),
             "MARTLET_SOURCE": inside[SOURCE],
             "MARTLET_OUTPUT": inside[OUTPUT],
-            "MARTLET_CACHE": inside[CACHE],
-            "MARTLET_RUNTIME": inside[RUNTIME],
-            "MARTLET_VERSION": order.runtime.version,
             "MARTLET_HANDLER": config.handler,
             "MARTLET_DEPENDENCIES": "\n".join(config.dependencies),
             "MARTLET_MEMORY": str(config.memory),
         }
         if _LOCK_INSIDE in inside:
             variables["MARTLET_LOCK"] = inside[_LOCK_INSIDE]
+        if PREPARED in inside:
+            variables["MARTLET_PREPARED"] = inside[PREPARED]
         if order.upgrade:
             variables["MARTLET_UPGRADE"] = "true"
         return variables
+
+    def _usual(self, runtime: Runtime, inside: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "PATH": _path(runtime),
+            "MARTLET_CACHE": inside[CACHE],
+            "MARTLET_RUNTIME": inside[RUNTIME],
+            "MARTLET_VERSION": runtime.version,
+        }
+
+    def _inside(self, places: Mapping[str, Path]) -> dict[str, str]:
+        return {path: self._workshop.inside(path, folder) for path, folder in places.items()}
 
     async def _pack(self, order: Order, folder: Path, field: str, what: str) -> str:
         target = folder.with_name(f"{folder.name}.tar.gz")

@@ -29,7 +29,7 @@ from martlet.sandbox.means import Users
 from martlet.sandbox.workshop import HOME, OVER_DISK, Ends, Plan
 from martlet.units import format_bytes
 
-SOURCE, OUTPUT, CACHE = "/source", "/output", "/cache"
+SOURCE, OUTPUT, CACHE, PREPARED = "/source", "/output", "/cache", "/prepared"
 """Where a command finds what it is given."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CERTIFICATES = (

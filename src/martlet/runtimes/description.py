@@ -117,6 +117,12 @@ class Build(Frozen):
     from_bytes: Integer = Field(0, ge=0, description="Build only source of at least so many bytes.")
     command: Command = Field(description='What builds; see "Builds" in design.md.')
     network: bool = Field(False, strict=True, description="Whether it reaches other machines.")
+    prepare: Command | None = Field(
+        None,
+        description="What makes, in `$MARTLET_CACHE`, what all builds have in common, such as a compiled standard "
+        "library. It runs before the first build with a toolchain and this folder, without source and network; builds "
+        "find it, read-only, in `$MARTLET_PREPARED`.",
+    )
 
 
 class Start(Frozen):
@@ -206,6 +212,7 @@ class Description(Frozen):
         yield from self.start.environment.values()
         for part in (self.build, self.dependencies):
             yield from part.command if part is not None else ()
+        yield from (self.build.prepare if self.build is not None else None) or ()
 
     def announced_in(self, folder: Path) -> bool:
         """Whether the files in a folder say that they are of this language."""

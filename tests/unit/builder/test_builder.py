@@ -1,5 +1,6 @@
 """Builds as a runtime describes them, with a language that is made of shell scripts."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -41,11 +42,14 @@ class Bench:
         self.builder = Builder(self.workshop, self.packages, folder / "cache", **given)
         self.log: list[str] = []
 
-    def describe(self, script: str, build: str = BUILD) -> None:
+    def describe(self, script: str, build: str = BUILD, prepare: str | None = None) -> None:
         """Writes the language anew."""
         runtime = self.folder / "runtimes/parrot"
         runtime.mkdir(parents=True, exist_ok=True)
         (runtime / "build").write_text(script)
+        if prepare is not None:
+            (runtime / "prepare").write_text(prepare)
+            build += '\nprepare = ["sh", "{runtime}/prepare"]'
         text = f'name = "parrot"\ntitle = "Parrot"\n[build]\n{build}\n[start]\ncommand = ["sh"]\n'
         (runtime / "runtime.toml").write_text(text)
 
@@ -153,6 +157,71 @@ async def test_caches_are_removed_beyond_their_bound_the_oldest_first(tmp_path: 
     await bench.workshop.close()
     left = sorted(path.name.partition("@")[0] for path in (tmp_path / "cache/builds").iterdir())
     assert left == ["b", "c"]
+
+
+SHOW_PREPARED = 'cp "$MARTLET_PREPARED"/* "$MARTLET_OUTPUT"'
+PREPARE_ONCE = 'date +%N > "$MARTLET_CACHE/when"; chmod 600 "$MARTLET_CACHE/when"; echo preparing here'
+
+
+async def test_what_all_builds_have_in_common_is_made_once(bench: Bench) -> None:
+    bench.describe(SHOW_PREPARED, prepare=PREPARE_ONCE)
+    first = await bench.make()
+    assert "preparing here" in bench.log
+    assert await bench.make({"source": "other"}, name="another") == first
+    assert "preparing here" not in bench.log
+    bench.describe(SHOW_PREPARED, prepare=PREPARE_ONCE + " # anew")
+    assert (await bench.make())["when"] != first["when"]
+
+
+async def test_of_builds_that_begin_together_one_prepares_and_the_others_wait(bench: Bench) -> None:
+    bench.describe(SHOW_PREPARED, prepare=PREPARE_ONCE)
+    made = await asyncio.gather(*(bench.make({"source": name}, name=name) for name in ("one", "two")))
+    assert made[0] == made[1]
+
+
+async def test_no_build_can_change_what_all_have_in_common(bench: Bench) -> None:
+    attack = """
+    cd "$MARTLET_PREPARED"
+    (echo mine > when; echo mine > new; rm -f when; chmod 777 .; mv when old; mount -o remount,rw /prepared) 2>/dev/null
+    """
+    bench.describe(attack + SHOW_PREPARED, prepare='echo ours > "$MARTLET_CACHE/when"')
+    assert await bench.make() == {"when": "ours\n"}
+    assert await bench.make({"source": "other"}, name="another") == {"when": "ours\n"}
+
+
+async def test_what_prepares_sees_nothing_of_a_function(bench: Bench) -> None:
+    bench.describe(
+        SHOW_PREPARED, f"network = true\n{BUILD}", prepare='ls / > "$MARTLET_CACHE/seen"; env >> /cache/seen'
+    )
+    seen = (await bench.make(handler="bird.talk", dependencies=["seeds"]))["seen"].splitlines()
+    assert {"cache", "MARTLET_CACHE=/cache", "MARTLET_RUNTIME=/.runtime"} <= set(seen)
+    assert not {"source", "output", "prepared"} & set(seen)
+    assert "bird.talk" not in str(seen)
+    assert "seeds" not in str(seen)
+
+
+async def test_a_preparation_that_fails_fails_the_build_and_is_tried_again(bench: Bench) -> None:
+    bench.describe(SHOW_PREPARED, prepare='echo half > "$MARTLET_CACHE/half"; echo the reason; exit 7')
+    for _ in range(2):
+        with pytest.raises(BuildFailed, match=r"cannot be prepared.*exit code 7") as caught:
+            await bench.make()
+        assert caught.value.field == "config.runtime"
+        assert "the reason" in caught.value.extra["log"]
+    assert not list(bench.folder.rglob("half"))
+
+
+async def test_what_nobody_asks_for_any_more_is_removed_beyond_the_bound_of_caches(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, cache=1_500_000)
+    await bench.workshop.open()
+    for content in ("one", "two"):
+        prepare = (
+            f'head -c 1000000 /dev/zero > "$MARTLET_CACHE/zeros"; echo {content} > "$MARTLET_CACHE/{content}"'
+        )
+        bench.describe('ls "$MARTLET_PREPARED" > "$MARTLET_OUTPUT/seen"', prepare=prepare)
+        assert content in (await bench.make())["seen"]
+    await bench.workshop.close()
+    assert not list(tmp_path.rglob("one"))
+    assert list(tmp_path.rglob("two"))
 
 
 async def test_a_language_may_build_only_what_has_certain_files(bench: Bench) -> None:
