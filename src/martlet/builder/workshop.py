@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -32,15 +34,11 @@ from martlet.units import format_bytes
 SOURCE, OUTPUT, CACHE, PREPARED = "/source", "/output", "/cache", "/prepared"
 """Where a command finds what it is given."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CERTIFICATES = (
-    *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"),
-    *("NODE_EXTRA_CA_CERTS", "DENO_CERT", "PIP_CERT", "CARGO_HTTP_CAINFO"),
-)
-"""Variables of the platform that name a file of trusted certificates; commands see variable and file."""
+CERTIFICATES = re.compile(r"[A-Z]+(_[A-Z]+)*_(CERT|CERT_FILE|CAINFO|CA_[A-Z]+)")
+"""Variables of the platform that name a file of trusted certificates, each tool its own; where everybody may read the
+file, commands see variable and file."""
 PASSED_ON = (
-    *CERTIFICATES,
-    *("SSL_CERT_DIR", "DENO_TLS_CA_STORE"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
 """Variables of the platform that commands see as well."""
@@ -260,6 +258,7 @@ class Workshop:
             raise DriverError("builds need namespaces here: run `martlet doctor` to see why there are none")
         first, folder = next(iter(job.folders.items()))
         home = HOME if means.confined else str(place)
+        certificates = _certificates()
         usual = {
             "PATH": SEARCH_PATH,
             "HOME": home,
@@ -267,6 +266,7 @@ class Workshop:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            **{name: str(path) for name, path in certificates.items()},
         }
         return Plan(
             command=list(job.command),
@@ -274,7 +274,7 @@ class Workshop:
             directory=self.inside(first, folder),
             own={path: str(each) for path, each in job.folders.items()},
             named={path: str(each) for path, each in job.named.items()},
-            shown=[str(each) for each in (*job.shown, *self._shown, *_certificates())],
+            shown=[str(each) for each in (*job.shown, *self._shown, *certificates.values())],
             root=str(place),
             resolvers=Resolvers.find().text,
             network=self._network if job.network else Network.NONE,
@@ -295,9 +295,14 @@ class Workshop:
         return namespace
 
 
-def _certificates() -> list[Path]:
-    named = (Path(os.environ[name]) for name in CERTIFICATES if name in os.environ)
-    return [path for path in named if path.is_absolute() and path.is_file()]
+def _certificates() -> dict[str, Path]:
+    """Returns the files of trusted certificates, by the variables that name them."""
+    named = {name: Path(value) for name, value in os.environ.items() if CERTIFICATES.fullmatch(name)}
+    return {name: path for name, path in named.items() if path.is_absolute() and _is_public(path)}
+
+
+def _is_public(path: Path) -> bool:
+    return path.is_file() and bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
