@@ -87,8 +87,16 @@ class Platform:
         self.launch()
         self.wait_ready()
 
+    def remember_versions(self) -> None:
+        """Lets the platform know what the toolchains of the tests answered when they were installed."""
+        answers = TOOLCHAINS / "toolchains.json"
+        if answers.exists() and not (self.wrapper or self.data.exists()):
+            self.data.mkdir(mode=0o700)
+            shutil.copy(answers, self.data)
+
     def launch(self) -> None:
         """Starts the platform."""
+        self.remember_versions()
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", "martlet.cli", "serve", "-c", str(self.config)],

@@ -18,6 +18,8 @@ ASK_SECONDS = 20.0
 _AT_ONCE = 4
 _DOTTED, _NUMBER = re.compile(r"\d+(?:\.\d+)+"), re.compile(r"\d+")
 
+_remembered: dict[str, str] = {}
+
 Question: TypeAlias = tuple[str, ...]
 """A command that prints a version; the first word is the path of a program."""
 
@@ -26,12 +28,13 @@ class Versions:
     """What programs answered. An answer holds as long as the program is the same file, unchanged.
 
     Args:
-        file: where answers are kept; None: only in memory. A file that cannot be read or written is done without.
+        file: where answers are kept; None: only in the memory of this process. A file that cannot be read or written is
+            done without.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._answers: dict[str, str] = _read(file)
+        self._answers = _remembered if file is None else _read(file)
 
     def ask(self, questions: Iterable[Question]) -> dict[Question, str]:
         """Returns the version that each command prints, without those that print none within `ASK_SECONDS`."""
