@@ -13,6 +13,7 @@ from bench.many import many_functions
 from bench.neighbours import neighbours
 from bench.overhead import overhead
 from bench.row import Row
+from bench.runtimes import runtimes
 from bench.start import start_and_memory
 from bench.warm import warm
 
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "warm": lambda scale: warm(scale.seconds),
     "overhead": lambda _: overhead(),
     "neighbours": lambda scale: neighbours(2 * scale.seconds),
+    "runtimes": lambda scale: runtimes(scale.seconds, scale.starts // 10),
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
     "density": lambda scale: density(scale.instances),
 }

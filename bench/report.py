@@ -21,9 +21,14 @@ def facts() -> dict[str, object]:
 
 
 def table(title: str, rows: list[Row]) -> str:
+    """Returns rows as a Markdown table below a heading."""
+    return f"### {title}\n\n{markdown(rows)}"
+
+
+def markdown(rows: list[Row]) -> str:
     """Returns rows as a Markdown table."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in rows]
     return "\n".join([*lines, ""])
 
