@@ -85,15 +85,10 @@ class Admission:
 
     def principal(self, authorization: bytes | None) -> Principal | None:
         """Returns whose key an ``Authorization`` header carries, or None where it is no valid key of ours."""
-        if authorization is None:
+        given = None if authorization is None else _key_in(authorization)
+        if given is None:
             return None
-        if authorization[:7].lower() == b"bearer ":
-            secret = authorization[7:].strip()
-        elif authorization.startswith(AWS_CREDENTIAL):
-            secret = authorization[len(AWS_CREDENTIAL) :].partition(b"/")[0]
-        else:
-            return None
-        digest = sha256(secret).digest()
+        digest = sha256(given).digest()
         principal = self._principals.get(digest)
         if principal is None:
             key = self._view.keys.get(digest)
@@ -169,3 +164,12 @@ class Admission:
     def _forget(self, kind: str, _name: str) -> None:
         if kind == "key":
             self._principals.clear()
+
+
+def _key_in(authorization: bytes) -> bytes | None:
+    """Returns the key that an ``Authorization`` header carries, as a bearer token or as the id of an AWS access key."""
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    if authorization.startswith(AWS_CREDENTIAL):
+        return authorization[len(AWS_CREDENTIAL) :].partition(b"/")[0]
+    return None
