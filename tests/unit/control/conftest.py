@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -192,6 +193,7 @@ class Platform:
     async def stop(self) -> None:
         await self.client.aclose()
         await self.control.close()
+        shutil.rmtree(self.settings.run_directory, ignore_errors=True)  # which the supervisor would do
 
     async def view(self) -> RegistryView:
         """Returns what the store holds now."""
