@@ -32,12 +32,16 @@ class Response:
     Args:
         bodiless: whether there is none whatever its head says, because the request was for that.
         read: returns what comes next; nothing at the end.
+
+    Attributes:
+        complete: whether all of it has been read, the piece that was returned last included.
     """
 
     def __init__(self, bodiless: bool, read: Callable[[], bytes]) -> None:
         self._bodiless = bodiless
         self._read = read
         self._buffer = b""
+        self.complete = False
 
     def pieces(self) -> Iterator[bytes]:
         """Returns what to send. Raises `BadResponse`."""
@@ -46,19 +50,33 @@ class Response:
             found = _STATUS.match(head)
             if found is None:
                 raise BadResponse(f"{head[:64]!r} is no response")
-            yield head
             if not found[1].startswith(b"1"):
                 break
+            yield head
         if self._bodiless or found[1] in (b"204", b"304"):
-            pass
+            yield self._last(head)
         elif _CHUNKED.search(head):
+            yield head
             yield from self._chunks()
         elif length := _LENGTH.search(head):
-            yield from self._exactly(int(length[1]))
+            yield from self._sized(head, int(length[1]))
         else:
             raise BadResponse("a response has neither a content-length nor chunks")
+
+    def _sized(self, head: bytes, size: int) -> Iterator[bytes]:
+        if size == 0:
+            yield self._last(head)
+            return
+        yield head
+        for piece in self._exactly(size):
+            size -= len(piece)
+            yield piece if size else self._last(piece)
+
+    def _last(self, piece: bytes) -> bytes:
         if self._buffer:
             raise BadResponse("a response is longer than it says")
+        self.complete = True
+        return piece
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
@@ -73,7 +91,7 @@ class Response:
             yield from self._exactly(size + 2)
         while (line := self._until(b"\r\n")) != b"\r\n":
             yield line
-        yield line
+        yield self._last(line)
 
     def _until(self, mark: bytes) -> bytes:
         while (end := self._buffer.find(mark)) < 0:

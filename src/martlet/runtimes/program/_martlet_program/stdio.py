@@ -45,8 +45,10 @@ class Worker:
         self.child = child
         self._pipes = pipes
 
-    def answer(self, head: Head, body: bytes, send: Callable[[bytes], None]) -> None:
-        """Has it answer one request.
+    def answer(
+        self, head: Head, body: bytes, send: Callable[[bytes], None], free: Callable[[], None]
+    ) -> None:
+        """Has it answer one request; ``free`` is called when it can take another, before the client knows.
 
         Raises:
             BadResponse: it says what is no response, or ends.
@@ -57,7 +59,10 @@ class Worker:
             _write(self._pipes.writer, request(head, body))
         except BrokenPipeError:
             raise BadResponse("it does not listen any more") from None
-        for piece in Response(head.method == "HEAD", self._read).pieces():
+        response = Response(head.method == "HEAD", self._read)
+        for piece in response.pieces():
+            if response.complete:
+                free()
             try:
                 if gone is None:
                     send(piece)
@@ -114,12 +119,10 @@ class Server:
     def _answer(self, head: Head, body: bytes, send: Callable[[bytes], None]) -> bool:
         worker = self._take()
         try:
-            worker.answer(head, body, send)
+            worker.answer(head, body, send, lambda: self._idle.put(worker))
         except BadResponse as error:
             print(f"the runtime has not answered as it should: {error}", flush=True)
             os._exit(exit_code(worker.child.code()) if worker.child.ended(_END_SECONDS) else 1)
-        finally:
-            self._idle.put(worker)
         keep_alive: bool = head.keep_alive
         return keep_alive
 
