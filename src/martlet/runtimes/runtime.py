@@ -25,6 +25,7 @@ class Runtime(Frozen):
         name: the exact name (``node20``), which never means another version.
         names: every name it answers to, the shortest first; a shorter one answers with the newest version there is.
         version: the full version (``20.20.2``); empty where the language has no versions.
+        interpreter: the Python that serves it, or that starts its program.
         folder: where its ``runtime.toml`` and its shim are.
         program: the program of its toolchain, if it has one, with links resolved.
         programs: the further ones, by the name of their placeholder.
@@ -38,6 +39,7 @@ class Runtime(Frozen):
     names: tuple[str, ...]
     version: str
     folder: Path
+    interpreter: Path = INTERPRETER
     program: Path | None = None
     programs: dict[str, Path] = Field({})
     lacks: tuple[Also, ...] = ()
@@ -62,7 +64,7 @@ class Runtime(Frozen):
             Invalid: it takes a program that this machine does not have.
         """
         filled = {name: str(path) for name, path in self.programs.items()}
-        filled["interpreter"] = str(INTERPRETER)
+        filled["interpreter"] = str(self.interpreter)
         filled["runtime"] = RUNTIME if confined else str(self.folder)
         filled["runtimes"] = RUNTIMES if confined else str(SHIPPED)
         if self.program is not None:

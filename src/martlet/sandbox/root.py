@@ -57,7 +57,8 @@ _ETC_COPIED = (
     "timezone",
 )
 _RESOLVERS, _RESOLVERS_OF_HOST = "resolv.conf", "resolv.conf.host"
-_ETC_BOUND = ("alternatives", "ssl/certs", "pki/ca-trust", "pki/tls/certs")
+ETC_BOUND = ("alternatives", "ssl/certs", "pki/ca-trust", "pki/tls/certs")
+"""Folders in ``/etc`` that are the host's."""
 _BYTES_PER_INODE = 4096
 _TMPFS_FLAGS = Mount.NO_SUID | Mount.NO_DEV
 _RESIZE_FLAGS = Mount.REMOUNT | _TMPFS_FLAGS
@@ -230,6 +231,14 @@ def _bind_system(at: Path) -> None:
 
 
 def _make_etc(etc: Path, resolvers: str) -> None:
+    write_etc(etc, resolvers)
+    for name in ETC_BOUND:
+        if Path("/etc", name).is_dir():
+            _bind(Path("/etc", name), etc / name)
+
+
+def write_etc(etc: Path, resolvers: str) -> None:
+    """Writes the files of ``/etc``; ``resolvers`` is the text of ``resolv.conf``."""
     for name, text in (_ETC | {_RESOLVERS: resolvers}).items():
         _parent(etc / name).write_text(text)
     if Path("/etc", _RESOLVERS).is_file():
@@ -239,9 +248,6 @@ def _make_etc(etc: Path, resolvers: str) -> None:
     for name in _ETC_COPIED:
         if Path("/etc", name).is_file():
             shutil.copyfile(Path("/etc", name), _parent(etc / name))
-    for name in _ETC_BOUND:
-        if Path("/etc", name).is_dir():
-            _bind(Path("/etc", name), etc / name)
 
 
 def _make_dev(dev: Path) -> None:

@@ -1,0 +1,120 @@
+"""What a container sees as ``/``, without its code: a folder, and folders of the host that are shown in it.
+
+Every root has the same places for what is the container's own (`furnish`). The driver fills them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from martlet.runtimes.interpreter import PREFIX
+from martlet.runtimes.runtime import RUNTIME, RUNTIMES, Runtime
+from martlet.sandbox import root
+
+CODE = "/.code"
+"""Where a container is shown the folder in which its code will be mounted, after it was started."""
+DOOR = "/.martlet"
+"""Where it makes its socket."""
+SANDBOX = "/.sandbox"
+"""Where it finds the program that it starts as, and what that needs."""
+_FOLDERS = (CODE, DOOR, SANDBOX, RUNTIME, RUNTIMES, root.SCRATCH, "/proc", "/dev", "/etc")
+_LINKS = {root.FUNCTION: f"{CODE}/function", root.DEPENDENCIES: f"{CODE}/dependencies"}
+_FILES = ("/etc/resolv.conf", "/etc/hosts")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """See the module.
+
+    Attributes:
+        path: the folder that is ``/``. It is never written to, and has been furnished.
+        binds: folders of the host that are shown in it, read-only, by where they are seen.
+        runtime: the runtime it is for, with the paths that its interpreter and programs have inside.
+    """
+
+    path: Path
+    binds: Mapping[str, str]
+    runtime: Runtime
+
+
+class Roots(Protocol):
+    """Where the roots of containers come from: one for each runtime."""
+
+    async def of(self, runtime: Runtime) -> Root:
+        """Returns the root for a runtime; makes it where it is needed for the first time.
+
+        Raises:
+            DriverError: there is none; the message says what to do.
+        """
+
+
+class HostRoots:
+    """Roots that show the system folders and toolchains of this machine: they are there at once, without any image.
+
+    Args:
+        folder: where their skeletons are made.
+        resolvers: the text of ``resolv.conf`` in them.
+    """
+
+    def __init__(self, folder: Path, resolvers: str) -> None:
+        self._folder = folder.absolute()
+        self._resolvers = resolvers
+
+    async def of(self, runtime: Runtime) -> Root:
+        """Makes the skeleton anew: the machine's folders may have changed."""
+        return await asyncio.to_thread(self._make, runtime)
+
+    def _make(self, runtime: Runtime) -> Root:
+        path = self._folder / runtime.name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o755, parents=True)
+        root.write_etc(path / "etc", self._resolvers)
+        furnish(path)
+        binds = {str(folder): str(folder) for folder in (PREFIX, *runtime.shown)}
+        binds |= {f"/etc/{name}": f"/etc/{name}" for name in root.ETC_BOUND if Path("/etc", name).is_dir()}
+        for folder in map(Path, root.SYSTEM):
+            if folder.is_symlink():
+                (path / folder.name).symlink_to(folder.readlink())
+            elif folder.is_dir():
+                binds[str(folder)] = str(folder)
+        # What another one shows already has no place of its own to be shown at.
+        binds = {place: folder for place, folder in binds.items() if not _is_below(place, binds)}
+        for place in binds:
+            if not Path(place).is_relative_to(root.SCRATCH):  # which every container has its own of
+                _inside(path, place).mkdir(parents=True, exist_ok=True)
+        _open_to_all(path)
+        return Root(path, binds, runtime)
+
+
+def furnish(path: Path) -> None:
+    """Gives a root at ``path`` the places of what is a container's own, as far as it lacks them. Raises OSError."""
+    for folder in _FOLDERS:
+        _inside(path, folder).mkdir(parents=True, exist_ok=True)
+    for file in _FILES:
+        _inside(path, file).touch()
+    for name, target in _LINKS.items():
+        link = _inside(path, name)
+        if not link.is_symlink():
+            if link.is_dir():
+                link.rmdir()
+            link.symlink_to(target.lstrip("/"))
+
+
+def _inside(path: Path, place: str) -> Path:
+    return path / place.lstrip("/")
+
+
+def _open_to_all(path: Path) -> None:
+    """Lets users of containers read what is there, whatever umask the platform was started with."""
+    for each in (path, *path.rglob("*")):
+        if not each.is_symlink():
+            each.chmod(0o755 if each.is_dir() else 0o644)
+
+
+def _is_below(place: str, others: Mapping[str, str]) -> bool:
+    return any(place != other and Path(place).is_relative_to(other) for other in others)
