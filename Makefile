@@ -4,6 +4,7 @@ PORT ?= 8000
 DATA ?= .martlet
 ARGS ?=
 SECONDS ?= 60
+WORKERS ?= 2
 
 BIN := .venv/bin
 PACKAGES := nftables
@@ -23,10 +24,10 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 	@scripts/packages $(PACKAGES) || echo "Without them functions have no way out (network: egress)." >&2
 	@$(BIN)/python scripts/up.py
 
-test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test; ARGS="-k keys -x" goes to pytest
+test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test, in WORKERS=2 processes; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
 	@$(BIN)/python -m scripts.toolchains .toolchains || test "$(CI)" != true
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 unit: $(BIN)/.installed-test ## Run the tests that need no server
 	$(BIN)/pytest tests/unit tests/contract $(ARGS)

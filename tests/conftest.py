@@ -21,6 +21,12 @@ UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
 """In the environment of tests that run without root, on a stage of `tests.unprivileged`: the isolation level there."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no worker is left with one at the end while others have none."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Async tests run on asyncio, as Martlet does."""

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,13 +153,19 @@ async def ask(handle: Handle, document: Any = None) -> bytes:
     return body
 
 
+@cache
+def _installed() -> Catalogue:
+    """The runtimes of this machine: to find out their versions takes a while."""
+    return Catalogue.load()
+
+
 @asynccontextmanager
 async def process_rig(
     folder: Path, lane: int = LANE, runtime: str = "python", **options: Any
 ) -> AsyncIterator[Rig]:
     """A `ProcessDriver` that is open. Takes what its constructor takes."""
     (folder / "packages").mkdir()
-    options = {"isolation": os.environ.get(UNPRIVILEGED, "strict")} | options
+    options = {"isolation": os.environ.get(UNPRIVILEGED, "strict"), "runtimes": _installed()} | options
     driver = ProcessDriver(lane, folder / "packages", folder / "run", **options)
     async with _opened(Rig(driver, folder, runtime)) as rig:
         yield rig

@@ -152,6 +152,11 @@ class SystemSettings(Frozen):
     build_cache: Bytes = Field(
         8192 * MiB, ge=0, description="What builds keep on disk for the next one, of all functions together."
     )
+    build_prepared_path: Path | None = Field(
+        None,
+        description="Folder for what all builds of a runtime have in common, a compiled standard library, say; several "
+        "platforms of a machine may have the same. By default it is in `function_storage_path`.",
+    )
     build_network: Network | None = Field(
         None,
         description="Network of builds that need one: `egress`, `host` (all that this machine reaches) or `none`; by "

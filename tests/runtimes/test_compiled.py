@@ -16,13 +16,17 @@ from pathlib import Path
 import pytest
 
 from martlet.runtimes import Catalogue
+from tests.conftest import TOOLCHAINS
 from tests.runtimes import shim
 
 FUNCTIONS = Path(__file__).parent / "functions"
 LANGUAGES = ["go", "rust", "cpp"]
 CLOSE = "connection: close"
 
-pytestmark = pytest.mark.timeout(400)  # the first build of Go compiles its standard library
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]  # the first build of Go compiles its standard library
 
 
 @dataclass
@@ -37,10 +41,11 @@ class Built:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Builds files as a function of a language, without a sandbox; the builds of a language share a cache."""
+    """Builds files as a function of a language, without a sandbox; the builds of a language share a cache, those of
+    later runs too."""
     catalogue = Catalogue.load()
     runtimes = {runtime.description.name: runtime for runtime in reversed(catalogue.available())}
-    caches = {language: tmp_path_factory.mktemp(f"{language}-cache") for language in LANGUAGES}
+    caches = {language: TOOLCHAINS / "caches" / language for language in LANGUAGES}
 
     def build_function(language: str, files: dict[str, str], handler: str = "handle") -> Built:
         if language not in runtimes:
@@ -52,6 +57,7 @@ def build(tmp_path_factory):
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
+        caches[language].mkdir(parents=True, exist_ok=True)
         variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder.parent),

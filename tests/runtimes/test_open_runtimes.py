@@ -5,6 +5,7 @@ import pytest
 from tests.runtimes.conftest import contract_functions
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize(
         "function", contract_functions(open_runtimes=True), indirect=True, scope="module"

@@ -8,6 +8,7 @@ import pytest
 from tests.runtimes.conftest import contract_functions
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize(
         "function", contract_functions(open_runtimes=False), indirect=True, scope="module"

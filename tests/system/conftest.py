@@ -66,6 +66,7 @@ class Platform:
                 "toolchains_path": [str(TOOLCHAINS)],
                 "default_network": "none",  # the network of the real machine stays as it is
                 "build_network": "host",
+                "build_prepared_path": str(TOOLCHAINS / "prepared"),
                 **system,
             }
         }

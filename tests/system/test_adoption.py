@@ -11,6 +11,8 @@ import pytest
 from martlet.node.adoption import RECORD
 from tests.system.conftest import until
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "import os, time\nTOKEN = os.urandom(8).hex()\n"
 """Tells instances apart: it is drawn when the code is loaded."""
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.system.conftest import until
 
+pytestmark = pytest.mark.slow
+
 MARTLET = [sys.executable, "-m", "martlet.cli"]
 PATIENCE = 60.0
 

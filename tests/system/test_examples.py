@@ -15,6 +15,8 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MARTLET = Path(sys.executable).with_name("martlet")
 

@@ -12,6 +12,8 @@ from tests.alone import status_of
 from tests.system.conftest import Platform
 from tests.unprivileged import USER, stage
 
+pytestmark = pytest.mark.slow
+
 CODE = "import os\ndef handle(request): return {'user': os.getuid(), 'body': request.get_json()}"
 
 

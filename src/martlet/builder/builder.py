@@ -84,6 +84,7 @@ class Builder:
         packages: where packages are kept.
         folder: for records and caches.
         cache: bytes that all caches together may hold.
+        prepared: for what all builds of a runtime have in common, where that is not beside the caches.
         limits: the most a package may hold.
         timeout: seconds that a command may take.
         lack: why commands have no network here, with what to do about it; None where they have.
@@ -96,6 +97,7 @@ class Builder:
         folder: Path,
         *,
         cache: int,
+        prepared: Path | None = None,
         limits: Limits,
         timeout: float,
         lack: str | None,
@@ -104,6 +106,7 @@ class Builder:
         self._packages = packages
         self._records = Records(folder / "built")
         self.caches = Caches(folder / "builds", cache)
+        self._shared = self.caches if prepared is None else Caches(prepared, cache)
         self._limits = limits
         self._timeout = timeout
         self._lack = lack
@@ -217,7 +220,7 @@ class Builder:
                 raise self._failure(error, RUNTIME_FIELD, network=False) from None
 
         await self._workshop.prepare()
-        async with self.caches.share(f"{runtime.name}-{identity}", make) as folder:
+        async with self._shared.share(f"{runtime.name}-{identity}", make) as folder:
             yield {PREPARED: folder}
 
     async def _run(

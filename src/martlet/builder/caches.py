@@ -63,6 +63,7 @@ class Caches:
             async with _held(place, fcntl.LOCK_EX) as lock:
                 if not (place / _FOLDER).exists():
                     await _fill(place, make, lock)
+            await self._trim()
 
     async def clear(self, function: str, runtime: str) -> None:
         """Empties the folder of a function; whoever has borrowed it may do so."""
@@ -78,12 +79,16 @@ class Caches:
             await asyncio.to_thread(self._remove_oldest)
 
     def _remove_oldest(self) -> None:
-        places = sorted(self._folder.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True)
+        ages: dict[Path, float] = {}
+        for place in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another platform has removed it
+                ages[place] = place.stat().st_mtime
         held = 0
-        for place in places:
+        for place in sorted(ages, key=ages.__getitem__, reverse=True):
             held += _size(place)
             if held > self._most:
-                _remove(place)
+                with suppress(FileNotFoundError):
+                    _remove(place)
 
 
 def _size(folder: Path) -> int:

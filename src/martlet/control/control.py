@@ -84,6 +84,7 @@ class Control:
             packages,
             data / "cache",
             cache=system.build_cache,
+            prepared=system.build_prepared_path,
             limits=Limits(bytes=system.max_package, entries=system.max_package_files),
             timeout=system.build_timeout,
             lack=networks.lack,

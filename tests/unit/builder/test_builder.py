@@ -173,6 +173,29 @@ async def test_what_all_builds_have_in_common_is_made_once(bench: Bench) -> None
     assert (await bench.make())["when"] != first["when"]
 
 
+async def test_platforms_may_have_in_common_what_their_builds_have(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        bench = Bench(tmp_path / name, prepared=tmp_path / "prepared")
+        await bench.workshop.open()
+        bench.describe(SHOW_PREPARED, prepare=PREPARE_ONCE)
+        made.append(await bench.make())
+        await bench.workshop.close()
+    assert made[0] == made[1]
+
+
+async def test_what_platforms_have_in_common_is_bounded_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, prepared=tmp_path / "prepared", cache=1_500_000)
+    await bench.workshop.open()
+    for number in range(3):
+        filled = f'head -c 1000000 /dev/zero > "$MARTLET_CACHE/{number}"'
+        bench.describe('touch "$MARTLET_OUTPUT/made"', prepare=filled)
+        await bench.make({"source": str(number)})
+    await bench.workshop.close()
+    left = [path.name for path in (tmp_path / "prepared").glob("*/files/*")]
+    assert left == ["2"]
+
+
 async def test_of_builds_that_begin_together_one_prepares_and_the_others_wait(bench: Bench) -> None:
     bench.describe(SHOW_PREPARED, prepare=PREPARE_ONCE)
     made = await asyncio.gather(*(bench.make({"source": name}, name=name) for name in ("one", "two")))

@@ -316,7 +316,7 @@ async def test_what_is_not_taken_over_is_swept(make_killed_lane: MakeKilledLane)
 
 
 async def test_a_zygote_serves_the_next_life_of_its_lane(make_killed_lane: MakeKilledLane, tmp_path: Path):
-    killed = make_killed_lane(0.5)
+    killed = make_killed_lane(2)
     rig = Rig(await killed.open(), tmp_path)
     assert await rig.driver.recover(killed.echo)
     await rig.driver.sweep()
@@ -326,7 +326,7 @@ async def test_a_zygote_serves_the_next_life_of_its_lane(make_killed_lane: MakeK
 
     assert zygote_of(fresh.pid or 0) == killed.zygote
     assert fresh.state["identity"] != killed.echo.state["identity"]
-    await asyncio.sleep(0.6)  # for longer than the lease, which is over as soon as there is a lane
+    await asyncio.sleep(2.1)  # for longer than the lease, which is over as soon as there is a lane
     assert await ask(fresh) == b"done"
     assert await ask(killed.echo, 1) == b"1"
 

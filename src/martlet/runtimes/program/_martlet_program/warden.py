@@ -101,7 +101,13 @@ class _Warden:
                 self._child.tell(self._specification)
         except OSError as error:
             return answer.not_started(error)
+        # Whoever hears that the code is loaded may ask for the end at once, before `run` listens for that.
+        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_end())
         return self._way.hear(self._child)
+
+    def _ask_to_end(self) -> None:
+        assert self._child is not None
+        self._child.signal(signal.SIGTERM)
 
     def run(self) -> NoReturn:
         """Ends as the program has ended."""
