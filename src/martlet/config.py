@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from martlet.errors import Invalid
-from martlet.model import ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
+from martlet.model import IMAGE_NAME, ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
 from martlet.paths import default_storage_path, runtime_path
 from martlet.units import Bytes, EventRate, Rate
 
@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "FAAS_LOG_LEVEL": "logging_level",
     "FAAS_DISABLE_CONTAINER": "disable_container",
 }
+BASE_IMAGE = rf"^(\.{{0,2}}/.+|(docker|podman)://.+)$|{IMAGE_NAME}"
+"""`host`, `debian` and names of images; a path; an image of an engine."""
 CONFIG_FILE_VARIABLE = "FAAS_CONFIG_FILE"
 
 Model = TypeVar("Model", bound=Frozen)
@@ -94,7 +96,11 @@ class SystemSettings(Frozen):
         "docker", description="Engine of the container rung (not in this version)."
     )
     base_image: str = Field(
-        "python:3.11-slim", description="Image of the container rung (not in this version)."
+        "host",
+        pattern=BASE_IMAGE,
+        description="What containers have as their root: `host` (the system folders of this machine, read-only), "
+        "`debian` (a small Debian made for each runtime), the name of an image, the path of an OCI archive or folder "
+        "(absolute, or from `./`), or `docker://NAME`, `podman://NAME` for an image of an engine of this machine.",
     )
 
     max_concurrent_functions: int = Field(
@@ -170,6 +176,9 @@ class SystemSettings(Frozen):
     )
     max_package: Bytes = Field(256 * MiB, ge=MiB, description="Largest unpacked package.")
     max_package_files: int = Field(20_000, ge=1, description="Most files in a package.")
+    max_image: Bytes = Field(
+        8192 * MiB, ge=MiB, description="Largest image: the archive that is sent, and what its files hold."
+    )
     package_cache: Bytes = Field(
         4096 * MiB, ge=0, description="Unpacked packages kept on disk, besides those in use."
     )

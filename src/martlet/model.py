@@ -25,6 +25,9 @@ from martlet.units import NO_LIMIT, Bytes, Millicores, Rate
 
 FUNCTION_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ALIAS_NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+IMAGE_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+IMAGE_REFERENCE = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?(@[0-9a-f]{64})?$"
+"""An image by its name, or one that had this name once by name and digest: ``shop@9f86…``."""
 LATEST = "latest"
 MiB = 1024**2
 
@@ -98,6 +101,12 @@ class FunctionConfig(Frozen):
     )
     runtime: str = Field(
         "python", description="The language, or language and version, as `GET /runtimes` lists them."
+    )
+    image: str | None = Field(
+        None,
+        pattern=IMAGE_REFERENCE,
+        description="With `execution_mode: container` and the runtime `http`: the image of `martlet images list` that "
+        "the function is. A revision keeps the image that had this name when it was deployed.",
     )
     handler: str = Field(
         "handle",

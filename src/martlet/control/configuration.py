@@ -8,9 +8,13 @@ from typing import Any
 
 from martlet.config import SystemSettings, validated
 from martlet.drivers.networks import Networks
-from martlet.errors import Invalid
+from martlet.errors import Invalid, NotFound
+from martlet.images.store import Images
 from martlet.model import ExecutionMode, FunctionConfig, Network
 from martlet.runtimes import Catalogue, Runtime
+
+SERVER = "http"
+"""The runtime of functions that are images."""
 
 
 class Configuration:
@@ -21,6 +25,7 @@ class Configuration:
         networks: what functions may have of the network.
         catalogue: the runtimes there are.
         modes: the rungs that the lanes have.
+        images: the images there are.
     """
 
     def __init__(
@@ -29,11 +34,13 @@ class Configuration:
         networks: Networks,
         catalogue: Catalogue,
         modes: frozenset[ExecutionMode],
+        images: Images,
     ) -> None:
         self._settings = settings
         self._networks = networks
         self._catalogue = catalogue
         self._modes = modes
+        self._images = images
 
     def changed(self, before: FunctionConfig | None, changes: Mapping[str, Any]) -> FunctionConfig:
         """Returns ``before`` (None: the defaults) with some keys changed.
@@ -45,6 +52,8 @@ class Configuration:
             given = before.model_dump(mode="json")
         else:
             given = {"execution_mode": self._settings.default_mode, "network": self._networks.default}
+        if changes.get("image") is not None:
+            given["runtime"] = SERVER
         config = validated(FunctionConfig, {**given, **changes}, "config")
         if config.execution_mode not in self._modes:
             known = ", ".join(sorted(self._modes))
@@ -60,7 +69,8 @@ class Configuration:
                 "change that, or let egress_to be empty",
                 field="config.egress_to",
             )
-        return config.model_copy(update={"runtime": self.runtime(config).name})
+        config = config.model_copy(update={"runtime": self.runtime(config).name})
+        return config if config.image is None else self._of_image(config, config.image)
 
     def for_file(self, config: FunctionConfig, file: str) -> FunctionConfig:
         """Returns a configuration with the runtime that a file name like this announces; with its own if none does.
@@ -82,3 +92,23 @@ class Configuration:
     def runtime(self, config: FunctionConfig) -> Runtime:
         """Returns the runtime that a configuration names. Raises `Invalid` where there is none."""
         return self._catalogue.resolve(config.runtime)
+
+    def _of_image(self, config: FunctionConfig, reference: str) -> FunctionConfig:
+        """Returns a configuration with the image that its name stands for now."""
+        if config.execution_mode is not ExecutionMode.CONTAINER:
+            raise Invalid(
+                f"config.image: only a container runs an image, and this function has execution_mode: "
+                f"{config.execution_mode}; set execution_mode: container, or leave image out",
+                field="config.image",
+            )
+        if config.runtime != SERVER:
+            raise Invalid(
+                f"config.image: an image is an HTTP server of its own, and this function has runtime: "
+                f"{config.runtime}; set runtime: {SERVER}, or leave image out",
+                field="config.image",
+            )
+        try:
+            image = self._images.find(reference)
+        except NotFound as error:
+            raise Invalid(f"config.image: {error.detail}", field="config.image") from None
+        return config.model_copy(update={"image": image.reference})

@@ -21,6 +21,7 @@ from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
 from martlet.drivers.egress import Egress
 from martlet.drivers.networks import Networks
+from martlet.images.store import Images
 from martlet.model import ExecutionMode, Network
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
@@ -62,6 +63,7 @@ class Control:
         self.view = RegistryView(store)
         self.lanes = lanes
         self.catalogue = catalogue
+        self.images = Images(data / "images")
         self.builds = Builds(self.registry, data / "builds", system.max_builds)
         self.queue = Queue(self.registry, blobs)
         self.publishing = Publishing(self.registry, self.view, lanes)
@@ -89,7 +91,7 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
-        self.configuration = Configuration(system, networks, catalogue, MODES)
+        self.configuration = Configuration(system, networks, catalogue, MODES, self.images)
         self.deployments = Deployments(
             settings=system,
             configuration=self.configuration,

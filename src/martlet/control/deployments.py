@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import time
@@ -17,7 +17,7 @@ from time import time
 from martlet.builder.builder import Builder, Order
 from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import Claim, PackageStore
-from martlet.builder.source import Archive, Git, Local, make_package
+from martlet.builder.source import Archive, Git, Inline, Local, make_package
 from martlet.config import SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.deploy import Deploy, Expect, discard
@@ -32,6 +32,8 @@ from martlet.storage.blobs import BlobError
 from martlet.storage.store import StoreError
 
 MOST_ATTEMPTS = 3
+IMAGE_FILE = "image"
+"""The only file of a function that has no code besides its image: says which."""
 GIVEN_UP = (
     f"the platform ended {MOST_ATTEMPTS} times while this was built, perhaps because of it; deploy it again"
 )
@@ -175,7 +177,7 @@ class Deployments:
         if current is None:
             if deploy.expect is Expect.PRESENT:
                 raise FunctionNotFound(f"there is no function {deploy.name!r}")
-            if deploy.source is None:
+            if deploy.source is None and deploy.config.get("image") is None:
                 raise Invalid("code: a new function needs code", field="code")
         elif deploy.expect is Expect.ABSENT:
             raise Conflict(
@@ -191,7 +193,10 @@ class Deployments:
             async with self._publishing.lock(deploy.name):
                 with self._packages.claim() as claim:
                     current = await self._publishing.current(deploy.name)
-                    attempt = Attempt(deploy, build, claim, current, self._plan(deploy, current))
+                    config = self._plan(deploy, current)
+                    if current is None and deploy.source is None:
+                        deploy = replace(deploy, source=Inline(f"{config.image}\n"))
+                    attempt = Attempt(deploy, build, claim, current, config)
                     return await self._deploy(attempt)
         finally:
             discard(deploy)
@@ -258,6 +263,8 @@ class Deployments:
             source = Local(fetched)
             build.note_commit(commit)
         file_name = self._configuration.runtime(attempt.config).description.inline_file
+        if attempt.config.image is not None:
+            file_name = IMAGE_FILE
         package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
         if source.file is None and attempt.deploy.names_no_runtime(attempt.current):
             attempt.config = self._configuration.for_folder(attempt.config, folder)

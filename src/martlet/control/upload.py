@@ -61,8 +61,8 @@ class ChangeForm(Frozen):
     config: dict[str, Any] = Field({})
 
 
-Sent = tuple[str, Source | Git, dict[str, Any]]
-"""The name, the code and the configuration that were sent."""
+Sent = tuple[str, Source | Git | None, dict[str, Any]]
+"""The name, the code (None: it is an image) and the configuration that were sent."""
 SentChange = tuple[str | None, Source | Git | None, dict[str, Any]]
 """The same; None for what was left out."""
 
@@ -77,7 +77,7 @@ async def read_function(request: Request, uploads: Path) -> Sent:
     if not _is_form(request):
         body = validated(FunctionBody, await _json(request))
         source = _source(body.code, body.git, body.file)
-        if source is None:
+        if source is None and body.config.get("image") is None:
             raise Invalid("code: write the text of its file, or git: where it lies", field="code")
         return body.name, source, body.config
     async with request.form(max_files=1, max_fields=10, max_part_size=LONGEST_FIELD) as form:
