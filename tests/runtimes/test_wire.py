@@ -20,7 +20,7 @@ from tests.runtimes import shim
 
 RUNTIMES = Path(runtimes.__file__).resolve().parent
 FUNCTIONS = Path(__file__).parent / "functions"
-NAMES = ["ruby", "php", "perl"]
+NAMES = ["ruby", "php", "perl", "elixir"]
 WAIT_SECONDS = 0.3
 
 

@@ -259,6 +259,13 @@ def test_lua(deploy):
     assert (answer.status_code, answer.json()) == (422, {"missing": ["name"]})
 
 
+def test_elixir(deploy):
+    parcels = deploy("elixir")
+    numbers = {"1236": "valid", "1230": "mistyped", "x": "no number"}
+    assert parcels.post("", json=[*numbers]).json() == numbers
+    assert parcels.get("").headers["allow"] == "POST"
+
+
 def test_static(deploy):
     static = deploy("static")
     page = static.get("/about")
