@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from martlet.drivers.driver import DriverError, Handle
+from martlet.drivers.parent import Parent
 from martlet.drivers.template import Template
-from martlet.drivers.zygote import Zygote
 from martlet.sandbox.cgroups import Group, Limits
 
 SOCKET = "sock"
@@ -27,22 +27,31 @@ class Cell:
     """A cell, or the instance it became.
 
     Attributes:
+        driver: the name of whose it is.
         identity: its user and group id, the template's in a fork.
-        parent: what forked it.
+        parent: what started it.
         template: the means to fork from it, where it is a template.
         group: its cgroup; None on a host without (relaxed).
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
-        pid: its process, once it is forked.
+        pid: its process, once it is started.
         in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
         ended: done with the exit code once the process is gone.
         failure: why its sandbox could not be made.
     """
 
-    def __init__(self, id: str, runtime: str, directory: Path, group: Group | None, identity: int) -> None:  # noqa: A002
-        self.id, self.runtime, self.directory = id, runtime, directory
+    def __init__(
+        self,
+        driver: str,
+        id: str,  # noqa: A002
+        runtime: str,
+        directory: Path,
+        group: Group | None,
+        identity: int,
+    ) -> None:
+        self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
         self.group, self.identity = group, identity
         self.namespace: int | None = None
-        self.parent: Zygote | Template | None = None
+        self.parent: Parent | Template | None = None
         self.template: Template | None = None
         self.pid: int | None = None
         self.in_service = False
@@ -56,7 +65,7 @@ class Cell:
         """The cell as the node knows it."""
         return Handle(
             id=self.id,
-            driver="process",
+            driver=self.driver,
             runtime=self.runtime,
             socket=str(self.directory / SOCKET),
             log=str(self.directory / LOG),
@@ -92,14 +101,20 @@ class Cell:
             self.namespace = None
 
     @contextlib.contextmanager
-    def belongings(self) -> Iterator[list[int]]:
-        """Makes the socket, the log and the cgroup; lends the descriptors that go to its parent."""
-        with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    def listening(self) -> Iterator[list[int]]:
+        """Makes the socket too, which it lends before the other `belongings`."""
+        with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self.directory / SOCKET))
             listener.listen(_BACKLOG)
-            descriptors = [listener.fileno(), _make_log(self.directory / LOG)]
-            stack.callback(os.close, descriptors[1])
+            with self.belongings() as descriptors:
+                yield [listener.fileno(), *descriptors]
+
+    @contextlib.contextmanager
+    def belongings(self) -> Iterator[list[int]]:
+        """Makes the log and the cgroup; lends the descriptors that go to its parent: log, namespace, doors."""
+        with contextlib.ExitStack() as stack:
+            descriptors = [_make_log(self.directory / LOG)]
+            stack.callback(os.close, descriptors[0])
             if self.namespace is not None:
                 descriptors.append(self.namespace)
             if self.group is not None:
@@ -112,7 +127,7 @@ class Cell:
 
 
 async def remove_remains(directory: Path, group: Group | None) -> None:
-    """Removes what there may be of a cell whose zygote is gone.
+    """Removes what there may be of a cell whose parent is gone.
 
     Raises:
         DriverError: its processes did not end; the message says where they are.

@@ -6,11 +6,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from martlet.drivers.cell import empty
+from martlet.drivers.parent import Parent
 from martlet.drivers.zygote import Zygote
 from martlet.sandbox.cgroups import Group, usable_group
 
-ZYGOTE = ".zygote"
-"""How the names of the sockets end on which zygotes listen, in the directory of their lane."""
+_PARENTS: tuple[type[Parent], ...] = (Zygote,)
 
 
 def group_name(run: Path, lane: int | str) -> str:
@@ -18,24 +18,30 @@ def group_name(run: Path, lane: int | str) -> str:
     return f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
 
 
+def socket_name(runtime: str, parent: type[Parent]) -> str:
+    """Returns the name of the socket on which the parent for a runtime listens, in the directory of its lane."""
+    return f"{runtime}.{parent.program}"
+
+
 async def sweep(run: Path) -> None:
-    """Ends the zygotes that wait for a lane of this run directory, their cells, and all that is in its cgroups.
+    """Ends the parents that wait for a lane of this run directory, their cells, and all that is in its cgroups.
 
     The lanes themselves must be gone.
 
     Raises:
         DriverError: processes do not end; the message says where they are.
     """
-    for at in _sockets(run):
-        zygote = await Zygote.find(at, lambda *_: None)
-        if zygote is not None:
-            await zygote.close()
+    for kind in _PARENTS:
+        for at in _sockets(run, kind):
+            parent = await kind.find(at, lambda *_: None)
+            if parent is not None:
+                await parent.close()
     for group in _groups(run):
         await empty(group)
 
 
-def _sockets(run: Path) -> list[Path]:
-    return [*run.glob(f"lane-*/*{ZYGOTE}")]
+def _sockets(run: Path, parent: type[Parent]) -> list[Path]:
+    return [*run.glob(socket_name("lane-*/*", parent))]
 
 
 def _groups(run: Path) -> list[Group]:

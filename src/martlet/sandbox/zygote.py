@@ -1,51 +1,40 @@
 """The program of a zygote: a warm runtime in its private root that forks cells when the lane asks.
 
-It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. It listens on a
-`channel`; the lane that connects is the one it serves:
+It runs in the base interpreter, without the site folder, and sees nothing of Martlet's dependencies. It is a `parent`;
+besides what all of them say:
 
     lane → zygote   {"op": "fork", "id", "network", "identity"} + listener, log, namespace of egress, cgroup doors
                     {"op": "signal", "id", "signal"}
-    zygote → lane   {"event": "forked", "id", "pid"}        also of every living cell, to a lane that connects
-                    {"event": "ready"} + pidfd of the zygote
-                    {"event": "broken", "error"}            no zygote can be made
-                    {"event": "refused", "id", "error"}     no process can be forked
+    zygote → lane   {"event": "refused", "id", "error"}     no process can be forked
                     {"event": "failed", "id", "error"}      no sandbox can be made; the cell exits
                     {"event": "observed", "id"} + what is heard of the calls that an instance is denied
-                    {"event": "exited", "id", "code"}
-
-Cells die with the zygote. A lane that dies leaves it a lease: when no lane has connected by its end, the zygote ends,
-and takes with it all that its cells had.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
 import sys
-import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import cgroups, channel, namespaces, privileges, root, syscalls, users
+from martlet.sandbox import cgroups, namespaces, privileges, root, syscalls, users
 from martlet.sandbox.launcher import Belongings, Confinement, Sandbox
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
 from martlet.sandbox.namespaces import PidNamespaces, fork
 from martlet.sandbox.network import EGRESS
+from martlet.sandbox.parent import Parent, serve
 from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 
-_DAY = 86_400.0
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
 
@@ -89,18 +78,14 @@ class Plan:
         return cls(**document | {"means": Means.from_json(document["means"]), "program": program})
 
 
-class Zygote:
+class Zygote(Parent):
     """Forks cells on request and reports what becomes of them."""
 
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
-        self._listener = listener
+        super().__init__(listener, plan.lease)
         self._plan = plan
-        self._lane: socket.socket | None = None
-        self._lease_ends = 0.0
         self._module = _import(plan.module, plan.module_folder)
         self._lifeline = Lifeline()
-        self._pids: dict[str, int] = {}
-        self._ids: dict[int, str] = {}
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.means.confined else fork
         self._groups = cgroups.Remains(plan.groups)
@@ -123,55 +108,7 @@ class Zygote:
         gc.collect()
         gc.freeze()
 
-    def run(self) -> None:
-        """Serves one lane after the other, until none has come for the length of a lease."""
-        self._listener.setblocking(False)
-        self._begin_lease()
-        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(waker)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        while (patience := self._patience()) > 0:
-            watched: list[Any] = [wakeup, self._listener, *filter(None, [self._lane])]
-            ready, _, _ = select.select(watched, [], [], patience)
-            if wakeup in ready:
-                os.read(wakeup, 4096)
-                self._reap()
-            if self._lane in ready:
-                self._hear()
-            if self._listener in ready:
-                self._meet()
-        self._end()
-
-    def _patience(self) -> float:
-        """Returns how many seconds to wait for news."""
-        return _DAY if self._lane is not None else self._lease_ends - time.monotonic()
-
-    def _meet(self) -> None:
-        """Serves the lane that has connected, in place of the one before, and tells it what lives."""
-        with contextlib.suppress(OSError):
-            newcomer = channel.accept(self._listener)
-            if self._lane is not None:
-                self._lane.close()
-            self._lane = newcomer
-            for cell, pid in self._pids.items():
-                self._tell("forked", id=cell, pid=self._outside(pid))
-            self._tell_ready()
-
-    def _hear(self) -> None:
-        assert self._lane is not None
-        received = channel.receive(self._lane)
-        if received is not None:
-            self._serve(*received)
-            return
-        self._lane.close()
-        self._lane = None
-        self._begin_lease()
-
-    def _begin_lease(self) -> None:
-        self._lease_ends = time.monotonic() + self._plan.lease
-
     def _end(self) -> None:
-        """Ends the cells and removes their cgroups, since nobody is left who would."""
         cells = [*self._pids]
         for pid in self._ids:
             os.kill(pid, signal.SIGKILL)
@@ -193,43 +130,12 @@ class Zygote:
         except OSError as error:
             self._tell("refused", id=cell, error=str(error))
         else:
-            self._pids[cell], self._ids[pid] = pid, cell
-            self._tell("forked", id=cell, pid=self._outside(pid))
+            self._begin(cell, pid)
         for descriptor in descriptors:
             os.close(descriptor)
 
     def _outside(self, pid: int) -> int:
-        """Returns what the lane calls a process that is ``pid`` here."""
         return pid if self._plan.means.ids is None else namespaces.host_id(pid)
-
-    def _signal(self, cell: str, number: int) -> None:
-        # A process that this one has not waited for keeps its id: no stranger is hit.
-        if cell in self._pids:
-            os.kill(self._pids[cell], number)
-
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                cell = self._ids.pop(pid, None)
-                if cell is None:
-                    continue  # without PID namespaces, a function can give the zygote a child (CLONE_PARENT)
-                del self._pids[cell]
-                self._tell("exited", id=cell, code=os.waitstatus_to_exitcode(status))
-
-    def _tell_ready(self) -> None:
-        own = os.pidfd_open(os.getpid())
-        try:
-            self._tell("ready", [own])
-        finally:
-            os.close(own)
-
-    def _tell(self, event: str, descriptors: Sequence[int] = (), **members: object) -> None:
-        if self._lane is not None:
-            with contextlib.suppress(OSError):  # it is gone, which `_hear` learns as well
-                channel.send(self._lane, {"event": event, **members}, descriptors)
 
     def _be_cell(self, cell: str, belongings: Belongings) -> NoReturn:
         code = 1
@@ -293,20 +199,13 @@ def main(listener_descriptor: int, plan: dict[str, Any]) -> None:
     """Runs a zygote on the listening end of a channel until no lane needs it any more."""
     os.umask(0o022)  # what the zygote makes must be open to users that it does not know yet
     listener, what = socket.socket(fileno=listener_descriptor), Plan.from_json(plan)
-    try:
+
+    def make() -> Zygote:
         if what.means.ids is not None:
             users.enter(what.means.ids)
             namespaces.become_first(listener_descriptor)
         zygote = Zygote(listener, what)
         zygote.prepare()
-    except OSError as error:
-        _refuse(listener, what.lease, error)
-        raise
-    zygote.run()
+        return zygote
 
-
-def _refuse(listener: socket.socket, patience: float, error: OSError) -> None:
-    """Tells the lane why there will be no zygote."""
-    listener.settimeout(patience)
-    with contextlib.suppress(OSError), channel.accept(listener) as lane:
-        channel.send(lane, {"event": "broken", "error": str(error)})
+    serve(listener, what.lease, make)

@@ -46,7 +46,7 @@ def groups() -> set[str]:
     """Returns every cgroup of the rigs of this test run."""
     # `walk` overlooks what others remove meanwhile; `glob` does not.
     found = [Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names]
-    return {str(path) for path in found if path.match(f"martlet-*-lane-{LANE}")}
+    return {str(path) for path in found if path.match(f"martlet-*-lane-{LANE}-process")}
 
 
 def zygote_of(pid: int) -> int:
