@@ -38,6 +38,8 @@ def running(
     handler: str = "handle",
     environment: Mapping[str, str] | None = None,
     concurrency: int = 1,
+    max_body: int = 20 << 20,
+    memory: int = 128 << 20,
     listen: str = "descriptor",
     log: Any = None,
     wait: float = 0,
@@ -56,8 +58,8 @@ def running(
         "handler": handler,
         "environment": dict(environment or {}),
         "concurrency": concurrency,
-        "max_body": 20 << 20,
-        "memory": 128 << 20,
+        "max_body": max_body,
+        "memory": memory,
     }
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = f"{folder}/sock"

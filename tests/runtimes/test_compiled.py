@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from martlet.runtimes import Catalogue
-from tests.conftest import TOOLCHAINS
+from tests.runtimes import build as builds
 from tests.runtimes import shim
 
 FUNCTIONS = Path(__file__).parent / "functions"
@@ -29,54 +25,16 @@ pytestmark = [
 ]  # the first build of Go compiles its standard library
 
 
-@dataclass
-class Built:
-    """What a build made: a folder with the program, its log, and what it said to the user."""
-
-    folder: Path
-    code: int
-    log: str
-    answer: str
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Builds files as a function of a language, without a sandbox; the builds of a language share a cache, those of
-    later runs too."""
-    catalogue = Catalogue.load()
-    runtimes = {runtime.description.name: runtime for runtime in reversed(catalogue.available())}
-    caches = {language: TOOLCHAINS / "caches" / language for language in LANGUAGES}
+    """Builds files as a function of a language, without a sandbox."""
 
-    def build_function(language: str, files: dict[str, str], handler: str = "handle") -> Built:
-        if language not in runtimes:
-            reason = next(absent.reason for absent in catalogue.absent() if absent.name == language)
-            assert os.environ.get("CI") != "true", reason
-            pytest.skip(reason)
-        runtime = runtimes[language]
+    def build_function(language: str, files: dict[str, str], handler: str = "handle") -> builds.Built:
         folder = tmp_path_factory.mktemp(language)
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        caches[language].mkdir(parents=True, exist_ok=True)
-        variables = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder.parent),
-            "MARTLET_SOURCE": str(folder),
-            "MARTLET_CACHE": str(caches[language]),
-            "MARTLET_RUNTIME": str(runtime.folder),
-            "MARTLET_HANDLER": handler,
-        }
-        command = runtime.command(runtime.description.build.command, confined=False)
-        answer = folder.with_name(f"{folder.name}.answer")
-        done = subprocess.run(
-            ["sh", "-c", 'answer=$1; shift; exec "$@" 4>"$answer"', "sh", answer, *command],
-            cwd=folder,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        return Built(folder, done.returncode, done.stdout, answer.read_text())
+        return builds.build(builds.find(language), folder, handler)
 
     return build_function
 

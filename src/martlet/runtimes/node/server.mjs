@@ -29,7 +29,9 @@ export class Server {
     this.#maxBody = maxBody;
     this.#startup = startup;
     this.#afterwards = afterwards;
-    this.#http = createHttpServer({ maxHeaderSize: MAX_HEAD }, (incoming, outgoing) => this.#serve(incoming, outgoing));
+    // Clients of HTTP/1.0 name no host.
+    const options = { maxHeaderSize: MAX_HEAD, requireHostHeader: false };
+    this.#http = createHttpServer(options, (incoming, outgoing) => this.#serve(incoming, outgoing));
     // How long a connection may wait is the node's decision.
     Object.assign(this.#http, { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: 0, timeout: 0 });
   }
@@ -68,7 +70,7 @@ export class Server {
       else await this.#answer(incoming, outgoing);
     } catch (error) {
       log(error);
-      outgoing.destroy();
+      cut(outgoing);
     }
   }
 
@@ -123,6 +125,12 @@ function refuse(outgoing, maxBody) {
   const text = `the request body is over ${maxBody} bytes`;
   outgoing.writeHead(413, ['content-type', 'text/plain', 'content-length', String(text.length), 'connection', 'close']);
   outgoing.end(text);
+}
+
+/** Ends the connection behind what was written: by the missing end the client sees that the response is not whole. */
+function cut(outgoing) {
+  if (outgoing.socket) outgoing.socket.destroySoon();
+  else outgoing.destroy();
 }
 
 /** The answer to a request whose handler threw; the log has where. */

@@ -47,6 +47,12 @@ defmodule Contract do
 
   def handle(%{path: "/length"} = request), do: %{length: byte_size(request.body)}
   def handle(%{path: "/split"}), do: {200, [{"x-colour", "blue\r\nx-other: 1"}], ""}
+  def handle(%{path: "/unmodified"}), do: {304, "unseen"}
+
+  def handle(%{path: "/break"}) do
+    Stream.map(["one\n", nil], fn piece -> piece || raise("the reason") end)
+  end
+
   def handle(%{path: "/large"}), do: String.duplicate("x", 5_000_000)
   def handle(%{path: path}), do: {404, %{error: "there is no #{path}"}}
 end

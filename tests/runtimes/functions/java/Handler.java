@@ -66,6 +66,16 @@ public class Handler {
                 return Map.of("length", request.getBody().length);
             case "/large":
                 return "x".repeat(5_000_000);
+            case "/split":
+                return Response.of("").header("x-colour", "blue\r\nx-other: 1");
+            case "/unmodified":
+                return Response.of("unseen").status(304);
+            case "/break":
+                return Response.streaming(out -> {
+                    out.write("one\n".getBytes());
+                    out.flush();
+                    throw new IllegalStateException("the reason");
+                });
             default:
                 return Response.of(Map.of("error", "no such path")).status(404);
         }

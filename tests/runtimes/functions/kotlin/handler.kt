@@ -46,5 +46,11 @@ fun handle(request: Request): Any? = when (request.path) {
     }
     "/length" -> mapOf("length" to request.body.size)
     "/large" -> "x".repeat(5_000_000)
+    "/split" -> Response.of("").header("x-colour", "blue\r\nx-other: 1")
+    "/unmodified" -> Response.of("unseen").status(304)
+    "/break" -> sequence {
+        yield("one\n")
+        throw IllegalStateException("the reason")
+    }
     else -> Response.of(mapOf("error" to "no such path")).status(404)
 }

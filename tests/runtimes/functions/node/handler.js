@@ -20,6 +20,9 @@ const routes = {
   '/stream': stream,
   '/length': (req) => ({ length: req.body.length }),
   '/large': () => 'x'.repeat(5_000_000),
+  '/split': ({ res }) => res.text('', 200, { 'x-colour': 'blue\r\nx-other: 1' }),
+  '/unmodified': ({ res }) => res.text('unseen', 304),
+  '/break': breakOff,
 };
 
 function inspect({ method, path, query, headers, body }) {
@@ -47,6 +50,11 @@ async function* stream() {
   yield 'one\n';
   await pause(300);
   yield 'two\n';
+}
+
+async function* breakOff() {
+  yield 'one\n';
+  throw new RangeError('the reason');
 }
 
 function pause(milliseconds) {

@@ -46,6 +46,11 @@ my %routes = (
     },
     '/length' => sub { { length => length $_[0]->body } },
     '/large' => sub { 'x' x 5_000_000 },
+    '/unmodified' => sub { $_[0]->respond('unseen', 304) },
+    '/break' => sub {
+        my @pieces = ("one\n");
+        return sub { shift @pieces // die 'the reason' };
+    },
     '/split' => sub { $_[0]->respond('', 200, { 'x-colour' => "blue\r\nx-other: 1" }) },
 );
 

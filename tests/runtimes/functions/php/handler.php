@@ -25,6 +25,8 @@ function handle($request)
         '/length' => ['length' => strlen($request->body)],
         '/large' => str_repeat('x', 5_000_000),
         '/split' => $request->respond('', headers: ['x-colour' => "blue\r\nx-other: 1"]),
+        '/unmodified' => $request->respond('unseen', 304),
+        '/break' => breakOff(),
         default => $request->respond(['error' => "there is no {$request->path}"], 404),
     };
 }
@@ -48,4 +50,10 @@ function stream(): Generator
     yield "one\n";
     usleep(300_000);
     yield "two\n";
+}
+
+function breakOff(): Generator
+{
+    yield "one\n";
+    throw new RuntimeException('the reason');
 }

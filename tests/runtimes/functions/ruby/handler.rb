@@ -23,6 +23,8 @@ def handle(request)
   when "/stream" then stream
   when "/length" then { length: request.body.bytesize }
   when "/split" then request.respond("", headers: { "x-colour" => "blue\r\nx-other: 1" })
+  when "/unmodified" then request.respond("unseen", status: 304)
+  when "/break" then break_off
   when "/large" then "x" * 5_000_000
   else request.respond({ error: "there is no #{request.path}" }, status: 404)
   end
@@ -45,5 +47,12 @@ def stream
     pieces << "one\n"
     sleep 0.3
     pieces << "two\n"
+  end
+end
+
+def break_off
+  Enumerator.new do |pieces|
+    pieces << "one\n"
+    raise "the reason"
   end
 end

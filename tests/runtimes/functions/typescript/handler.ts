@@ -8,6 +8,7 @@ interface Incoming {
   query: Record<string, string>;
   headers: Record<string, string>;
   body: Uint8Array;
+  res: { text(body: string, status: number, headers?: Record<string, string>): unknown };
   getHeader(name: string): string;
 }
 
@@ -37,6 +38,9 @@ const routes: Record<string, Handler> = {
   '/stream': stream,
   '/length': (req) => ({ length: req.body.length }),
   '/large': () => 'x'.repeat(5_000_000),
+  '/split': ({ res }) => res.text('', 200, { 'x-colour': 'blue\r\nx-other: 1' }),
+  '/unmodified': ({ res }) => res.text('unseen', 304),
+  '/break': breakOff,
 };
 
 function inspect({ method, path, query, headers, body }: Incoming): unknown {
@@ -64,4 +68,9 @@ async function* stream(): AsyncGenerator<string> {
   yield 'one\n';
   await pause(300);
   yield 'two\n';
+}
+
+async function* breakOff(): AsyncGenerator<string> {
+  yield 'one\n';
+  throw new RangeError('the reason');
 }
