@@ -11,6 +11,7 @@ FIELD = "code"
 LONGEST_NAME = 255
 LONGEST_PATH = 1000
 DEEPEST = 64
+_REFUSED = "the code cannot be taken: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,12 @@ class Tally:
 
 def refused(reason: str) -> Invalid:
     """Returns the error that refuses an upload, for the caller to raise."""
-    return Invalid(f"the code cannot be taken: {reason}", field=FIELD)
+    return Invalid(f"{_REFUSED}{reason}", field=FIELD)
+
+
+def reason_of(error: Invalid) -> str:
+    """Returns the reason that `refused` was given, for an archive that is no code."""
+    return error.detail.removeprefix(_REFUSED)
 
 
 def shown(name: str) -> str:

@@ -5,11 +5,13 @@ The format: IEEE Std 1003.1 (pax), "ustar Interchange Format" and "pax Interchan
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from martlet.errors import Invalid
 from martlet.package.rules import refused, shown
 from martlet.package.staging import CHUNK, Readable
 
@@ -17,15 +19,17 @@ BLOCK = 512
 _LONGEST_HEADER = 64 * 1024
 _MOST_HEADERS = 16
 _END = bytes(BLOCK)
+_PLAIN = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?")
 
 
 class Kind(StrEnum):
-    """What an entry is; other kinds are refused."""
+    """What an entry is; other kinds are refused. ``SPECIAL`` (a device or a FIFO) is where it is asked for."""
 
     FILE = "file"
     FOLDER = "folder"
     LINK = "link"
     COPY = "hard link"
+    SPECIAL = "special file"
 
 
 _KINDS = {
@@ -36,24 +40,37 @@ _KINDS = {
     b"2": Kind.LINK,
     b"1": Kind.COPY,
 }
-_REFUSED = {b"3": "a device", b"4": "a device", b"6": "a FIFO", b"S": "a sparse file"}
+_SPECIAL = {b"3": "a device", b"4": "a device", b"6": "a FIFO"}
+_REFUSED = {**_SPECIAL, b"S": "a sparse file"}
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry; ``content`` must be read before the next is asked for, what is left of it is skipped."""
+    """One entry; ``content`` must be read before the next is asked for, what is left of it is skipped.
+
+    ``modified`` is in seconds since the epoch.
+    """
 
     name: str
     kind: Kind
-    executable: bool
+    mode: int
+    uid: int
+    gid: int
+    modified: float
     target: str
     content: Content
 
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may run it."""
+        return bool(self.mode & 0o100)
+
 
 class Content:
-    """The bytes of one entry, read from the stream."""
+    """The ``size`` bytes of one entry, read from the stream."""
 
     def __init__(self, stream: Readable, size: int) -> None:
+        self.size = size
         self._stream = stream
         self._left = size
         self._padding = -size % BLOCK
@@ -73,14 +90,18 @@ class Content:
         _exactly(self._stream, self._padding)
 
 
-def members(stream: Readable) -> Iterator[Member]:
+def members(stream: Readable, *, special: bool = False) -> Iterator[Member]:
     """Yields the entries of a tar stream, and reads it to its end.
+
+    Args:
+        stream: the archive.
+        special: yield devices and FIFOs too, rather than refuse them.
 
     Raises:
         Invalid: it is not a tar archive, is cut off, or holds what no package may.
     """
     while (block := _exactly(stream, BLOCK)) != _END:
-        member = _member(stream, block)
+        member = _member(stream, block, special)
         yield member
         member.content.skip()
     while stream.read(CHUNK):
@@ -102,14 +123,14 @@ def header(name: str, kind: Kind, *, size: int = 0, executable: bool = False, ta
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _member(stream: Readable, block: bytes) -> Member:
+def _member(stream: Readable, block: bytes, special: bool) -> Member:
     given: dict[str, str] = {}
     for _ in range(_MOST_HEADERS):
         if not _checksum_holds(block):
             raise refused("it is not a tar archive, or a damaged one")
         kind, size = block[156:157], _number(block[124:136])
         if kind not in (b"x", b"g", b"L", b"K"):
-            return _entry(stream, block, kind, size, given)
+            return _entry(stream, block, kind, size, given, special)
         if size > _LONGEST_HEADER:
             raise refused("the archive has a header that is too long")
         content = Content(stream, size)
@@ -123,23 +144,33 @@ def _member(stream: Readable, block: bytes) -> Member:
     raise refused("the archive has too many headers in a row")
 
 
-def _entry(stream: Readable, block: bytes, kind: bytes, size: int, given: dict[str, str]) -> Member:
+def _entry(
+    stream: Readable, block: bytes, kind: bytes, size: int, given: dict[str, str], special: bool
+) -> Member:
     prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
     name = given.get("path") or f"{prefix}/{_text(block[:100])}".removeprefix("" if prefix else "/")
-    if kind in _REFUSED or any(key.startswith("GNU.sparse") for key in given):
+    special = special and kind in _SPECIAL
+    if (kind in _REFUSED and not special) or any(key.startswith("GNU.sparse") for key in given):
         raise refused(
             f"{shown(name)} is {_REFUSED.get(kind, 'a sparse file')}; only files, folders and links may be"
         )
-    if kind not in _KINDS:
+    if kind not in _KINDS and not special:
         raise refused(f"{shown(name)} is of an unknown kind ({kind.decode('latin-1')!a})")
-    found = _KINDS[kind]
+    found = Kind.SPECIAL if special else _KINDS[kind]
     if found is Kind.FILE and name.endswith("/"):
         found = Kind.FOLDER
     if "size" in given:
         size = _decimal(given["size"])
-    executable = bool(_number(block[100:108]) & 0o100)
-    target = given.get("linkpath") or _text(block[157:257])
-    return Member(name, found, executable, target, Content(stream, size if found is Kind.FILE else 0))
+    return Member(
+        name=name,
+        kind=found,
+        mode=_number(block[100:108]),
+        uid=int(_told(given, "uid", block[108:116])),
+        gid=int(_told(given, "gid", block[116:124])),
+        modified=_told(given, "mtime", block[136:148]),
+        target=given.get("linkpath") or _text(block[157:257]),
+        content=Content(stream, size if found is Kind.FILE else 0),
+    )
 
 
 def _pax(data: bytes) -> dict[str, str]:
@@ -175,6 +206,16 @@ def _decimal(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 20):
         _damaged()
     return int(text)
+
+
+def _told(given: dict[str, str], key: str, field: bytes) -> float:
+    """Returns what an entry says of its owner or time; 0 where that is no number, which spoils no archive."""
+    if key in given:
+        return float(given[key]) if _PLAIN.fullmatch(given[key]) else 0
+    try:
+        return _number(field)
+    except Invalid:
+        return 0
 
 
 def _text(field: bytes, stop_at_nul: bool = True) -> str:
