@@ -27,6 +27,7 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test, in WORKERS=2 processes; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
 	@$(BIN)/python -m scripts.toolchains .toolchains || test "$(CI)" != true
+	@scripts/maven .toolchains/maven-repository || test "$(CI)" != true
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 unit: $(BIN)/.installed-test ## Run the tests that need no server

@@ -10,7 +10,7 @@ import json
 import os
 import tarfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ import pytest
 from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue
 from tests.conftest import TOOLCHAINS, require
+from tests.runtimes.ecosystems import Ecosystem, Go, Java, Kotlin, Php, Ruby, Rust
+from tests.runtimes.site import Site
 from tests.system.conftest import Platform, until
 
 FUNCTIONS = Path(__file__).parent / "functions"
 OPEN = "-open-runtimes"
+MAVEN = TOOLCHAINS / "maven-repository"
+"""Where `scripts/maven` puts the plugins that Maven takes."""
 BUILD_SECONDS = 300
 """What a compiler may take on a machine that has much else to do."""
 
@@ -102,11 +106,17 @@ def cannot(folder: Path) -> dict[str, str]:
     return tomllib.loads(path.read_text()) if path.exists() else {}
 
 
-def archive(folder: Path) -> bytes:
-    """Returns a folder as a tar.gz."""
+def archive(source: Path | Mapping[str, str]) -> bytes:
+    """Returns a folder, or text files by name, as a tar.gz."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
-        packed.add(folder, arcname=".")
+        if isinstance(source, Path):
+            packed.add(source, arcname=".")
+        else:
+            for name, text in source.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text.encode())
+                packed.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()
 
 
@@ -129,10 +139,37 @@ def contract_functions(*, open_runtimes: bool) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The platform that all contract functions run on."""
+def ecosystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ecosystem]]:
+    """Registries on loopback, by the runtime whose packages they have."""
+    with Site() as site:
+        maven = [(site, name, MAVEN, tmp_path_factory.mktemp(name)) for name in ("java", "kotlin")]
+        made = [Go(site, "go"), Rust(site, "rust"), Ruby(site, "ruby"), Php(site, "php")]
+        yield {each.runtime: each for each in [*made, Java(*maven[0]), Kotlin(*maven[1])]}
+
+
+@pytest.fixture(scope="session")
+def platform(
+    tmp_path_factory: pytest.TempPathFactory, ecosystems: dict[str, Ecosystem]
+) -> Iterator[Platform]:
+    """The platform that all contract functions run on, whose builds are told of the registries."""
     require(os.geteuid() == 0, "the process rung needs root for its namespaces and cgroups")
-    platform = Platform(tmp_path_factory.mktemp("platform") / "data", lanes=1, build_network="host")
+    operator = tmp_path_factory.mktemp("operator")
+    operator.chmod(0o755)
+    (operator / "settings.xml").write_text(ecosystems["java"].settings())
+    (operator / "config.json").write_text('{"config": {"secure-http": false}}')
+    platform = Platform(
+        tmp_path_factory.mktemp("platform") / "data",
+        lanes=1,
+        build_network="host",
+        build_environment={
+            "GOPROXY": ecosystems["go"].url,
+            "GONOSUMDB": "*",
+            "BUNDLE_MIRROR__ALL": f"{ecosystems['ruby'].url}/",
+            "COMPOSER_HOME": str(operator),
+            "MAVEN_ARGS": f"--settings {operator}/settings.xml",
+        },
+        build_folders=[str(operator)],
+    )
     platform.start()
     yield platform
     platform.close()

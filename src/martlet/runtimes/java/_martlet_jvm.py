@@ -148,20 +148,22 @@ class Toolchain:
     def _run_maven(self, project: Path, *goals: str) -> None:
         if shutil.which("mvn") is None:
             raise BuildFailed("it takes Maven, which this machine does not have")
-        repository = f"-Dmaven.repo.local={self._cache / 'maven'}"
-        home = {"JAVA_HOME": str(Path(self._java).parents[1]), "MAVEN_OPTS": " ".join(QUICK)}
-        output = f"-DoutputDirectory={LIBRARIES.absolute()}"
+        # What the operator gives to Maven; that takes MAVEN_ARGS itself from 3.9 on only.
+        given = os.environ.pop("MAVEN_ARGS", "").split()
+        options = [*QUICK, os.environ.get("MAVEN_OPTS", "")]
+        home = {"JAVA_HOME": str(Path(self._java).parents[1]), "MAVEN_OPTS": " ".join(options)}
         command = [
             "mvn",
             "-B",
             "-q",
+            "--strict-checksums",
             "-f",
             str(project.absolute()),
-            repository,
-            output,
+            f"-Dmaven.repo.local={self._cache / 'maven'}",
+            f"-DoutputDirectory={LIBRARIES.absolute()}",
             "-DincludeScope=runtime",
         ]
-        run([*command, *goals], home)
+        run([*command, *given, *goals], home)
 
     @staticmethod
     def _offer(shim: Path, repository: Path) -> None:
