@@ -8,7 +8,8 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 PACKAGES := nftables
-TEST_PACKAGES := curl iproute2 nftables
+# Docker's own packages, where they are installed, are not to be had beside Debian's.
+TEST_PACKAGES := curl iproute2 nftables podman runc $(if $(shell command -v dockerd),,docker.io)
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA

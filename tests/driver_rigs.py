@@ -15,13 +15,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from martlet.drivers.docker import DockerDriver
+from martlet.drivers.docker.service import Service
 from martlet.drivers.driver import CellSpec, Driver, Forking, Handle, Loaded, LoadFailed, Unforkable
 from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
 from martlet.drivers.process import ProcessDriver
+from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.roots import HostRoots
 from martlet.http.fetch import fetch
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue
 from tests.conftest import UNPRIVILEGED, require
+from tests.container_engines import docker_service, podman_service
 
 SECONDS = 20.0
 """Deadline of everything that is waited for."""
@@ -59,6 +64,7 @@ class Rig:
     Attributes:
         driver: it.
         exits: ids and exit codes of what ended by itself.
+        many: how many cells are a crowd; an engine takes a second for each.
     """
 
     def __init__(self, driver: Driver, folder: Path, runtime: str = "python") -> None:
@@ -68,6 +74,7 @@ class Rig:
         self.packages = folder / "packages"
         self.run = folder / "run"
         self.exits: list[tuple[str, int]] = []
+        self.many = 50
         self._count = 0
 
     async def start(self, network: Network = Network.NONE) -> Handle:
@@ -188,6 +195,27 @@ async def program_rig(
     for source in PROGRAMS.glob("*.py"):
         shutil.copy(source, runtime)
     async with process_rig(folder, runtimes=Catalogue([runtime.parent]), runtime="program", **options) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def docker_rig(
+    folder: Path, service: Callable[[Path], Service] = docker_service, lane: int = LANE, **options: Any
+) -> AsyncIterator[Rig]:
+    """A `DockerDriver` with real containers of Docker Engine, or of what ``service`` leads to."""
+    (folder / "packages").mkdir()
+    roots = HostRoots(folder / "roots", Resolvers.find().text)
+    driver = DockerDriver(lane, folder / "run", roots, service(folder), **options)
+    rig = Rig(driver, folder)
+    rig.many = 6
+    async with _opened(rig):
+        yield rig
+
+
+@asynccontextmanager
+async def podman_rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
+    """A `DockerDriver` with real containers of podman, whose service it starts itself."""
+    async with docker_rig(folder, podman_service, **options) as rig:
         yield rig
 
 

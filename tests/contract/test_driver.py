@@ -12,7 +12,17 @@ import pytest
 from martlet.drivers.contract import check_health
 from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
 from martlet.http.fetch import FetchError
-from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig, program_rig
+from tests.driver_rigs import (
+    SECONDS,
+    Rig,
+    ask,
+    docker_rig,
+    eventually,
+    fake_rig,
+    podman_rig,
+    process_rig,
+    program_rig,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +30,8 @@ RIGS = [
     pytest.param(process_rig, id="process", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="warm"), id="warm-program", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="cold"), id="cold-program", marks=pytest.mark.root),
+    pytest.param(docker_rig, id="docker", marks=pytest.mark.root),
+    pytest.param(podman_rig, id="podman", marks=pytest.mark.root),
     pytest.param(fake_rig, id="fake"),
 ]
 
@@ -230,9 +242,9 @@ async def test_what_an_instance_prints_comes_out_of_its_log(rig: Rig):
 
 
 async def test_many_cells_start_at_once(rig: Rig):
-    handles = await asyncio.gather(*(rig.start() for _ in range(50)))
+    handles = await asyncio.gather(*(rig.start() for _ in range(rig.many)))
 
-    assert len({handle.socket for handle in handles}) == 50
+    assert len({handle.socket for handle in handles}) == rig.many
     assert all(await asyncio.gather(*map(answers, handles)))
 
 

@@ -83,6 +83,18 @@ class Egress:
             making.add_done_callback(_close_what_nobody_gets)
             raise
 
+    async def equip(self, namespace: int) -> None:
+        """Gives a way out to a namespace that somebody else has made, and that has nothing but loopback.
+
+        Raises:
+            DriverError: as `make`.
+        """
+
+        def equip() -> None:
+            os.close(self._make(namespace))
+
+        await self._do(equip)
+
     async def narrow(self, namespace: int, destinations: Sequence[Destination]) -> None:
         """Leaves a namespace these destinations only. Raises `DriverError`."""
         rules = firewall.rules_of_function(destinations, self._resolvers)
@@ -122,24 +134,25 @@ class Egress:
         if _FORWARDING.read_text().strip() == "0":
             _FORWARDING.write_text("1")
 
-    def _make(self) -> int:
+    def _make(self, namespace: int | None = None) -> int:
         try:
             if not self._ready:
                 self._prepare()
             for _ in range(min(self._size, _ATTEMPTS)):
                 number, self._next = self._next, (self._next + 1) % self._size
                 try:
-                    return self._make_numbered(number)
+                    return self._make_numbered(number, namespace)
                 except FileExistsError:
                     continue
         except OSError as error:
             raise DriverError(f"no network with a way out could be made: {error}") from error
         raise DriverError("others have all the addresses that were tried: give system.egress_subnet more")
 
-    def _make_numbered(self, number: int) -> int:
+    def _make_numbered(self, number: int, namespace: int | None) -> int:
         link, address = f"{self._links}{number:x}", self._first + number
-        namespace = _new_namespace(
+        namespace = _linked_namespace(
             link,
+            namespace,
             rtnetlink.set_up(_LOOPBACK),
             rtnetlink.new_address(_WAY_OUT, address),
             rtnetlink.set_up(_WAY_OUT),
@@ -196,19 +209,23 @@ def _rehearse(subnet: IPv4Network) -> None:
     syscalls.unshare(Clone.NETWORK)
     addresses = (subnet[2], subnet[-2])
     firewall.load(firewall.rules_of_lane("martlet", "m", addresses, subnet, []))
-    os.close(_new_namespace("m"))
+    os.close(_linked_namespace("m", None))
 
 
-def _new_namespace(link: str, *requests: Request) -> int:
-    """Returns a descriptor of a new namespace with one end of a new pair; the other, ``link``, is in this one.
+def _linked_namespace(link: str, namespace: int | None, *requests: Request) -> int:
+    """Returns a descriptor of a namespace with one end of a new pair; the other, ``link``, is in this one.
 
     Args:
         link: the name of the outer end.
-        requests: what else is done in the new namespace.
+        namespace: a descriptor of it; None: a new one.
+        requests: what else is done in it.
     """
     home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        syscalls.unshare(Clone.NETWORK)
+        if namespace is None:
+            syscalls.unshare(Clone.NETWORK)
+        else:
+            syscalls.setns(namespace, Clone.NETWORK)
         try:
             with suppress(OSError):  # only so that nobody tries in vain: the rules refuse IPv6
                 _IPV6_OFF.write_text("1")

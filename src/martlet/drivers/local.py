@@ -226,7 +226,7 @@ class LocalDriver(ABC, Generic[ParentT]):
             hostname=revision.function,
             # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
             scratch=config.memory // 2,
-            open_files=_OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency,
+            open_files=open_files_of(config),
             # Forks have one user, and each a cgroup.
             processes=None if template else limits.processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
@@ -390,6 +390,11 @@ def limits_of(config: FunctionConfig) -> Limits:
     """Returns what the cgroup of an instance is limited to."""
     processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
     return Limits(config.memory, config.cpu_limit, processes)
+
+
+def open_files_of(config: FunctionConfig) -> int:
+    """Returns how many descriptors a process of an instance may have."""
+    return _OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency
 
 
 USUAL_LIMITS = limits_of(FunctionConfig())

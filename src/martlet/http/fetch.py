@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM
 from socket import socket as socket_of
-from typing import Any
+from typing import Any, BinaryIO
 
 import httptools
 import orjson
@@ -14,6 +15,7 @@ import orjson
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_ANSWER_OF_INSTANCE = 1024 * 1024
 """An instance may answer anything, and parsing it takes the lane's time."""
+_CHUNK = 256 * 1024
 
 
 class FetchError(Exception):
@@ -28,6 +30,7 @@ async def fetch(
     *,
     timeout: float,
     at_most: int = MAX_ANSWER,
+    upload: BinaryIO | None = None,
 ) -> tuple[int, bytes]:
     """Sends a request with an optional JSON body on a connection of its own.
 
@@ -38,6 +41,7 @@ async def fetch(
         document: the body, as JSON; None: there is none.
         timeout: seconds until the whole answer must be there.
         at_most: bytes of the answer, its head included.
+        upload: a tar file on disk whose rest is the body, in place of a document.
 
     Returns:
         Status and body of the answer.
@@ -46,11 +50,12 @@ async def fetch(
         FetchError: no answer, or one that is not HTTP or too long, or none in time.
     """
     body = b"" if document is None else orjson.dumps(document)
-    head = (
-        f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
-    )
+    length = len(body) if upload is None else os.fstat(upload.fileno()).st_size - upload.tell()
+    head = f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {length}\r\nconnection: close\r\n"
     if body:
         head += "content-type: application/json\r\n"
+    if upload is not None:
+        head += "content-type: application/x-tar\r\n"
     answer = _Answer()
     try:
         async with asyncio.timeout(timeout):
@@ -59,6 +64,8 @@ async def fetch(
             with socket_of(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as connection:
                 await loop.sock_connect(connection, str(socket))
                 await loop.sock_sendall(connection, head.encode() + b"\r\n" + body)
+                while upload is not None and (chunk := upload.read(_CHUNK)):
+                    await loop.sock_sendall(connection, chunk)
                 while not answer.complete:
                     data = await loop.sock_recv(connection, 65536)
                     if not data:

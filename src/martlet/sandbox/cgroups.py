@@ -102,6 +102,10 @@ class Group(ABC):
         return all(pid in _processes(directory) for directory in self._distinct)
 
     @abstractmethod
+    def limits(self) -> Limits | None:
+        """Returns the limits that hold, or None where there is none for memory or processes, or no group."""
+
+    @abstractmethod
     def limit(self, limits: Limits) -> None:
         """Sets the limits."""
 
@@ -148,6 +152,16 @@ class Group(ABC):
 class GroupV1(Group):
     """A directory in the tree of each controller; ``cpuacct`` is needed for `usage` beside `CONTROLLERS`."""
 
+    def limits(self) -> Limits | None:
+        """Returns the limits that hold; rounded as the kernel does that."""
+        try:
+            quota = int(self._read("cpu", "cpu.cfs_quota_us"))
+            period = int(self._read("cpu", "cpu.cfs_period_us"))
+            memory, processes = self._read("memory", "memory.limit_in_bytes"), self._read("pids", "pids.max")
+            return Limits(int(memory), None if quota < 0 else quota * 1000 // period, int(processes))
+        except (OSError, ValueError):
+            return None
+
     def limit(self, limits: Limits) -> None:
         """Sets the limits. Two that not every kernel has get what memory gets: memory and swap together, and what lies
         in sockets of TCP and UDP, which is counted apart, and only for sockets made after it has a limit.
@@ -188,6 +202,15 @@ class GroupV2(Group):
         for path in reversed(missing):
             self._hand_on_controllers(path.parent)
             path.mkdir(exist_ok=True)
+
+    def limits(self) -> Limits | None:
+        """Returns the limits that hold; rounded as the kernel does that."""
+        try:
+            quota, period = self._read("cpu", "cpu.max").split()
+            cpu = None if quota == "max" else int(quota) * 1000 // int(period)
+            return Limits(int(self._read("memory", "memory.max")), cpu, int(self._read("pids", "pids.max")))
+        except (OSError, ValueError):
+            return None
 
     def limit(self, limits: Limits) -> None:
         """Sets the limits; a group out of memory ends as a whole."""

@@ -26,13 +26,18 @@ _libc.syscall.restype = ctypes.c_long
 
 # One number on every architecture that Linux runs Python on but alpha: it is newer than the common table.
 _SYS_MOUNT_SETATTR = 442
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429
 _AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1, os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _AT_RECURSIVE = 0x8000
 
 
 class Clone(IntFlag):
-    """Namespaces, as ``unshare`` and ``setns`` name them."""
+    """Namespaces, as ``unshare`` and ``setns`` name them; FILES is what threads share of root and directory."""
 
+    FILES = 0x00000200
     MOUNT = 0x00020000
     UTS = 0x04000000
     IPC = 0x08000000
@@ -67,6 +72,7 @@ class Process(IntEnum):
     """Operations of ``prctl``."""
 
     SET_PARENT_DEATH_SIGNAL = 1
+    SET_SECCOMP = 22
     DROP_BOUNDING_CAPABILITY = 24
     SET_CHILD_SUBREAPER = 36
     SET_NO_NEW_PRIVILEGES = 38
@@ -145,6 +151,24 @@ def mount_setattr(target: str, attributes: MountAttribute) -> None:
     _check(result, "mount_setattr", target)
 
 
+def open_tree(source: str, attributes: MountAttribute) -> int:
+    """Returns a descriptor of a mount of the folder ``source`` that is in no tree yet (`move_mount`)."""
+    tree = call(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
+    wanted = _MountAttributes(attr_set=attributes, propagation=Mount.PRIVATE)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    try:
+        call(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Puts what `open_tree` returned at ``target``, in the mount namespace of the caller."""
+    call(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+
+
 def unmount(target: str) -> None:
     """Takes the mount at ``target`` out of the tree now; it goes when nobody uses it any more."""
     _check(_libc.umount2(os.fsencode(target), _DETACH), "umount", target)
@@ -155,9 +179,9 @@ def pivot_root(new: str, old: str) -> None:
     _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), "pivot_root", new)
 
 
-def prctl(operation: Process, argument: int = 0) -> None:
+def prctl(operation: Process, argument: int = 0, second: int = 0) -> None:
     """Runs an operation on the calling process."""
-    _check(_libc.prctl(operation, argument, 0, 0, 0), "prctl", operation, argument)
+    _check(_libc.prctl(operation, argument, second, 0, 0), "prctl", operation, argument)
 
 
 def call(number: int, *arguments: Any) -> int:

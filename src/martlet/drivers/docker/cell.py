@@ -1,0 +1,170 @@
+"""What the host holds for a container: a folder with socket and log, a user id, and the process that is watched.
+
+directory/  sock   the socket, moved here as soon as the container has made it
+log    the FIFO that it prints to
+door/  the container's ``/.martlet``: the user's until the socket is there, then root's and empty
+code/  its ``/.code``: empty folders, over which code is mounted inside of the container only
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from martlet.drivers.cell import LOG, SOCKET
+from martlet.drivers.docker.verification import group_of
+from martlet.drivers.driver import DriverError, Handle, Stats
+from martlet.sandbox import contained
+from martlet.sandbox.cgroups import Group, Limits, Usage
+
+DOOR, CODE = "door", "code"
+_RETRY_SECONDS = 0.005
+
+
+class Cell:
+    """A container, as a cell or as the instance it became.
+
+    Attributes:
+        identity: its user and group id.
+        container: its id at the engine, or its name while that is making it.
+        pid: its first process; None before it is started.
+        group: the cgroup that the engine has made.
+        limits: those that hold.
+        in_network_of_host: whether it shares network and name of the machine.
+        used: whether it has been given code.
+        in_service: whether its end would be news.
+        ended: done with the exit code once it is over and the engine has been asked for that.
+        out_of_memory: how many processes the kernel had ended for memory when it was over.
+    """
+
+    def __init__(
+        self,
+        driver: str,
+        id: str,  # noqa: A002
+        runtime: str,
+        directory: Path,
+        identity: int,
+        container: str,
+    ) -> None:
+        self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
+        self.identity = identity
+        self.container = container
+        self.pid: int | None = None
+        self.group: Group | None = None
+        self.limits: Limits | None = None
+        self.used = self.in_service = False
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.out_of_memory = 0
+        self.making: asyncio.Task[None] | None = None
+        self.removal: asyncio.Task[None] | None = None
+        self.in_network_of_host = False
+        self._pidfd: int | None = None
+
+    @property
+    def handle(self) -> Handle:
+        """The cell as the node knows it."""
+        return Handle(
+            id=self.id,
+            driver=self.driver,
+            runtime=self.runtime,
+            socket=str(self.directory / SOCKET),
+            log=str(self.directory / LOG),
+            pid=self.pid,
+            state={"identity": self.identity, "container": self.container},
+        )
+
+    @property
+    def door(self) -> Path:
+        """The folder that it shares with the lane."""
+        return self.directory / DOOR
+
+    @property
+    def code(self) -> Path:
+        """The folder that code is mounted in."""
+        return self.directory / CODE
+
+    def make_folders(self, calls: bytes | None) -> None:
+        """Makes what the container is shown; ``calls`` is the compiled filter of its system calls. Raises OSError."""
+        for name in ("function", "dependencies"):
+            (self.code / name).mkdir(parents=True)
+        self.door.mkdir(parents=True)
+        if calls is not None:
+            (self.door / contained.CALLS).write_bytes(calls)
+        log = self.directory / LOG
+        os.mkfifo(log, 0o600)
+        os.link(log, self.door / contained.LOG)
+        for own in (log, self.door):
+            os.chown(own, self.identity, self.identity)
+
+    def watch(self, pid: int, on_end: Callable[[Cell], None]) -> None:
+        """Holds the first process of the container, and calls ``on_end`` once it is gone.
+
+        Raises:
+            OSError: it is gone already.
+            DriverError: that is not the process of this container: the engine sees other processes than this machine.
+        """
+        self._pidfd = os.pidfd_open(pid)
+        if self.container not in Path(f"/proc/{pid}/cgroup").read_text():
+            raise DriverError(
+                f"process {pid} is none of the container's: the engine runs on another machine, or in a PID namespace "
+                "of its own. Run Martlet where the engine runs"
+            )
+        self.pid, self.group = pid, group_of(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._end, on_end)
+
+    async def open_door(self) -> None:
+        """Waits for the socket, takes it out of the door, and closes that."""
+        made = self.door / contained.SOCKET
+        while not made.exists():
+            if self.over:
+                raise DriverError("its first process ended")
+            await asyncio.sleep(_RETRY_SECONDS)
+        made.rename(self.directory / SOCKET)
+        for name in (contained.LOG, contained.CALLS):
+            (self.door / name).unlink(missing_ok=True)
+        os.chown(self.directory / LOG, 0, 0)
+        # The container opens /dev/stdout as whoever it is; nobody else gets through the folder.
+        (self.directory / LOG).chmod(0o622)
+        os.chown(self.door, 0, 0)
+        self.door.chmod(0o711)
+
+    @property
+    def over(self) -> bool:
+        """Whether its first process was there and is gone."""
+        return self.pid is not None and self._pidfd is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to its first process, with which all others end, without the engine."""
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def stats(self) -> Stats | None:
+        """Returns what it uses; None where that is not to be known."""
+        usage = self._usage()
+        if usage is None:
+            return Stats(0, 0.0, 0, self.out_of_memory) if self.over else None
+        return Stats(
+            usage.memory_bytes, usage.cpu_ms, usage.processes, max(usage.oom_kills, self.out_of_memory)
+        )
+
+    def _usage(self) -> Usage | None:
+        return None if self.group is None else self.group.usage()
+
+    def _end(self, on_end: Callable[[Cell], None]) -> None:
+        # Now or never: the engine is about to remove the cgroup.
+        usage = self._usage()
+        self.out_of_memory = usage.oom_kills if usage is not None else 0
+        self.let_go()
+        on_end(self)
+
+    def let_go(self) -> None:
+        """Stops watching."""
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None

@@ -1,0 +1,408 @@
+"""The driver itself: see the package."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from martlet.drivers import contract
+from martlet.drivers.docker import failures
+from martlet.drivers.docker.cell import Cell
+from martlet.drivers.docker.document import document
+from martlet.drivers.docker.engine import Engine, EngineError
+from martlet.drivers.docker.images import Images
+from martlet.drivers.docker.labels import Labels
+from martlet.drivers.docker.promises import nothing_promised, promised
+from martlet.drivers.docker.service import Service
+from martlet.drivers.docker.strangers import Strangers
+from martlet.drivers.docker.verification import lacks
+from martlet.drivers.docker.visits import Furniture, Visits, network_of
+from martlet.drivers.driver import (
+    CellSpec,
+    DriverError,
+    Guarantee,
+    Handle,
+    Loaded,
+    LoadFailed,
+    OnExit,
+    Stats,
+)
+from martlet.drivers.egress import Egress
+from martlet.drivers.identities import Identities
+from martlet.drivers.local import USUAL_LIMITS, limits_of, open_files_of
+from martlet.drivers.roots import Roots
+from martlet.drivers.startup import Startup
+from martlet.errors import Invalid
+from martlet.http.fetch import FetchError
+from martlet.model import FunctionConfig, MiB, Network, Revision
+from martlet.runtimes import Catalogue, Runtime
+from martlet.sandbox import root as places
+from martlet.sandbox.contained import RLIMITS
+from martlet.sandbox.seccomp import bpf
+from martlet.sandbox.seccomp.policy import Policy
+
+log = structlog.get_logger()
+
+_START_SECONDS = 30.0
+_END_SECONDS = 5.0
+_STARTS_AT_ONCE = 4
+_FIRST_SIGNAL, _LAST_SIGNAL = 129, 192
+
+
+class DockerDriver:
+    """See the package. It belongs to one event loop."""
+
+    name = "container"
+
+    def __init__(
+        self,
+        lane: int,
+        run: Path,
+        roots: Roots,
+        service: Service,
+        *,
+        isolation: Literal["strict", "relaxed"] = "strict",
+        identities: Identities | None = None,
+        egress: Egress | None = None,
+        allow_host_network: bool = False,
+        max_body: int = 20 * MiB,
+        runtimes: Catalogue | None = None,
+    ) -> None:
+        """Makes a driver; `open` makes it work.
+
+        Args:
+            lane: number of the lane, from 0.
+            run: the platform's run directory, its alone on this machine; names the containers.
+            roots: where the roots of runtimes come from.
+            service: the way to the engine; it is closed with the driver.
+            isolation: whether to refuse or to accept a container of which a guarantee is not held.
+            identities: the user ids of its cells; those of the lane by default.
+            egress: gives cells a way out; None: there are none that have one.
+            allow_host_network: whether there may be cells in the network of the host.
+            max_body: bytes of the largest request body, for the runtime.
+            runtimes: those it may start; all of this machine by default.
+        """
+        self._lane = lane
+        self._run = run.absolute() / f"lane-{lane}"
+        self._labels = Labels.of(run, lane)
+        self._service = service
+        self._roots = roots
+        self._images = Images(roots)
+        self._isolation = isolation
+        self._identities = identities or Identities(lane)
+        self._egress = egress
+        self._allow_host_network = allow_host_network
+        self._max_body = max_body
+        self._runtimes = runtimes or Catalogue.load()
+        self._visits = Visits()
+        self._calls: bytes | None = None
+        self._cells: dict[str, Cell] = {}
+        self._turns = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers = Strangers(service, self._labels, lambda: self._cells)
+        self._lacking: dict[str, str] = {}
+        self._on_exit: OnExit = lambda *_: None
+
+    def probe(self) -> list[Guarantee]:
+        """Starts a throw-away container; returns what is promised, and what of it the kernel shows to hold."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, self._rehearse()).result()
+
+    async def open(self, on_exit: OnExit) -> None:
+        """Makes the driver ready. The engine is not needed before the first start, and may come and go."""
+        if os.geteuid() != 0:
+            raise DriverError("it takes root to mount code in containers. What to do: run Martlet as root")
+        self._on_exit = on_exit
+        self._calls = await asyncio.to_thread(lambda: bpf.compile(Policy.load()))
+        self._run.mkdir(parents=True, exist_ok=True)
+        self._service.note(self._run)
+        if self._egress is not None:
+            await self._egress.open()
+
+    async def close(self) -> None:
+        """Destroys every cell and instance, and ends podman's service where this driver has started it."""
+        await asyncio.gather(*(self._remove(cell) for cell in list(self._cells.values())))
+        await self._strangers.close()
+        await self._service.close()
+        self._visits.close()
+        if self._egress is not None:
+            await self._egress.close()
+
+    async def start(self, spec: CellSpec) -> Handle:
+        """Starts a container; returns once the runtime in it answers for its health."""
+        runtime = self._resolve(spec.runtime)
+        if spec.network is Network.HOST and not self._allow_host_network:
+            raise DriverError("system.allow_host_network is off")
+        if spec.network is Network.EGRESS and self._egress is None:
+            raise DriverError("this lane gives no cell a way out")
+        name = self._labels.name(spec.id)
+        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, self._identities.take(), name)
+        self._cells[cell.id] = cell
+        try:
+            await self._start(cell, runtime, spec.network)
+        except (OSError, FetchError, DriverError) as error:
+            await self._remove(cell)
+            raise DriverError(f"no cell could be started: {error}") from error
+        except BaseException:
+            await self._remove(cell)
+            raise
+        cell.in_service = True
+        return cell.handle
+
+    async def specialise(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> Loaded:
+        """Sets the limits of the revision, mounts the code and has it loaded."""
+        cell = self._cells.get(handle.id)
+        if cell is None or cell.over or cell.pid is None:
+            raise DriverError(f"the cell {handle.id} is gone")
+        if cell.used:
+            raise DriverError(f"the cell {handle.id} has code already")
+        cell.used = True
+        config = revision.config
+        try:
+            await self._equip(
+                cell,
+                cell.pid,
+                config,
+                Furniture(
+                    code=code,
+                    dependencies=dependencies,
+                    scratch=config.memory // 2,
+                    hostname=None if cell.in_network_of_host else revision.function,
+                ),
+            )
+        except OSError as error:
+            raise DriverError(f"the cell {cell.id} cannot be given code: {error}") from error
+        request = contract.specialisation(
+            revision,
+            code=places.FUNCTION,
+            dependencies=None if dependencies is None else places.DEPENDENCIES,
+            max_body=self._max_body,
+        )
+        request[RLIMITS] = {
+            "open_files": open_files_of(config),
+            "file_bytes": config.memory // 2,
+            "processes": limits_of(config).processes,
+        }
+        try:
+            return await contract.specialise(handle.socket, request, deadline)
+        except LoadFailed as error:
+            if error.kind == "Crashed" and (failure := failures.out_of_memory(cell, config.memory)):
+                raise failure from None
+            raise
+        except FetchError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                await self._remove(cell)
+                raise LoadFailed("Timeout", f"the code did not load within {deadline:g} s") from None
+            raise await failures.why_no_answer(cell, config.memory, error) from None
+
+    async def recover(self, handle: Handle) -> bool:
+        """Whether the engine has the container still, and its process lives."""
+        cell = self._cells.get(handle.id)
+        if cell is None:
+            cell = await self._claim(handle)
+        return cell is not None and not cell.over
+
+    async def sweep(self) -> None:
+        """Removes the containers of the lane that nobody has recovered; later, where the engine does not answer."""
+        await self._strangers.sweep()
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
+        cell = self._cells.get(handle.id)
+        if cell is not None:
+            cell.in_service = False
+            cell.signal(signal.SIGTERM)
+            await asyncio.wait([cell.ended], timeout=grace)
+        await self.destroy(handle)
+
+    async def destroy(self, handle: Handle) -> None:
+        """Kills the container and removes it, with its socket, log and folder."""
+        cell = self._cells.get(handle.id)
+        if cell is not None:
+            await self._remove(cell)
+            return
+        await self._strangers.remove(self._labels.name(handle.id))
+        shutil.rmtree(Path(handle.socket).parent, ignore_errors=True)
+
+    async def stats(self, handle: Handle) -> Stats | None:
+        """Returns what its cgroup counts; of a container that is over, what it had come to."""
+        cell = self._cells.get(handle.id)
+        return None if cell is None else cell.stats()
+
+    async def _start(self, cell: Cell, runtime: Runtime, network: Network) -> None:
+        cell.in_network_of_host = network is Network.HOST
+        cell.make_folders(self._calls)
+        async with self._turns:
+            engine = await self._service.reach()
+            # Not to be interrupted: nobody would know whether there is a container.
+            cell.making = asyncio.create_task(self._make(engine, cell, runtime, network))
+            await asyncio.shield(cell.making)
+            found = await engine.inspect(cell.container)
+            if found is None or not found["State"]["Pid"]:
+                raise DriverError(f"it ended at once: {_last_words(found)}")
+            cell.watch(found["State"]["Pid"], self._over)
+        assert cell.pid is not None
+        self._verify(lacks(cell.pid, cell.identity, network, USUAL_LIMITS))
+        if network is Network.EGRESS:
+            assert self._egress is not None
+            with network_of(cell.pid) as namespace:
+                await self._egress.equip(namespace)
+        async with asyncio.timeout(_START_SECONDS):
+            await cell.open_door()
+        await contract.check_health(cell.handle.socket, _START_SECONDS)
+
+    async def _make(self, engine: Engine, cell: Cell, runtime: Runtime, network: Network) -> None:
+        try:
+            cell.container = await self._create(engine, cell, runtime, network)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            self._images.forget(runtime)  # somebody has removed the image
+            cell.container = await self._create(engine, cell, runtime, network)
+        cell.limits = USUAL_LIMITS
+        await engine.start(cell.container)
+
+    async def _create(self, engine: Engine, cell: Cell, runtime: Runtime, network: Network) -> str:
+        image = await self._images.of(runtime, engine)
+        try:
+            startup = Startup.of(image.root.runtime, confined=True)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
+        configuration = document(
+            image=image.image,
+            root=image.root,
+            startup=startup,
+            network=network,
+            identity=cell.identity,
+            limits=USUAL_LIMITS,
+            door=cell.door,
+            code=cell.code,
+            filtered=self._calls is not None,
+            labels=self._labels.of_cell(cell.id),
+        )
+        return await engine.create(self._labels.name(cell.id), configuration)
+
+    def _verify(self, lacking: dict[str, str]) -> None:
+        self._lacking = lacking
+        if lacking and self._isolation == "strict":
+            words = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+            raise DriverError(f"the engine does not confine it as it was asked to. {words}")
+
+    async def _equip(self, cell: Cell, pid: int, config: FunctionConfig, furniture: Furniture) -> None:
+        """Gives a cell all that is given from outside. Raises OSError and `DriverError`."""
+        limits = limits_of(config)
+        if config.egress_to:
+            if self._egress is None:
+                raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
+            with network_of(pid) as namespace:
+                await self._egress.narrow(namespace, config.egress_to)
+        if limits != cell.limits:
+            engine = await self._service.reach()
+            await engine.limit(cell.container, limits)
+            cell.limits = limits
+        await self._visits.furnish(pid, furniture)
+        if cell.over:  # and what was done was done to somebody else, or nobody
+            raise DriverError(f"the cell {cell.id} is gone")
+
+    def _resolve(self, name: str) -> Runtime:
+        try:
+            return self._runtimes.resolve(name)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
+
+    async def _claim(self, handle: Handle) -> Cell | None:
+        """Returns the cell of a handle from an earlier life, if it lives."""
+        identity, container = handle.state.get("identity"), handle.state.get("container")
+        if not isinstance(identity, int) or not isinstance(container, str):
+            return None
+        found = await (await self._service.reach()).inspect(container)
+        if found is None or not found["State"]["Running"] or found["State"]["Pid"] != handle.pid:
+            return None
+        cell = Cell(self.name, handle.id, handle.runtime, Path(handle.socket).parent, identity, container)
+        with suppress(OSError, DriverError):
+            cell.watch(found["State"]["Pid"], self._over)
+            self._identities.hold(identity)
+            cell.used = cell.in_service = True
+            self._cells[cell.id] = cell
+            return cell
+        cell.let_go()
+        return None
+
+    def _over(self, cell: Cell) -> None:
+        if cell.removal is not None:
+            cell.ended.set_result(-signal.SIGKILL)
+            return
+        task = asyncio.create_task(self._settle(cell))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, cell: Cell) -> None:
+        """Asks the engine how a container has ended, and tells whom that concerns."""
+        code = -signal.SIGKILL
+        try:
+            engine = await self._service.reach()
+            code = await engine.wait(cell.container, _END_SECONDS)
+            found = await engine.inspect(cell.container)
+            if found is not None and found["State"].get("OOMKilled"):
+                cell.out_of_memory = max(cell.out_of_memory, 1)
+        except EngineError as error:
+            log.warning("end_unexplained", cell=cell.id, error=str(error))
+        if code in range(_FIRST_SIGNAL, _LAST_SIGNAL + 1):
+            code = 128 - code
+        cell.ended.set_result(code)
+        if cell.in_service:
+            self._on_exit(cell.id, code)
+
+    async def _remove(self, cell: Cell) -> None:
+        cell.in_service = False
+        if cell.removal is None or cell.removal.done():
+            cell.removal = asyncio.create_task(self._forget(cell))
+        await asyncio.shield(cell.removal)
+
+    async def _forget(self, cell: Cell) -> None:
+        cell.signal(signal.SIGKILL)
+        if cell.making is not None:
+            await asyncio.wait([cell.making])
+        if cell.making is not None or cell.pid is not None:
+            await self._strangers.remove(cell.container)
+        cell.let_go()
+        shutil.rmtree(cell.directory, ignore_errors=True)
+        if self._cells.pop(cell.id, None) is not None:
+            self._identities.give_back(cell.identity)
+
+    async def _rehearse(self) -> list[Guarantee]:
+        """Starts a container as a platform of its own would, in the event loop of this thread."""
+        self._run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._run) as folder:
+            trial = DockerDriver(
+                self._lane,
+                Path(folder),
+                self._roots,
+                self._service.another(),
+                isolation="relaxed",
+                runtimes=self._runtimes,
+            )
+            try:
+                await trial.open(lambda *_: None)
+                await trial.start(CellSpec("trial", "python", Network.NONE, Path(folder, "trial")))
+            except DriverError as error:
+                return nothing_promised(error, self._service.name)
+            finally:
+                await trial.close()
+            return promised(trial._lacking, self._service.name)
+
+
+def _last_words(found: dict[str, Any] | None) -> str:
+    state = {} if found is None else found["State"]
+    return state.get("Error") or f"exit code {state.get('ExitCode')}"
