@@ -125,6 +125,7 @@ class Service:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            cwd=self._own.parent,  # where conmon leaves files
             start_new_session=True,
             preexec_fn=partial(die_with_parent, signal.SIGKILL),
         )
