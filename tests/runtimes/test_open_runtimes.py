@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runtimes.conftest import contract_functions
+from tests.runtimes.conftest import OPEN, contract_functions
 
 pytestmark = [
     pytest.mark.slow,
@@ -13,6 +13,23 @@ pytestmark = [
 ]
 
 PREFIX = "x-open-runtimes-"
+AS_SENT = {
+    "name": "J%C3%B3zef",
+    "plus": "a+b",
+    "empty": "",
+    "none": "",
+    "more": "b=c",
+    "%C5%BC": "%F0%9F%90%A2",
+}
+"""The query of a request, and not decoded, by the runtimes of most languages."""
+DECODED = {"name": "Józef", "plus": "a b", "empty": "", "none": "", "more": "b=c", "ż": "🐢"}
+QUERIES = {
+    "go": DECODED | {"name": "zw&x"},
+    "python": DECODED,
+    "ruby": AS_SENT | {"none": None},
+    "rust": DECODED | {"plus": "a+b"},
+}
+"""What others make of it."""
 
 
 def content_type(answer):
@@ -55,6 +72,20 @@ def test_the_request_has_all_parts_of_the_address(function):
     assert (seen["query"], seen["queryString"]) == ({"a": "1", "b": "two"}, "a=1&b=two")
     assert seen["url"] == "http://shop.example:8080/request?a=1&b=two"
     assert seen["headers"]["x-colour"] == "blue"
+
+
+def test_the_query_is_as_open_runtimes_has_it_in_each_language(function):
+    target = (
+        "/request?name=zw%26x&plus=a+b&name=J%C3%B3zef&empty=&none&more=b=c&&=nameless&%C5%BC=%F0%9F%90%A2"
+    )
+    expected = QUERIES.get(function.folder.name.removesuffix(OPEN), AS_SENT)
+    query = function.get(target).json()["query"]
+    assert {name: value for name, value in query.items() if name} == expected
+
+
+def test_a_query_without_parameters_is_empty(function):
+    for target in ("/request", "/request?"):
+        assert function.get(target).json()["query"] == {}
 
 
 def test_a_body_is_read_as_json(function):

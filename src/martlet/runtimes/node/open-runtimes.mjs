@@ -24,7 +24,7 @@ export class OpenRequest {
     this.port = request.port;
     this.path = request.rawPath;
     this.queryString = request.queryString;
-    this.query = request.query;
+    this.query = queryOf(request.queryString);
     this.headers = request.headers;
     this.url = request.url;
   }
@@ -51,6 +51,12 @@ export class OpenRequest {
     if (type.startsWith('application/json')) return this.bodyText && this.bodyJson;
     return /^(?:application\/octet-stream|image\/|audio\/|video\/|font\/)/.test(type) ? this.bodyBinary : this.bodyText;
   }
+}
+
+/** The last value of each name, as it was sent: not decoded. */
+function queryOf(queryString) {
+  const pairs = queryString.matchAll(/(?:^|&)([^&=]+)=?([^&]*)/g);
+  return Object.fromEntries(Array.from(pairs, ([, name, value]) => [name, value]));
 }
 
 /** `context.res`. */

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <future>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -60,17 +61,24 @@ inline void locate(runtime::RuntimeRequest& req, const martlet::Request& request
     req.url = req.scheme + "://" + authority + req.path + (req.queryString.empty() ? "" : "?") + req.queryString;
 }
 
+/// Fills in the last value of each name of the query, as it was sent: not decoded.
+inline void fill_query(runtime::RuntimeRequest& req) {
+    std::istringstream pairs(req.queryString);
+    for (std::string pair; std::getline(pairs, pair, '&');) {
+        std::size_t equals = pair.find('=');
+        if (equals != 0 && !pair.empty()) {
+            req.query[pair.substr(0, equals)] = equals == std::string::npos ? "" : pair.substr(equals + 1);
+        }
+    }
+}
+
 inline runtime::RuntimeContext context_of(const martlet::Request& request) {
     runtime::RuntimeContext context;
     runtime::RuntimeRequest& req = context.req;
     req.method = request.method;
     req.path = request.path;
     req.queryString = request.query_string;
-    for (auto& [name, value] : request.query_params()) {
-        if (!req.query.isMember(name)) {
-            req.query[name] = value;
-        }
-    }
+    fill_query(req);
     for (auto& [name, value] : request.headers) {
         if (!name.starts_with(hidden)) {
             bool again = req.headers.isMember(name);

@@ -85,12 +85,14 @@ function open_runtimes.writer(request, level)
   end
 end
 
--- The first value of each name, as it was sent: not decoded.
+-- The last value of each name, as it was sent: not decoded.
 local function query(query_string)
   local values = {}
   for pair in query_string:gmatch("[^&]+") do
-    local name, value = pair:match("^([^=]*)=?(.*)$")
-    values[name] = values[name] or value
+    local name, value = pair:match("^([^=]+)=?(.*)$")
+    if name then
+      values[name] = value
+    end
   end
   return values
 end

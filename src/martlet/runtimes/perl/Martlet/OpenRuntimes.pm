@@ -93,10 +93,10 @@ sub scheme { return $_[0]->headers->{'x-forwarded-proto'} // 'http' }
 sub host { return ($_[0]->authority)[0] }
 sub port { return ($_[0]->authority)[1] // ($_[0]->scheme eq 'https' ? 443 : 80) }
 
-# The first value of each name, as it was sent: not decoded.
+# The last value of each name, as it was sent: not decoded.
 sub query {
     return { map { my ($name, $value) = split /=/, $_, 2; $name => $value // '' }
-            reverse grep { length } split /&/, $_[0]->query_string };
+            grep { /\A[^=]/ } split /&/, $_[0]->query_string };
 }
 
 sub url {

@@ -184,13 +184,15 @@ final class Req
         };
     }
 
-    /** The first value of each name, as it was sent: not decoded. */
+    /** The last value of each name, as it was sent: not decoded. */
     private function query(): array
     {
         $query = [];
-        foreach (array_filter(explode('&', $this->request->queryString), strlen(...)) as $pair) {
+        foreach (explode('&', $this->request->queryString) as $pair) {
             [$name, $value] = explode('=', $pair, 2) + [1 => ''];
-            $query += [$name => $value];
+            if ($name !== '') {
+                $query[$name] = $value;
+            }
         }
         return $query;
     }

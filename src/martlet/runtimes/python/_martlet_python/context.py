@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from .response import encode_json
 
@@ -15,6 +17,8 @@ HIDDEN = "x-open-runtimes-"
 """What headers begin with that are between the platform and the runtime: no function sees or sends them."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_ESCAPED_MARKS = re.compile(r"(%(?:26|2[Bb]|3[BDbd]))")
+"""`&`, `+`, `;` and `=`, percent-encoded."""
 
 
 class NothingReturned(Exception):
@@ -33,8 +37,8 @@ class Incoming:
         host: the name the client used, without the port.
         port: the port the client used.
         path: the path below the function's root.
-        query: the first value of each parameter, as it was sent.
-        query_string: what follows the question mark, as it was sent.
+        query: the last value of each parameter; decoded as ``query_string`` is.
+        query_string: what follows the question mark, decoded but for `%26`, `%2B`, `%3B` and `%3D`.
         headers: by name, in lower case.
         body_binary: the body, bytes.
     """
@@ -42,8 +46,8 @@ class Incoming:
     def __init__(self, request: Request) -> None:
         self.method = request.method
         self.path = request.path
-        self.query_string = request.query_string
-        self.query = _first_values(request.query_string)
+        self.query_string = _decoded(request.query_string)
+        self.query = _last_values(self.query_string)
         self.headers: Headers = request.headers
         self.body_binary = request.body
         self.scheme: str = self.headers.get("x-forwarded-proto", "http")
@@ -81,13 +85,17 @@ class Incoming:
         return self.body_text
 
 
-def _first_values(query_string: str) -> dict[str, str]:
-    query: dict[str, str] = {}
-    for pair in query_string.split("&"):
-        name, _, value = pair.partition("=")
-        if name:
-            query.setdefault(name, value)
-    return query
+def _decoded(query_string: str) -> str:
+    """Decodes a query all at once, as aiohttp does, on which Open Runtimes runs functions."""
+    pieces = _ESCAPED_MARKS.split(query_string)
+    pieces[::2] = map(unquote_plus, pieces[::2])
+    pieces[1::2] = map(str.upper, pieces[1::2])
+    return "".join(pieces)
+
+
+def _last_values(query_string: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in query_string.split("&"))
+    return {name: value for name, _, value in pairs if name}
 
 
 class Outgoing:

@@ -115,9 +115,10 @@ module Martlet
         "#{scheme}://#{shown}#{path}#{"?" unless query_string.empty?}#{query_string}"
       end
 
-      # The first value of each name, as it was sent: not decoded.
+      # The last value of each name, as it was sent: not decoded; nil where there is not even an equals sign.
       def query
-        query_string.split("&").reverse.to_h { |pair| pair.partition("=").values_at(0, 2) }
+        query_string.split("&").map { |pair| pair.split("=", 2) }.reject { |name, _| name.to_s.empty? }
+                    .to_h { |name, value| [name, value] }
       end
 
       # The body as its content type says: JSON read, text, or bytes.

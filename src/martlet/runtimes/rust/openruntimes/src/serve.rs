@@ -96,7 +96,8 @@ where
     }
 }
 
-fn context(request: martlet::Request) -> Context {
+fn context(mut request: martlet::Request) -> Context {
+    let query = query(&mut request);
     let header = |name| request.headers.get(name).map(str::to_owned);
     let scheme = header("x-forwarded-proto").unwrap_or_else(|| "http".into());
     let authority = header("x-forwarded-host").or_else(|| header("host")).unwrap_or_default();
@@ -107,10 +108,6 @@ fn context(request: martlet::Request) -> Context {
     let mut headers: HashMap<String, String> = HashMap::new();
     for (name, value) in request.headers.iter().filter(|(name, _)| !name.starts_with(HIDDEN)) {
         headers.entry(name.into()).and_modify(|all| *all += &format!(", {value}")).or_insert_with(|| value.into());
-    }
-    let mut query = HashMap::new();
-    for (name, value) in request.query_params() {
-        query.entry(name).or_insert(value);
     }
     let question = if request.query_string.is_empty() { "" } else { "?" };
     let silent = matches!(header("x-open-runtimes-logging").as_deref(), Some("disabled" | "disable"));
@@ -128,6 +125,15 @@ fn context(request: martlet::Request) -> Context {
         body: request.body,
     };
     Context::new(req, silent, id)
+}
+
+/// The last value of each name of the query, decoded; a plus sign is one, and no space.
+fn query(request: &mut martlet::Request) -> HashMap<String, String> {
+    let escaped = request.query_string.replace('+', "%2B");
+    let sent = std::mem::replace(&mut request.query_string, escaped);
+    let query = request.query_params().into_iter().collect();
+    request.query_string = sent;
+    query
 }
 
 fn sent(response: Response) -> martlet::Response {

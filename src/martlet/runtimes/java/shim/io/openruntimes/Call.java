@@ -48,6 +48,18 @@ public final class Call {
         return getScheme() + "://" + getHost() + port + request.getPath() + query;
     }
 
+    /** The last value of each name in the query, as it was sent: not decoded. */
+    public Map<String, String> getQuery() {
+        Map<String, String> query = new LinkedHashMap<>();
+        for (String pair : request.getQueryString().split("&")) {
+            String[] parts = pair.split("=", 2);
+            if (!parts[0].isEmpty()) {
+                query.put(parts[0], parts.length > 1 ? parts[1] : "");
+            }
+        }
+        return query;
+    }
+
     /** The headers without those that are Open Runtimes' own. */
     public Map<String, String> getHeaders() {
         Map<String, String> headers = new LinkedHashMap<>(request.getHeaders());

@@ -37,9 +37,9 @@ public final class RuntimeRequest {
         return call.getRequest().getPath();
     }
 
-    /** The query by names. */
+    /** The query by names, as it was sent. */
     public Map<String, String> getQuery() {
-        return call.getRequest().getQuery();
+        return call.getQuery();
     }
 
     /** The query as it was sent. */

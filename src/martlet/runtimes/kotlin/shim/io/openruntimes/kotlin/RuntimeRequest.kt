@@ -12,7 +12,7 @@ class RuntimeRequest(private val call: Call) {
     val url: String get() = call.url
     val path: String get() = call.request.path
     val queryString: String get() = call.request.queryString
-    val query: MutableMap<String, String> = call.request.query
+    val query: MutableMap<String, String> = call.query
     val headers: MutableMap<String, String> = call.headers
     val bodyBinary: ByteArray get() = call.request.body
     val bodyText: String get() = call.request.text
