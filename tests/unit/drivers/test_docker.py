@@ -5,21 +5,28 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
+from martlet.drivers import firewall
 from martlet.drivers.docker import remains
 from martlet.drivers.docker.images import REPOSITORY
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import Service
 from martlet.drivers.docker.verification import group_of
 from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
+from martlet.drivers.egress import Egress
+from martlet.model import Network
 from martlet.sandbox.cgroups import Limits
 from tests.alone import status_of
+from tests.conftest import require
 from tests.container_engines import Dockerd, docker_service, podman_service
 from tests.driver_rigs import LANE, Rig, ask, docker_rig, eventually, podman_rig
+from tests.namespaces import Namespace
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -51,6 +58,15 @@ def handle(request):
         "trigger": attempt(os.open, "/proc/sysrq-trigger", os.O_WRONLY),
         "user": [os.getuid(), os.getgid()],
     }
+"""
+
+REACH = """
+import socket
+
+def handle(request):
+    with socket.socket() as client:
+        client.settimeout(5)
+        return str(client.connect_ex(tuple(request.get_json())))
 """
 
 RIGS = [pytest.param(docker_rig, id="docker"), pytest.param(podman_rig, id="podman")]
@@ -125,6 +141,65 @@ async def test_limits_are_those_of_the_revision(rig: Rig):
     group = group_of(handle.pid)
     assert group is not None
     assert group.limits() == Limits(64 * 1024 * 1024, 500, 128 + 4 * 5)
+
+
+@pytest.fixture
+def machine(service_of: Callable[[Path], Service], tmp_path: Path) -> Iterator[Namespace]:
+    """Where the driver is: it serves at 192.0.2.2, and the world at 192.0.2.1."""
+    service_of(tmp_path)  # what a test starts is in its namespace, and the engine outlives this one
+    require(shutil.which("ip"), "ip")
+    require(firewall.find(), "nft")
+    machine, world = Namespace(), Namespace()
+    machine.link("wan", "192.0.2.2/24", world, "eth0", "192.0.2.1/24")
+    for where, address, port in (
+        (world, "192.0.2.1", 80),
+        (world, "192.0.2.1", 81),
+        (machine, "192.0.2.2", 80),
+    ):
+        where.serve(address, port)
+    with machine.entered():
+        yield machine
+    machine.close()
+    world.close()
+
+
+async def test_a_way_out_leads_where_the_revision_says_and_nowhere_else(
+    machine: Namespace, service_of: Callable[[Path], Service], tmp_path: Path
+):
+    egress = Egress(tmp_path / "run", IPv4Network("198.18.0.0/20"))
+    async with docker_rig(tmp_path, service_of, egress=egress) as rig:
+        wide = await rig.instance("reach", source=REACH, network=Network.EGRESS)
+        narrow = await rig.instance("reach", source=REACH, network=Network.EGRESS, egress_to=["192.0.2.1:80"])
+        assert len(machine.links("m")) == 2
+
+        world, other, own = ("192.0.2.1", 80), ("192.0.2.1", 81), ("192.0.2.2", 80)
+        assert await ask(narrow, world) == b"0"
+        assert await ask(narrow, other) != b"0"
+        assert await ask(narrow, own) != b"0"
+        assert await ask(wide, other) == b"0"
+        assert await ask(wide, own) != b"0"
+    await eventually(lambda: not machine.links("m"), "links go with their containers")
+
+
+async def test_a_lane_without_a_way_out_gives_none(rig: Rig):
+    with pytest.raises(DriverError, match="gives no cell a way out"):
+        await rig.start(Network.EGRESS)
+    handle = await rig.start()
+    with pytest.raises(DriverError, match="no network that could be narrowed"):
+        await rig.specialise(handle, "echo", egress_to=["192.0.2.1"])
+    with pytest.raises(DriverError, match="allow_host_network"):
+        await rig.start(Network.HOST)
+
+
+async def test_a_function_in_the_network_of_the_machine_sees_it(
+    tmp_path: Path, service_of: Callable[[Path], Service]
+):
+    async with docker_rig(tmp_path, service_of, allow_host_network=True) as rig:
+        handle = await rig.instance("look", source=LOOK, network=Network.HOST)
+
+        seen = json.loads(await ask(handle))
+        assert seen["links"] == [name for _, name in socket.if_nameindex()]
+        assert seen["hostname"] == socket.gethostname()
 
 
 async def test_code_that_takes_too_much_memory_to_load_says_so(rig: Rig):

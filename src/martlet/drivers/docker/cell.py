@@ -18,6 +18,7 @@ from pathlib import Path
 from martlet.drivers.cell import LOG, SOCKET
 from martlet.drivers.docker.verification import group_of
 from martlet.drivers.driver import DriverError, Handle, Stats
+from martlet.model import Network
 from martlet.sandbox import contained
 from martlet.sandbox.cgroups import Group, Limits, Usage
 
@@ -34,7 +35,7 @@ class Cell:
         pid: its first process; None before it is started.
         group: the cgroup that the engine has made.
         limits: those that hold.
-        in_network_of_host: whether it shares network and name of the machine.
+        network: what it has of the network; None where that does not matter any more.
         used: whether it has been given code.
         in_service: whether its end would be news.
         ended: done with the exit code once it is over and the engine has been asked for that.
@@ -61,7 +62,7 @@ class Cell:
         self.out_of_memory = 0
         self.making: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
-        self.in_network_of_host = False
+        self.network: Network | None = None
         self._pidfd: int | None = None
 
     @property

@@ -178,7 +178,7 @@ class DockerDriver:
                     code=code,
                     dependencies=dependencies,
                     scratch=config.memory // 2,
-                    hostname=None if cell.in_network_of_host else revision.function,
+                    hostname=None if cell.network is Network.HOST else revision.function,
                 ),
             )
         except OSError as error:
@@ -241,7 +241,7 @@ class DockerDriver:
         return None if cell is None else cell.stats()
 
     async def _start(self, cell: Cell, runtime: Runtime, network: Network) -> None:
-        cell.in_network_of_host = network is Network.HOST
+        cell.network = network
         cell.make_folders(self._calls)
         async with self._turns:
             engine = await self._service.reach()
@@ -303,7 +303,7 @@ class DockerDriver:
         """Gives a cell all that is given from outside. Raises OSError and `DriverError`."""
         limits = limits_of(config)
         if config.egress_to:
-            if self._egress is None:
+            if self._egress is None or cell.network is not Network.EGRESS:
                 raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
             with network_of(pid) as namespace:
                 await self._egress.narrow(namespace, config.egress_to)
