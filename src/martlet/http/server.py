@@ -379,6 +379,8 @@ class ServerConnection(asyncio.Protocol):
         self, exchange: Exchange, head: bytes, length: int | None, body: bytes, last: bool
     ) -> None:
         """See `Exchange.start`."""
+        if self.write_full_since is not None and exchange.sink is not None:
+            exchange.sink.pause_response()  # the client has yet to read what came before
         self.chunked_response = length is None and not exchange.http10 and exchange.method != b"HEAD"
         if length is None and exchange.http10:
             exchange.keep_alive = False
@@ -514,6 +516,8 @@ class ServerConnection(asyncio.Protocol):
         return piece + b"0\r\n\r\n" if last else piece
 
     def _finished(self, exchange: Exchange) -> None:
+        if self.write_full_since is not None and exchange.sink is not None:
+            exchange.sink.resume_response()  # it may serve others, whether or not this client catches up
         exchange.sink = None
         self.active = None
         if not exchange.complete:

@@ -67,6 +67,67 @@ async def test_a_client_that_repeats_itself_without_waiting_is_not_read_for_ever
         assert unread()
 
 
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n"
+
+
+class Upstream:
+    """A sink for bodies; ``reads`` is whether the response behind it may go on."""
+
+    reads = True
+
+    def pause_response(self):
+        self.reads = False
+
+    def resume_response(self):
+        self.reads = True
+
+    def client_gone(self):
+        """Nobody has to be told."""
+
+
+async def test_an_upstream_is_free_again_however_slow_the_client_reads_its_last_piece(serving):
+    upstream, large = Upstream(), bytes(16 << 20)
+    written = asyncio.Event()
+
+    def answer_at_once(exchange):
+        exchange.take_body(upstream)
+        exchange.start(OK % (len(large) + 1), len(large) + 1, b"x")
+        exchange.write(large, last=True)
+        written.set()
+
+    async with serving(answer_at_once) as connect:
+        client = await connect()
+        client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        await written.wait()
+        assert upstream.reads
+        assert len((await client.response())[2]) == len(large) + 1
+
+
+async def test_a_response_behind_one_that_the_client_has_not_read_is_held_back(serving):
+    upstream, large = Upstream(), bytes(16 << 20)
+    begun, behind = asyncio.Event(), []
+
+    def answer(exchange):
+        if exchange.target == b"/large":
+            exchange.start(OK % len(large), len(large), large, last=True)
+            return
+        exchange.take_body(upstream)
+        exchange.start(OK % 2, 2, b"a")
+        behind.append(exchange)
+        begun.set()
+
+    async with serving(answer) as connect:
+        client = await connect()
+        client.send(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\nGET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        await begun.wait()
+        assert not upstream.reads
+        assert len((await client.response())[2]) == len(large)
+        await client.reader.readuntil(b"\r\n\r\na")
+        assert upstream.reads
+        behind[0].write(b"b", last=True)
+        assert await client.reader.readexactly(1) == b"b"
+
+
 async def test_a_request_may_come_byte_by_byte(serving):
     async with serving(echo) as connect:
         client = await connect()
