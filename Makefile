@@ -9,7 +9,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PACKAGES := nftables
 # Docker's own packages, where they are installed, are not to be had beside Debian's.
-TEST_PACKAGES := curl iproute2 nftables podman runc $(if $(shell command -v dockerd),,docker.io)
+TEST_PACKAGES := curl iproute2 nftables mmdebstrap podman runc zstd $(if $(shell command -v dockerd),,docker.io)
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from martlet.control.api import create_app
 from martlet.control.control import Control
-from martlet.gateway.gateway import ADMINISTERED, OPEN_PATHS
+from martlet.gateway.gateway import OPEN_PATHS, scope_for
 from scripts.docs import markdown
 from scripts.docs.markdown import code, described
 
@@ -19,7 +19,7 @@ HEALTH = "/health"
 def table() -> str:
     """Returns the table of every endpoint, with the scope its key needs and what it does."""
     rows = [
-        (code(f"{method} {path}"), _scope(path), described(meaning, f"{method} {path}"))
+        (code(f"{method} {path}"), _scope(method, path), described(meaning, f"{method} {path}"))
         for method, path, meaning in _operations()
     ]
     return markdown.table(("request", "scope", "meaning"), rows)
@@ -42,7 +42,7 @@ def _document() -> dict[str, Any]:
     return create_app(cast(Control, None)).openapi()  # to be described, it need not be there
 
 
-def _scope(path: str) -> str:
+def _scope(method: str, path: str) -> str:
     if path == HEALTH or path.encode() in OPEN_PATHS:
         return ""
-    return "admin" if path.split("/")[1].encode() in ADMINISTERED else "manage"
+    return scope_for(method.encode(), path.split("/")[1].encode())

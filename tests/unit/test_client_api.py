@@ -1,6 +1,7 @@
 """The client asks only for what the management API describes of itself."""
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ CALLS = {
     "create_key": plans.create_key("x", ["invoke"], rate_limit="1/s"),
     "rotate_key": plans.rotate_key("k1", 1),
     "revoke_key": plans.revoke_key("k1"),
+    "images": plans.images(),
+    "add_image": plans.add_image("shop", BytesIO(b"archive")),
+    "build_images": plans.build_images(["python"], print),
+    "scan_image": plans.scan_image("shop"),
+    "remove_image": plans.remove_image("shop"),
     "builds": plans.builds("hello"),
     "build": plans.build("b1"),
     "build_log": plans.build_log("b1", print),

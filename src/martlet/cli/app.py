@@ -16,6 +16,7 @@ from martlet.cli import (
     doctor,
     exits,
     functions,
+    images,
     init,
     instances,
     invoke,
@@ -76,6 +77,7 @@ app.command("serve", rich_help_panel=RUN)(serve.serve)
 app.command("doctor", rich_help_panel=RUN)(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel=RUN)
 app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
+app.add_typer(images.app, name="images", rich_help_panel=RUN)
 app.command("runtimes", rich_help_panel=RUN)(platform.runtimes)
 app.command("nodes", rich_help_panel=RUN)(platform.nodes)
 app.command("version", rich_help_panel=RUN)(platform.version)

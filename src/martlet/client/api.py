@@ -44,6 +44,12 @@ class Api:
     build_log = Method(plans.build_log)
     cancel_build = Method(plans.cancel_build)
 
+    images = Method(plans.images)
+    add_image = Method(plans.add_image)
+    build_images = Method(plans.build_images)
+    scan_image = Method(plans.scan_image)
+    remove_image = Method(plans.remove_image)
+
     runtimes = Method(plans.runtimes)
     nodes = Method(plans.nodes)
     health = Method(plans.health)

@@ -6,7 +6,7 @@ Answers are the JSON of the API as it came, so that a client never breaks on wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from martlet.client.call import Body, Call, Document, Plan, many, none, one, segment
 
@@ -186,6 +186,31 @@ def cancel_build(build: str) -> Plan[Document]:
 def build_log(build: str, on_line: Callable[[Document], None]) -> Plan[None]:
     """Calls ``on_line`` with each line of a build's log; returns when the build has ended."""
     return none(Call("GET", f"/builds/{segment(build)}/logs", on_event=on_line))
+
+
+def images() -> Plan[list[Document]]:
+    """Returns the images of containers, by name."""
+    return many(Call("GET", "/images"))
+
+
+def add_image(name: str, archive: BinaryIO) -> Plan[Document]:
+    """Imports an image from an archive (OCI, or what ``docker save`` writes), and returns it."""
+    return one(Call("POST", "/images", query={"name": name}, body=archive))
+
+
+def build_images(runtimes: list[str], on_line: Callable[[Document], None]) -> Plan[None]:
+    """Builds the Debian roots of runtimes; calls ``on_line`` with what is said, of which a failure has ``failed``."""
+    return none(Call("POST", "/images/build", json={"runtimes": runtimes}, on_event=on_line))
+
+
+def scan_image(name: str) -> Plan[Document]:
+    """Returns the packages of an image, and what a scanner knows to be wrong with them."""
+    return one(Call("POST", f"/images/{segment(name)}/scan"))
+
+
+def remove_image(name: str) -> Plan[None]:
+    """Removes an image that nobody uses."""
+    return none(Call("DELETE", f"/images/{segment(name)}"))
 
 
 def runtimes() -> Plan[list[Document]]:

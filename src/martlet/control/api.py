@@ -13,6 +13,7 @@ from martlet.control import (
     aliases,
     builds,
     functions,
+    images,
     instances,
     invocations,
     keys,
@@ -41,6 +42,7 @@ RESOURCES = (
     instances,
     nodes,
     runtimes,
+    images,
     keys,
     system,
 )

@@ -111,6 +111,7 @@ class Control:
         await asyncio.to_thread(remove_tree, self.uploads)
         self.uploads.mkdir(parents=True)
         await self.view.start()
+        await asyncio.to_thread(self.images.prune, images_of(self.view))
         await self.workshop.open()
         waiting = await self.queue.open()
         await self.builds.open([each.build for each in waiting])
@@ -132,6 +133,15 @@ class Control:
             return None
         lanes = self.settings.lane_count
         return Egress(self.settings.run_directory, self.settings.system.egress_subnet, lanes, lanes + 1)
+
+
+def images_of(view: RegistryView) -> dict[str, list[str]]:
+    """Returns the digests of the images that functions are, each with the revisions."""
+    found: dict[str, list[str]] = {}
+    for revision in view.revisions.values():
+        if revision.config.image is not None:
+            found.setdefault(revision.config.image.partition("@")[2], []).append(revision.id)
+    return found
 
 
 def control_of(request: Request) -> Control:

@@ -79,7 +79,11 @@ def _says_nothing(name: bytes, value: bytes) -> bool:
 def _is_archive(scope: Scope) -> bool:
     """Whether the body may be an archive, as it is or in a form: it is written to a file while it comes."""
     path: str = scope["path"]
-    return path.endswith("/code") or any(
-        name == b"content-type" and value.lower().startswith(b"multipart/form-data")
-        for name, value in scope["headers"]
+    return (
+        path == "/images"
+        or path.endswith("/code")
+        or any(
+            name == b"content-type" and value.lower().startswith(b"multipart/form-data")
+            for name, value in scope["headers"]
+        )
     )

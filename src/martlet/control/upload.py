@@ -113,7 +113,7 @@ async def read_upload(request: Request, uploads: Path, name: str) -> Source:
     return archive
 
 
-async def read_archive(request: Request, uploads: Path) -> Source:
+async def read_archive(request: Request, uploads: Path) -> Archive:
     """Writes the body of a request to a file in ``uploads``, as it comes."""
     archive = Archive(uploads / secrets.token_hex(8))
     try:

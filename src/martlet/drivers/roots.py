@@ -6,6 +6,7 @@ Every root has the same places for what is the container's own (`furnish`). The 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,15 +95,26 @@ class HostRoots:
 def furnish(path: Path) -> None:
     """Gives a root at ``path`` the places of what is a container's own, as far as it lacks them. Raises OSError."""
     for folder in _FOLDERS:
-        _inside(path, folder).mkdir(parents=True, exist_ok=True)
+        place = _inside(path, folder)
+        _clear(place, keep=place.is_dir())
+        place.mkdir(exist_ok=True)
     for file in _FILES:
-        _inside(path, file).touch()
+        place = _inside(path, file)
+        _clear(place, keep=place.is_file())
+        place.touch()
     for name, target in _LINKS.items():
         link = _inside(path, name)
-        if not link.is_symlink():
-            if link.is_dir():
-                link.rmdir()
+        if not (link.is_symlink() and os.readlink(link) == target.lstrip("/")):
+            _clear(link, keep=False)
             link.symlink_to(target.lstrip("/"))
+
+
+def _clear(place: Path, *, keep: bool) -> None:
+    """Removes what an image has at a place, unless it may stay; a link may lead out of the root, and never does."""
+    if place.is_symlink() or (place.exists() and not place.is_dir() and not keep):
+        place.unlink()
+    elif place.is_dir() and not keep:
+        shutil.rmtree(place)
 
 
 def _inside(path: Path, place: str) -> Path:

@@ -33,6 +33,7 @@ MANAGED = frozenset(
         b"instances",
         b"nodes",
         b"keys",
+        b"images",
         b"runtimes",
         b"builds",
         b"metrics",
@@ -44,6 +45,10 @@ MANAGED = frozenset(
 AETHER = b"/api/functions"
 """Where the functions are in the API of Aether."""
 ADMINISTERED = frozenset({b"keys"})
+"""First segments of paths that take the scope ``admin``."""
+CHANGED_BY_ADMINS = frozenset({b"images"})
+"""Likewise, but for reading."""
+IMAGES = b"/images"
 NOT_FOR_CONTROL = frozenset({b"authorization", b"expect", b"x-request-id"})
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
@@ -62,6 +67,7 @@ class Gateway:
         control: Hop,
         max_body: int,
         max_upload: int,
+        max_image: int,
     ) -> None:
         self._node = node
         self._stats = node.recorder.stats
@@ -72,6 +78,7 @@ class Gateway:
         self._control = control
         self._max_body = max_body
         self._max_upload = max_upload
+        self._max_image = max_image
         self._prefix = secrets.token_hex(6)
         self._count = 0
         view.on_change.append(self._changed)
@@ -99,8 +106,11 @@ class Gateway:
     def max_body(self, exchange: Exchange) -> int:
         """Allows what is uploaded to the platform more than what is sent to functions."""
         function = self._routing.route(exchange.target, exchange.host)
-        upload = function is None and exchange.target.startswith((b"/functions", AETHER))
-        return self._max_upload if upload else self._max_body
+        if function is not None:
+            return self._max_body
+        if exchange.target.startswith(IMAGES):
+            return self._max_image
+        return self._max_upload if exchange.target.startswith((b"/functions", AETHER)) else self._max_body
 
     def refused(self, exchange: Exchange, error: MartletError) -> None:
         """Answers a request that is not HTTP as it should be."""
@@ -200,7 +210,7 @@ class Gateway:
         head = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
         if path not in OPEN_PATHS:
             principal = self._admission.authenticated(exchange.authorization, exchange.connection.peer)
-            self._authorise(principal, segments)
+            self._authorise(principal, exchange.method, segments)
             client = exchange.connection.peer
             self._admission.charge(self._admission.tolls(None, client, trusted=principal.trusted))
             head.append(_identity(principal))
@@ -210,13 +220,19 @@ class Gateway:
         exchange.upgrade = False
         self._control.send(exchange, b"".join(head), b"x-request-id: %b\r\n" % exchange.request_id.encode())
 
-    def _authorise(self, principal: Principal, segments: list[bytes]) -> None:
-        needed = Scope.ADMIN if segments[0] in ADMINISTERED else Scope.MANAGE
+    def _authorise(self, principal: Principal, method: bytes, segments: list[bytes]) -> None:
+        needed = scope_for(method, segments[0])
         if not (principal.admin if needed is Scope.ADMIN else principal.manage):
             raise Forbidden(f"this key may not do that (scope {needed})")
         below = segments[1:] if segments[0] == b"api" else segments
         if below[:1] == [b"functions"] and len(below) > 1:
             principal.may_touch(below[1].decode("utf-8", "replace"))
+
+
+def scope_for(method: bytes, segment: bytes) -> Scope:
+    """Returns what a key must be allowed for a request to control; ``segment`` is the first of its path."""
+    changes = method not in (b"GET", b"HEAD") and segment in CHANGED_BY_ADMINS
+    return Scope.ADMIN if changes or segment in ADMINISTERED else Scope.MANAGE
 
 
 def _identity(principal: Principal) -> bytes:

@@ -86,7 +86,7 @@ class Images:
             Unavailable: the disk is full.
         """
         folder = self.folder / f"{_WORK}{secrets.token_hex(8)}"
-        try:
+        with said_when_full(self.folder):
             with self._lock():  # whoever sweeps does not see it without its lock
                 folder.mkdir(mode=0o700)
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -96,13 +96,6 @@ class Images:
             finally:
                 remove_tree(folder)
                 os.close(lock)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise Unavailable(
-                f"the disk is full: there is no room for the image in {self.folder}. Remove images that nobody needs "
-                "(`martlet images remove`), or make room there; then try again"
-            ) from None
 
     def add(self, name: str, contents: Contents, work: Path) -> Image:
         """Keeps what lies in `ROOT` of a folder that `work` gave, under a name, which may have been another's before.
@@ -238,6 +231,20 @@ class Images:
             yield
         finally:
             os.close(lock)
+
+
+@contextmanager
+def said_when_full(folder: Path) -> Iterator[None]:
+    """Makes a disk that is full, where an image is written into a folder, an error for people: `Unavailable`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise Unavailable(
+            f"the disk is full: there is no room for the image in {folder}. Remove images that nobody needs "
+            "(`martlet images remove`), or make room there; then try again"
+        ) from None
 
 
 class Hold:

@@ -97,6 +97,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         control=Hop(run / "control.sock", "the management API"),
         max_body=system.max_body,
         max_upload=system.max_package,
+        max_image=system.max_image,
     )
     public = Server(gateway, _limits(settings))
     node.count_connections = lambda: len(public.connections)
