@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.lambda_programs import BOOTSTRAP, cell
-from tests.contract.python_shim import Answer, Shim, until
+from tests.contract.python_shim import Answer, Shim
 
 INVOKE = "/2015-03-31/functions/anything/invocations"
 STREAM = {
@@ -352,11 +352,34 @@ def test_a_request_is_finished_before_the_end(shim: Shim) -> None:
     )
     with shim.client() as client:
         client.request("GET", "/")
-        until(lambda: b"runs\n" in shim.lines)
+        shim.logged(lambda frame: frame["m"] == "runs")
         shim.process.terminate()
         assert client.getresponse().read() == b'"done"'
     assert shim.process.wait(20) == 0
-    until(lambda: b"told to end\n" in shim.lines)
+    shim.logged(lambda frame: frame["m"] == "told to end")
+
+
+def test_what_is_printed_has_the_id_of_the_invocation_that_runs(shim: Shim) -> None:
+    deploy(
+        shim,
+        "os.write(1, b'loading\\n')\n"
+        "def handle(event, told):\n    os.write(2, b'to stderr\\n')\n    os.write(1, b'to stdout\\nunfinished')",
+    )
+    for name in ("one", "two"):
+        shim.ask(x_request_id=name)
+    shim.logged(lambda frame: (frame["id"], frame["m"]) == ("two", "unfinished"))
+    assert {(frame["id"], frame["s"], frame["m"]) for frame in shim.frames()} == {
+        (None, "stdout", "loading"),
+        *((name, "stdout", text) for name in ("one", "two") for text in ("to stdout", "unfinished")),
+        *((name, "stderr", "to stderr") for name in ("one", "two")),
+    }
+
+
+def test_the_last_words_of_a_program_are_logged(shim: Shim) -> None:
+    deploy(shim, "def handle(event, told):\n    os.write(2, b'the end')\n    os._exit(3)")
+    with pytest.raises(http.client.RemoteDisconnected):
+        shim.ask(x_request_id="last")
+    assert shim.logged(lambda frame: frame["m"] == "the end")["id"] == "last"
 
 
 def test_several_at_once_take_several_programs(shim: Shim) -> None:
@@ -380,7 +403,7 @@ def test_health_is_answered_while_the_program_is_busy(shim: Shim) -> None:
     deploy(shim, "def handle(event, told):\n    print('runs', flush=True)\n    time.sleep(600)")
     with shim.client() as busy:
         busy.request("GET", "/")
-        until(lambda: b"runs\n" in shim.lines)
+        shim.logged(lambda frame: frame["m"] == "runs")
         assert shim.ask("GET", "/_martlet/health").status == 200
 
 

@@ -94,6 +94,15 @@ class Function:
         until(lambda: self.lines(response).keys() >= set(messages), why=f"{messages} were not all logged")
         return self.lines(response)
 
+    def until_logged(self, response: httpx2.Response, *phrases: str) -> None:
+        """Waits until a request has logged lines that have these phrases, whatever else their formats put there."""
+
+        def said() -> bool:
+            text = "\n".join(self.lines(response))
+            return all(phrase in text for phrase in phrases)
+
+        until(said, why=f"{phrases} were not all logged")
+
     def needs(self, feature: str) -> None:
         """Ends the test where the function declares that its language lacks the feature."""
         if feature in self.cannot:

@@ -5,7 +5,7 @@ import pytest
 from tests.runtimes.conftest import FUNCTIONS, cannot
 
 DOCS = FUNCTIONS.parents[2] / "docs"
-FEATURES = {"streaming", "concurrency", "errors", "half-closed", "health", "missing-response"}
+FEATURES = {"streaming", "concurrency", "errors", "half-closed", "health", "missing-response", "request-ids"}
 
 
 @pytest.mark.parametrize("folder", sorted(FUNCTIONS.iterdir()), ids=lambda folder: folder.name)

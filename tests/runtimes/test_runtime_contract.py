@@ -1,5 +1,6 @@
 """What every runtime promises, shown over HTTP by its contract function (``functions/<runtime>/``)."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -166,6 +167,22 @@ def test_requests_share_an_instance_up_to_its_concurrency(function):
     assert [answer.json() for answer in answers] == [{"slept": 500}] * 4
     assert time.monotonic() - began < 4 * 0.5
     assert len(function.instances()) == 1
+
+
+def test_lines_of_requests_at_once_have_their_own_ids(function):
+    function.needs("concurrency")
+    function.needs("request-ids")
+    function.configure(concurrency=4, max_instances=1)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: function.get(f"/say?word=word{number}"), range(8)))
+    for number, answer in enumerate(answers):
+        assert answer.text == "said"
+        said = f"word{number} before", f"word{number} after"
+        function.until_logged(answer, *said)
+        words = [
+            word for line in function.lines(answer) for word in re.findall(r"word\d (?:before|after)", line)
+        ]
+        assert sorted(words) == sorted(said), function.lines(answer)
 
 
 def test_a_request_that_runs_too_long_is_ended(function):

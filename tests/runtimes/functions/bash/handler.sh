@@ -44,6 +44,12 @@ handle() {
     log warning "a warning"
     printf logged
     ;;
+  /say)
+    log warning "${QUERY[word]} before"
+    sleep 0.1
+    log warning "${QUERY[word]} after"
+    printf said
+    ;;
   /count)
     count=$(($(cat /tmp/count 2>/dev/null) + 1)) # a request's variables end with it; files in /tmp with the instance
     echo $count >/tmp/count

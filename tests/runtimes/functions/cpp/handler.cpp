@@ -66,6 +66,11 @@ Response handle(const Request& request) {
         std::cerr << "to stderr\n";
         martlet::log::warning("a warning");
         return "logged";
+    } else if (path == "/say") {
+        martlet::log::warning(request.query("word").value_or("") + " before");
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        martlet::log::warning(request.query("word").value_or("") + " after");
+        return "said";
     } else if (path == "/count") {
         return Json::object({{"count", ++count}});
     } else if (path == "/stream") {

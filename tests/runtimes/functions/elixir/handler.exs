@@ -29,6 +29,13 @@ defmodule Contract do
 
   def handle(%{path: "/environment"}), do: %{GREETING: System.get_env("GREETING")}
 
+  def handle(%{path: "/say"} = request) do
+    Logger.warning(request.query["word"] <> " before")
+    Process.sleep(100)
+    Logger.warning(request.query["word"] <> " after")
+    "said"
+  end
+
   def handle(%{path: "/log"}) do
     IO.puts("to stdout ✓")
     IO.puts(:stderr, "to stderr")

@@ -59,6 +59,11 @@ func Handle(request *martlet.Request) (any, error) {
 		fmt.Fprintln(os.Stderr, "to stderr")
 		slog.WarnContext(request.Context(), "a warning")
 		return "logged", nil
+	case "/say":
+		slog.WarnContext(request.Context(), request.Query.Get("word")+" before")
+		time.Sleep(100 * time.Millisecond)
+		slog.WarnContext(request.Context(), request.Query.Get("word")+" after")
+		return "said", nil
 	case "/count":
 		return map[string]int64{"count": count.Add(1)}, nil
 	case "/stream":

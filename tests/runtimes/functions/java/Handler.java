@@ -53,6 +53,11 @@ public class Handler {
                 System.err.println("to stderr");
                 LOGGER.warning("a warning");
                 return "logged";
+            case "/say":
+                LOGGER.warning(request.getQuery().get("word") + " before");
+                Thread.sleep(100);
+                LOGGER.warning(request.getQuery().get("word") + " after");
+                return "said";
             case "/count":
                 return Map.of("count", count.incrementAndGet());
             case "/stream":

@@ -38,6 +38,12 @@ fun handle(request: Request): Any? = when (request.path) {
         logger.warning("a warning")
         "logged"
     }
+    "/say" -> {
+        logger.warning("${request.query["word"]} before")
+        Thread.sleep(100)
+        logger.warning("${request.query["word"]} after")
+        "said"
+    }
     "/count" -> mapOf("count" to count.incrementAndGet())
     "/stream" -> sequence {
         yield("one\n")

@@ -57,6 +57,13 @@ routes["/environment"] = function()
   return { GREETING = os.getenv("GREETING") or json.null }
 end
 
+routes["/say"] = function(request)
+  warn(request.query.word .. " before")
+  os.execute("sleep 0.1")
+  warn(request.query.word .. " after")
+  return "said"
+end
+
 routes["/log"] = function()
   print("to stdout ✓")
   io.stderr:write("to stderr\n")

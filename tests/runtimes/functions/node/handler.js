@@ -16,6 +16,7 @@ const routes = {
   '/sleep': sleep,
   '/environment': () => ({ GREETING: process.env.GREETING ?? null }),
   '/log': log,
+  '/say': say,
   '/count': () => ({ count: ++counter }),
   '/stream': stream,
   '/length': (req) => ({ length: req.body.length }),
@@ -44,6 +45,13 @@ function log() {
   process.stderr.write('to stderr\n');
   console.warn('a warning');
   return 'logged';
+}
+
+async function say(req) {
+  console.warn(`${req.query.word} before`);
+  await pause(100);
+  console.warn(`${req.query.word} after`);
+  return 'said';
 }
 
 async function* stream() {

@@ -36,6 +36,12 @@ my %routes = (
         warn "a warning\n";
         return 'logged';
     },
+    '/say' => sub {
+        warn $_[0]->query->{word}, " before\n";
+        sleep 0.1;
+        warn $_[0]->query->{word}, " after\n";
+        return 'said';
+    },
     '/count' => sub { { count => ++$count } },
     '/stream' => sub {
         my @pieces = ("one\n", "two\n");

@@ -20,6 +20,7 @@ function handle($request)
         '/sleep' => rest((int) $request->query['ms']),
         '/environment' => ['GREETING' => getenv('GREETING') === false ? null : getenv('GREETING')],
         '/log' => write(),
+        '/say' => say($request->query['word']),
         '/count' => ['count' => ++$count],
         '/stream' => stream(),
         '/length' => ['length' => strlen($request->body)],
@@ -43,6 +44,14 @@ function write(): string
     fwrite(STDERR, "to stderr\n");
     trigger_error('a warning', E_USER_WARNING);
     return 'logged';
+}
+
+function say(string $word): string
+{
+    trigger_error("$word before", E_USER_WARNING);
+    usleep(100_000);
+    trigger_error("$word after", E_USER_WARNING);
+    return 'said';
 }
 
 function stream(): Generator

@@ -39,6 +39,13 @@ def log(request):
     return "logged"
 
 
+def say(request):
+    logging.warning("%s before", request.query_params["word"])
+    time.sleep(0.1)
+    logging.warning("%s after", request.query_params["word"])
+    return "said"
+
+
 def count(request):
     global counter
     counter += 1
@@ -66,6 +73,7 @@ ROUTES = {
     "/sleep": sleep,
     "/environment": lambda request: {"GREETING": os.environ.get("GREETING")},
     "/log": log,
+    "/say": say,
     "/count": count,
     "/stream": stream,
     "/length": lambda request: {"length": len(request.body)},

@@ -19,6 +19,7 @@ def handle(request)
   when "/sleep" then rest(request.query["ms"].to_i)
   when "/environment" then { GREETING: ENV["GREETING"] }
   when "/log" then log
+  when "/say" then say(request.query["word"])
   when "/count" then { count: $count += 1 }
   when "/stream" then stream
   when "/length" then { length: request.body.bytesize }
@@ -33,6 +34,13 @@ end
 def rest(milliseconds)
   sleep(milliseconds / 1000.0)
   { slept: milliseconds }
+end
+
+def say(word)
+  LOGGER.warn("#{word} before")
+  sleep(0.1)
+  LOGGER.warn("#{word} after")
+  "said"
 end
 
 def log

@@ -37,6 +37,13 @@ pub fn handle(request: Request) -> Result<Response, String> {
             martlet::warn!("a warning");
             Response::text("logged")
         }
+        "/say" => {
+            let word = request.query("word").unwrap_or_default();
+            martlet::warn!("{word} before");
+            thread::sleep(Duration::from_millis(100));
+            martlet::warn!("{word} after");
+            Response::text("said")
+        }
         "/count" => Response::json(json!({"count": COUNT.fetch_add(1, Ordering::SeqCst) + 1})),
         "/stream" => Response::stream(["one\n", "two\n"].into_iter().enumerate().map(|(number, line)| {
             thread::sleep(Duration::from_millis(300 * number as u64));

@@ -34,6 +34,7 @@ const routes: Record<string, Handler> = {
   '/sleep': sleep,
   '/environment': () => ({ GREETING: process.env.GREETING ?? null }),
   '/log': log,
+  '/say': say,
   '/count': () => ({ count: ++counter }),
   '/stream': stream,
   '/length': (req) => ({ length: req.body.length }),
@@ -62,6 +63,13 @@ function log() {
   process.stderr.write('to stderr\n');
   console.warn('a warning');
   return 'logged';
+}
+
+async function say(req: Incoming) {
+  console.warn(`${req.query.word} before`);
+  await pause(100);
+  console.warn(`${req.query.word} after`);
+  return 'said';
 }
 
 async function* stream(): AsyncGenerator<string> {

@@ -4,6 +4,7 @@ The program runs in the sandbox beside this process and asks it over the loopbac
 process is an instance like any other. Standard library only, and what Martlet's Python shim knows of HTTP.
 
     cell ─ program        which program, and its environment
+      ├── output          what the program prints
       ├── runtime_api     what the program asks ─ invocation
       └── front           what clients ask ─ event, reply
 """

@@ -22,6 +22,7 @@ from _martlet_python.reception import Reception
 
 from . import program
 from .front import Front
+from .output import Output
 from .runtime_api import InitError, RuntimeApi
 
 Prepare = Callable[[dict[str, Any]], None]
@@ -61,6 +62,7 @@ class _Cell:
         self._prepare = prepare
         self._runner = asyncio.Runner()
         self._programs: set[int] = set()
+        self._outputs: list[Output] = []
         self._loading: asyncio.Future[None]
         self._server: Server
 
@@ -98,19 +100,24 @@ class _Cell:
         self._server = Server(Front(api, document["function"]).answer, document["max_body"])
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         command, handler = program.find(code, document["dependencies"], document["handler"])
-        environment = program.environment(document, handler, await api.listen())
         for _ in range(concurrency):
-            self._start(command, code, environment)
+            output = Output()
+            self._outputs.append(output)
+            environment = program.environment(document, handler, await api.listen(output))
+            self._start(command, code, environment, output)
         await self._loading
 
-    def _start(self, command: list[str], folder: str, environment: dict[str, str]) -> None:
+    def _start(self, command: list[str], folder: str, environment: dict[str, str], output: Output) -> None:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
+            stdout=output.stdout,
+            stderr=output.stderr,
             cwd=folder,
             env=environment,
             preexec_fn=partial(_die_with, os.getpid()),  # there are no threads here
         )
+        output.started()
         process.returncode = 0  # `_reap` waits for it
         self._programs.add(process.pid)
 
@@ -126,6 +133,8 @@ class _Cell:
                     self._lose(os.waitstatus_to_exitcode(status))
 
     def _lose(self, code: int) -> None:
+        for output in self._outputs:
+            output.belongs_to(None)  # what was printed until the end
         if not self._loading.done():
             self._loading.set_exception(_Crashed(code))
         elif self._loading.exception() is None and not self._server.stopping:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 from _martlet_python.evented import Channel, Server
 from _martlet_python.http1 import Head, Parser, header_block, whole
 
 from .invocation import Answered, Invocation, Raised, Streamed
+from .output import Output
 
 PREFIX = "/2018-06-01/runtime/"
 MAX_POST = 1 << 40
@@ -48,15 +50,22 @@ class RuntimeApi:
     def __init__(self, programs: int) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._programs = programs
-        self._asking: set[Channel] = set()
+        self._asked: set[Output] = set()
         self._waiting: asyncio.Queue[Invocation] = asyncio.Queue()
         self._running: dict[str, Invocation] = {}
-        self._server = Server(self._answer, MAX_POST)
 
-    async def listen(self) -> int:
-        """Begins to answer on the loopback. Returns the port."""
+    async def listen(self, output: Output) -> int:
+        """Begins to answer one program, on the loopback.
+
+        Args:
+            output: what that program prints.
+
+        Returns:
+            The port, by which the program is known from the others.
+        """
+        server = Server(partial(self._answer, output), MAX_POST)
         loop = asyncio.get_running_loop()
-        listening = await loop.create_server(lambda: Channel(self._server, Parser(MAX_POST)), "127.0.0.1", 0)
+        listening = await loop.create_server(lambda: Channel(server, Parser(MAX_POST)), "127.0.0.1", 0)
         port: int = listening.sockets[0].getsockname()[1]
         return port
 
@@ -69,15 +78,15 @@ class RuntimeApi:
         """Whether an invocation of this id is not yet answered."""
         return id in self._running
 
-    async def _answer(self, head: Head, channel: Channel) -> bool:
+    async def _answer(self, output: Output, head: Head, channel: Channel) -> bool:
         path = head.target.partition("?")[0]
         match head.method, path.removeprefix(PREFIX).split("/"):
             case "GET", ["invocation", "next"]:
-                await channel.send(await self._next(head, channel))
+                await channel.send(await self._next(output, head, channel))
             case "POST", ["invocation", id, "response"]:
-                await channel.send(await self._respond(head, channel, id))
+                await channel.send(await self._respond(output, head, channel, id))
             case "POST", ["invocation", id, "error"]:
-                await channel.send(await self._fail(head, channel, id))
+                await channel.send(await self._fail(output, head, channel, id))
             case "POST", ["init", "error"]:
                 await channel.send(await self._fail_to_load(head, channel))
             case _:
@@ -85,12 +94,14 @@ class RuntimeApi:
                 await channel.send(_refusal(head, 404, "NotFound", f"there is no {head.method} {path}"))
         return head.keep_alive
 
-    async def _next(self, head: Head, channel: Channel) -> bytes:
+    async def _next(self, output: Output, head: Head, channel: Channel) -> bytes:
         channel.cancel_when_gone()
-        self._asking.add(channel)
-        if len(self._asking) >= self._programs and not self.ready.done():
+        output.belongs_to(None)
+        self._asked.add(output)
+        if len(self._asked) >= self._programs and not self.ready.done():
             self.ready.set_result(None)
         invocation = await self._waiting.get()
+        output.belongs_to(invocation.id)
         fields = {
             "content-type": "application/json",
             "lambda-runtime-aws-request-id": invocation.id,
@@ -100,9 +111,10 @@ class RuntimeApi:
         block, _ = header_block((name.encode(), value.encode("latin-1")) for name, value in fields.items())
         return whole(head, 200, block, invocation.event)
 
-    async def _respond(self, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
+    async def _respond(self, output: Output, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
         streamed = _is_streamed(head)
         body = b"" if streamed else await channel.body()
+        output.take()
         invocation = self._running.pop(id, None)
         if invocation is None:
             return _unknown(head, id)
@@ -114,8 +126,9 @@ class RuntimeApi:
             invocation.outcome.set_result(Answered(body))
         return _accepted(head)
 
-    async def _fail(self, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
+    async def _fail(self, output: Output, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
         body = await channel.body()
+        output.take()
         invocation = self._running.pop(id, None)
         if invocation is None:
             return _unknown(head, id)

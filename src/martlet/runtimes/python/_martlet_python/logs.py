@@ -60,8 +60,12 @@ def current_request() -> str | None:
 
 
 def emit(descriptor: int, stream: str, text: str) -> None:
-    """Writes text as frames of the stream."""
-    request_id = current_request()
+    """Writes text as frames of the stream, for the request that runs here."""
+    write(descriptor, stream, text, current_request())
+
+
+def write(descriptor: int, stream: str, text: str, request_id: str | None) -> None:
+    """Writes text as frames of the stream, for the request of that id, or for none."""
     tag = "null" if request_id is None else quote(request_id[:128])
     head = f'\x1e{{"t":{time.time():.3f},"id":{tag},"s":{quote(stream[:64])},"m":'
     try:
