@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 import martlet
-from martlet.builder.output import relay
+from martlet.builder.output import plain, relay
 from martlet.drivers.cell import empty
 from martlet.drivers.driver import DriverError
 from martlet.drivers.egress import Egress
@@ -332,5 +332,5 @@ def _answer(pipe: FileIO) -> dict[str, str]:
     with suppress(ValueError, RecursionError):
         said = json.loads(last)
         if isinstance(said, dict):
-            return {name: text for name, text in said.items() if isinstance(text, str)}
+            return {name: plain(text) for name, text in said.items() if isinstance(text, str)}
     return {}
