@@ -10,6 +10,8 @@ BIN := .venv/bin
 PACKAGES := nftables
 # Docker's own packages, where they are installed, are not to be had beside Debian's.
 TEST_PACKAGES := curl iproute2 nftables mmdebstrap podman runc zstd $(if $(shell command -v dockerd),,docker.io)
+# Elsewhere than in CI this would start a server for all the world.
+TEST_PACKAGES += $(if $(filter true,$(CI)),openssh-server)
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA
