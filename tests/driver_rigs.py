@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from martlet.drivers.container import ContainerDriver
 from martlet.drivers.docker import DockerDriver
 from martlet.drivers.docker.service import Service
 from martlet.drivers.driver import CellSpec, Driver, Forking, Handle, Loaded, LoadFailed, Unforkable
@@ -25,6 +26,7 @@ from martlet.drivers.roots import HostRoots
 from martlet.http.fetch import fetch
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue
+from martlet.sandbox.engine import ENGINES
 from tests.conftest import UNPRIVILEGED, require
 from tests.container_engines import docker_service, podman_service
 
@@ -65,7 +67,10 @@ class Rig:
         driver: it.
         exits: ids and exit codes of what ended by itself.
         many: how many cells are a crowd; an engine takes a second for each.
+        processes: the most that an instance counts, threads too: a program has a warden, and a kernel has many.
     """
+
+    processes = 2
 
     def __init__(self, driver: Driver, folder: Path, runtime: str = "python") -> None:
         self.driver = driver
@@ -175,6 +180,22 @@ async def process_rig(
     options = {"isolation": os.environ.get(UNPRIVILEGED, "strict"), "runtimes": _installed()} | options
     driver = ProcessDriver(lane, folder / "packages", folder / "run", **options)
     async with _opened(Rig(driver, folder, runtime)) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def container_rig(
+    folder: Path, lane: int = LANE, runtime: str = "python", engine: str = "crun", **options: Any
+) -> AsyncIterator[Rig]:
+    """A `ContainerDriver` that is open. Takes what its constructor takes."""
+    require(shutil.which(engine), engine)
+    (folder / "packages").mkdir()
+    driver = ContainerDriver(ENGINES[engine], lane, folder / "packages", folder / "run", **options)
+    rig = Rig(driver, folder, runtime)
+    rig.many = 8
+    if ENGINES[engine].own_kernel:
+        rig.processes = 100
+    async with _opened(rig):
         yield rig
 
 

@@ -92,8 +92,10 @@ class SystemSettings(Frozen):
         "`favordynmods`): a cold start without a ready cell takes that several times.",
     )
     disable_container: bool = Field(False, description="Refuse functions with `execution_mode: container`.")
-    container_runtime: str = Field(
-        "docker", description="Engine of the container rung (not in this version)."
+    container_runtime: Literal["auto", "crun", "runc", "runsc", "docker", "podman"] = Field(
+        "auto",
+        description="What starts containers: `crun`, `runc`, `runsc` (gVisor: a kernel of its own for each), "
+        "`docker` or `podman` (by their API), or `auto`: the first but runsc that does on this machine.",
     )
     base_image: str = Field(
         "host",

@@ -70,7 +70,7 @@ def test_an_unknown_revision_or_alias_is_not_found(platform):
         ({"config": {"timeout": -1}}, "config.timeout"),
         ({"config": {"cpu_limit": "fast"}}, "config.cpu_limit"),
         ({"config": {"execution_mode": "teapot"}}, "config.execution_mode"),
-        ({"config": {"execution_mode": "container"}}, "config.execution_mode"),
+        ({"config": {"execution_mode": "wasm"}}, "config.execution_mode"),
         ({"config": {"runtime": "cobol"}}, "config.runtime"),
         ({"config": {"min_instances": 5, "max_instances": 1}}, "config"),
         ({"config": {"environment": {"LD_PRELOAD": "/x"}}}, "config.environment"),

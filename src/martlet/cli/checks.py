@@ -9,11 +9,11 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from martlet.config import Settings
-from martlet.drivers import egress
+from martlet.drivers import egress, engines
 from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
@@ -47,10 +47,16 @@ class Check:
 
 
 def check_sandbox(settings: Settings) -> list[Guarantee]:
-    """Returns what the process sandbox promises and what of it holds on this host."""
+    """Returns what sandboxes promise and what of it holds on this host."""
     system = settings.system
     driver = ProcessDriver(0, system.function_storage_path / "packages", settings.run_directory)
-    return [*driver.probe(), egress.guarantee(system.egress_subnet)]
+    return [*driver.probe(), egress.guarantee(system.egress_subnet), *_containers(settings)]
+
+
+def _containers(settings: Settings) -> tuple[Guarantee, ...]:
+    """Returns what is found of the engines, by having each start a container until one does."""
+    found = engines.choose(settings.system, settings.run_directory, Catalogue.of(settings.system)).guarantees
+    return tuple(replace(each, needed=False) for each in found)  # functions can do without
 
 
 def check_host(settings: Settings) -> Iterator[Check]:

@@ -10,7 +10,7 @@ from martlet.builder.builder import Builder
 from martlet.builder.builds import Builds
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
-from martlet.config import Settings
+from martlet.config import Settings, SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
@@ -19,7 +19,7 @@ from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
-from martlet.drivers.egress import Egress
+from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
 from martlet.images.store import Images
 from martlet.model import ExecutionMode, Network
@@ -30,7 +30,6 @@ from martlet.storage.blobs import Blobs
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
 
-MODES = frozenset({ExecutionMode.PROCESS})
 """The rungs that lanes have in this version."""
 
 
@@ -91,7 +90,7 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
-        self.configuration = Configuration(system, networks, catalogue, MODES, self.images)
+        self.configuration = Configuration(system, networks, catalogue, _modes(system), self.images)
         self.deployments = Deployments(
             settings=system,
             configuration=self.configuration,
@@ -132,7 +131,13 @@ class Control:
         if networks.of_builds is not Network.EGRESS:
             return None
         lanes = self.settings.lane_count
-        return Egress(self.settings.run_directory, self.settings.system.egress_subnet, lanes, lanes + 1)
+        parts = networks_of(lanes)
+        return Egress(self.settings.run_directory, self.settings.system.egress_subnet, parts - 1, parts)
+
+
+def _modes(settings: SystemSettings) -> frozenset[ExecutionMode]:
+    containers = frozenset() if settings.disable_container else frozenset({ExecutionMode.CONTAINER})
+    return containers | {ExecutionMode.PROCESS}
 
 
 def images_of(view: RegistryView) -> dict[str, list[str]]:

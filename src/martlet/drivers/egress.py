@@ -40,6 +40,12 @@ _ATTEMPTS = 1024
 _INSIDE, _OUTSIDE = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
 
 
+def networks_of(lanes: int) -> int:
+    """Returns into how many parts a platform's addresses are divided: for processes of each lane, for its containers,
+    and, the last, for builds."""
+    return 2 * lanes + 1
+
+
 class Egress:
     """The namespaces of one lane. Its work is done by one thread, because that moves into other namespaces.
 

@@ -63,7 +63,7 @@ def inspect(interpreter: Path, lane: int) -> Host:
     group = usable_group()
     limits = guarantees.of_cgroups(group, unusable_groups())
     lent = means.ids is not None and means.ids.subordinate
-    identities = subordinate.PER_LANE - 1 if lent else PER_LANE
+    identities = subordinate.PER_LANE - 1 if lent else PER_LANE // 2
     return Host(means, filtered, identities, group, [*sandbox, limits])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from martlet.drivers.driver import DriverError
 
 FIRST = 2_000_000_000
 PER_LANE = 65_536
 """Lane 0 starts at `FIRST`, the next one `PER_LANE` further. With 256 lanes the last id is 2,016,777,215: it
-fits in 31 bits, and is above what distributions, directories and container engines give away."""
+fits in 31 bits, and is above what distributions, directories and container engines give away. The first half of them
+is for processes, the second for containers."""
 
 
 def first_of(lane: int) -> int:
@@ -16,13 +19,18 @@ def first_of(lane: int) -> int:
 
 
 class Identities:
-    """The first ``count`` ids of one lane. An id that came back is given again last."""
+    """Ids of one lane: ``count`` of them, from its ``first`` on. An id that came back is given again last."""
 
-    def __init__(self, lane: int, count: int = PER_LANE) -> None:
-        self._first = first_of(lane)
+    def __init__(self, lane: int, count: int = PER_LANE // 2, first: int = 0) -> None:
+        self._first = first_of(lane) + first
         self._count = count
         self._next = 0
         self._held: set[int] = set()
+
+    @classmethod
+    def of_containers(cls, lane: int) -> Self:
+        """Returns those of a lane that are for its containers."""
+        return cls(lane, first=PER_LANE // 2)
 
     def take(self) -> int:
         """Returns an id that nobody holds.
@@ -44,7 +52,7 @@ class Identities:
         Raises:
             DriverError: it is none of this lane, or held by another.
         """
-        if identity in self._held or not 0 <= identity - self._first < PER_LANE:
+        if identity in self._held or not 0 <= identity - self._first < self._count:
             raise DriverError(f"{identity} is no free user id of this lane")
         self._held.add(identity)
 

@@ -215,11 +215,11 @@ class LocalDriver(ABC, Generic[ParentT]):
         *,
         template: bool = False,
     ) -> Loaded:
-        config, limits = revision.config, limits_of(revision.config)
+        config = revision.config
         if config.egress_to:
             await self._narrow(cell, config.egress_to)
         cell.let_go_of_namespace()
-        cell.limit(limits)
+        cell.limit(self._limits_of(config))
         confinement = Confinement(
             code=self._inside(code),
             dependencies=None if dependencies is None else self._inside(dependencies),
@@ -228,7 +228,7 @@ class LocalDriver(ABC, Generic[ParentT]):
             scratch=config.memory // 2,
             open_files=open_files_of(config),
             # Forks have one user, and each a cgroup.
-            processes=None if template else limits.processes,
+            processes=None if template else limits_of(config).processes,
             every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
         )
         document = await self._equip(cell, revision, confinement, template=template)
@@ -338,6 +338,10 @@ class LocalDriver(ABC, Generic[ParentT]):
 
     def _group_of(self, cell: str) -> Group | None:
         return None if self._group is None else self._group.below(cell)
+
+    def _limits_of(self, config: FunctionConfig) -> Limits:
+        """Returns what the cgroup of a cell is limited to: what a function may have, and what its sandbox takes."""
+        return limits_of(config)
 
     def _ended(self, id: str, code: int, failure: str | None) -> None:  # noqa: A002
         cell = self._cells.get(id)

@@ -6,11 +6,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from martlet.drivers.cell import empty
+from martlet.drivers.keeper import Keeper
 from martlet.drivers.parent import Parent
 from martlet.drivers.zygote import Zygote
-from martlet.sandbox.cgroups import Group, usable_group
+from martlet.sandbox.cgroups import Group, find_everywhere, usable_group
 
-_PARENTS: tuple[type[Parent], ...] = (Zygote,)
+_PARENTS: tuple[type[Parent], ...] = (Zygote, Keeper)
 
 
 def group_name(run: Path, lane: int | str) -> str:
@@ -45,7 +46,7 @@ def _sockets(run: Path, parent: type[Parent]) -> list[Path]:
 
 
 def _groups(run: Path) -> list[Group]:
-    top = usable_group()
-    if top is None:
-        return []
-    return [top.below(name) for name in top.names() if name.startswith(group_name(run, ""))]
+    """Returns what there is in the trees that limit something, and then in all: engines make groups there too."""
+    everywhere = find_everywhere(Path("/proc/self/mountinfo").read_text())
+    tops = [top for top in (usable_group(), everywhere) if top is not None]
+    return [top.below(name) for top in tops for name in top.names() if name.startswith(group_name(run, ""))]

@@ -16,13 +16,8 @@ from typing import Protocol
 from martlet.runtimes.interpreter import PREFIX
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, Runtime
 from martlet.sandbox import root
+from martlet.sandbox.bundle import CODE, DOOR, SANDBOX
 
-CODE = "/.code"
-"""Where a container is shown the folder in which its code will be mounted, after it was started."""
-DOOR = "/.martlet"
-"""Where it makes its socket."""
-SANDBOX = "/.sandbox"
-"""Where it finds the program that it starts as, and what that needs."""
 _FOLDERS = (CODE, DOOR, SANDBOX, RUNTIME, RUNTIMES, root.SCRATCH, "/proc", "/dev", "/etc")
 _LINKS = {root.FUNCTION: f"{CODE}/function", root.DEPENDENCIES: f"{CODE}/dependencies"}
 _FILES = ("/etc/resolv.conf", "/etc/hosts")

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,6 +284,36 @@ def find_top(mounts: str) -> Group | None:
         mounts: the text of ``/proc/self/mountinfo``.
     """
     return _group({name: place for name, (_, place) in _hierarchies(mounts).items()})
+
+
+def find_everywhere(mounts: str) -> Group:
+    """Returns the group at the top of every tree there is, also of those whose limits Martlet does not use.
+
+    Container engines make groups in all of them.
+
+    Args:
+        mounts: the text of ``/proc/self/mountinfo``.
+    """
+    return GroupV1({name: place for name, (_, place) in _hierarchies(mounts).items()})
+
+
+def name_in_trees(directories: Sequence[str], mounts: str) -> str:
+    """Returns the name by which a group is found from the top of every tree.
+
+    Args:
+        directories: where it is.
+        mounts: the text of ``/proc/self/mountinfo``.
+
+    Raises:
+        OSError: it is not the same in all of them.
+    """
+    tops = [place for _, place in _hierarchies(mounts).values()]
+    names = {
+        Path(each).relative_to(top) for each in directories for top in tops if Path(each).is_relative_to(top)
+    }
+    if len(names) != 1:
+        raise OSError(f"the cgroup is not at the same place in every tree: {' '.join(directories)}")
+    return str(names.pop())
 
 
 def find_own(mounts: str, memberships: str) -> Group | None:

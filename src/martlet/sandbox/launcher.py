@@ -25,12 +25,6 @@ from martlet.sandbox.seccomp.filter import Filter
 
 _CELL_SCRATCH = 1024 * 1024
 _LOG = 1
-_ACCESS_INSIDE = {
-    "/": landlock.READ,
-    "/dev": landlock.WRITE_FILES,
-    "/proc": landlock.WRITE_FILES,
-    root.SCRATCH: landlock.ALL,
-}
 _ACCESS_OUTSIDE = {
     **dict.fromkeys(root.SYSTEM, landlock.READ),
     **dict.fromkeys(("/etc", "/proc", "/run/systemd/resolve", sys.base_prefix), landlock.READ),
@@ -231,7 +225,7 @@ def rules_for(
     if version == 0:
         return None
     rules = Ruleset(version, scoped=scoped)
-    allowed = _ACCESS_INSIDE if means.confined else _ACCESS_OUTSIDE
+    allowed = landlock.INSIDE if means.confined else _ACCESS_OUTSIDE
     for path, access in {**allowed, **(own or {})}.items():
         rules.allow(path, access)
     rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout

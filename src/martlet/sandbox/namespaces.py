@@ -61,11 +61,16 @@ def become_first(link: int) -> None:
     lifeline.release()
 
 
-def host_id(pid: int) -> int:
-    """Returns the id by which the host knows a child of this process that is in another PID namespace than the host."""
+def host_id(pid: int, proc: str = root.HOST_PROC) -> int:
+    """Returns the id by which the host knows a child of this process that is in another PID namespace than the host.
+
+    Args:
+        pid: of the child, as this process knows it.
+        proc: where the host's ``/proc`` is to be seen.
+    """
     descriptor = os.pidfd_open(pid)
     try:
-        with open(f"{root.HOST_PROC}/self/fdinfo/{descriptor}") as lines:
+        with open(f"{proc}/self/fdinfo/{descriptor}") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
     finally:
         os.close(descriptor)

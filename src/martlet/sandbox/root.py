@@ -144,7 +144,7 @@ def mount_proc() -> None:
 
 def mount_scratch(size: int, at: Path = Path("/")) -> None:
     """Mounts an empty scratch space of at most ``size`` bytes, in the root that is being built ``at`` some place."""
-    syscalls.mount("tmpfs", str(_inside(at, SCRATCH)), _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
+    mount_space(str(_inside(at, SCRATCH)), size)
 
 
 def show_in_scratch(paths: Iterable[str]) -> None:
@@ -157,7 +157,7 @@ def show_in_scratch(paths: Iterable[str]) -> None:
 
 def resize_scratch(size: int) -> None:
     """Changes what the scratch space may hold to ``size`` bytes."""
-    syscalls.mount("tmpfs", SCRATCH, _RESIZE_FLAGS, _bounds(size))
+    resize_space(SCRATCH, size)
 
 
 def mount_code(code: str, dependencies: str | None) -> None:
@@ -176,6 +176,16 @@ def _bounds(size: int) -> str:
     return f"size={size},nr_inodes={size // _BYTES_PER_INODE}"
 
 
+def mount_space(at: str, size: int) -> None:
+    """Mounts an empty space of at most ``size`` bytes, which everybody may write to, ``at`` a path."""
+    syscalls.mount("tmpfs", at, _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
+
+
+def resize_space(at: str, size: int) -> None:
+    """Changes what such a space may hold to ``size`` bytes."""
+    syscalls.mount("tmpfs", at, _RESIZE_FLAGS, _bounds(size))
+
+
 def _begin(at: Path, prefix: Path, resolvers: str) -> None:
     """Mounts the top, with what every root has in it."""
     syscalls.make_private()
@@ -185,7 +195,7 @@ def _begin(at: Path, prefix: Path, resolvers: str) -> None:
         _bind(prefix, _inside(at, prefix))
     _bind_proc(_inside(at, HOST_PROC))
     _make_etc(at / "etc", resolvers)
-    _make_dev(at / "dev")
+    make_dev(at / "dev")
     for empty in ("/proc", SCRATCH):
         _inside(at, empty).mkdir()
 
@@ -250,7 +260,8 @@ def write_etc(etc: Path, resolvers: str) -> None:
             shutil.copyfile(Path("/etc", name), _parent(etc / name))
 
 
-def _make_dev(dev: Path) -> None:
+def make_dev(dev: Path) -> None:
+    """Makes a ``/dev`` with the devices that everybody may have. Raises OSError."""
     dev.mkdir()
     for name in DEVICES:
         (dev / name).touch()

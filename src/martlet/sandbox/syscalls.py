@@ -57,6 +57,7 @@ class Mount(IntFlag):
     BIND = 0x1000
     RECURSIVE = 0x4000
     PRIVATE = 0x40000
+    SHARED = 0x100000
 
 
 class MountAttribute(IntFlag):
@@ -135,6 +136,23 @@ def bind(source: str, target: str) -> None:
 def make_private() -> None:
     """Lets no later mount of this namespace reach the one it was copied from, nor the other way."""
     _check(_libc.mount(None, b"/", None, _MAKE_PRIVATE, None), "mount --make-rprivate")
+
+
+def make_shared(target: str) -> None:
+    """Lets what is mounted below the mount at ``target`` from now on reach the copies of it."""
+    _check(_libc.mount(None, os.fsencode(target), None, Mount.SHARED, None), "mount --make-shared", target)
+
+
+def show(source: str, target: str, attributes: MountAttribute) -> None:
+    """Shows the tree at ``source`` at ``target`` with more attributes, which it has from the first moment on.
+
+    Nobody to whom the mount is propagated sees it without them, as whoever used `bind` and `mount_setattr` would.
+    """
+    tree = open_tree(source, attributes)
+    try:
+        move_mount(tree, target)
+    finally:
+        os.close(tree)
 
 
 def mount_setattr(target: str, attributes: MountAttribute) -> None:

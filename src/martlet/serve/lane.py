@@ -12,7 +12,9 @@ from pathlib import Path
 import structlog
 
 from martlet.config import Settings
-from martlet.drivers.egress import Egress
+from martlet.drivers import engines
+from martlet.drivers.driver import Driver
+from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.process import ProcessDriver
 from martlet.gateway.admission import Admission
 from martlet.gateway.buckets import Buckets
@@ -57,16 +59,23 @@ async def run_lane(settings: Settings, number: int) -> None:
     )
     catalogue = Catalogue.of(system)
     packages = PackageCache(data / "packages", Blobs.local(data / "blobs"), system.package_cache)
+    networks = networks_of(settings.lane_count)
     driver = ProcessDriver(
         number,
         packages.directory,
         run,
         isolation=system.process_isolation_level,
-        egress=Egress(run, system.egress_subnet, number, settings.lane_count + 1),  # builds are the last
+        egress=Egress(run, system.egress_subnet, number, networks),
         allow_host_network=system.allow_host_network,
         max_body=system.max_body,
         runtimes=catalogue,
     )
+
+    drivers: dict[str, Driver] = {driver.name: driver}
+    if not system.disable_container:
+        way_out = Egress(run, system.egress_subnet, settings.lane_count + number, networks)
+        containers = engines.make(system.container_runtime, system, number, run, catalogue, way_out)
+        drivers[containers.name] = containers
 
     def resolve(name: str) -> tuple[str, int | None]:
         runtime = catalogue.resolve(name)
@@ -78,7 +87,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         settings=system,
         run=run,
         view=view,
-        drivers={"process": driver},
+        drivers=drivers,
         packages=packages,
         logs=logs,
         recorder=Recorder(stats, history),

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from martlet.drivers import remains
+from martlet.drivers.docker import remains as of_docker
 from martlet.drivers.driver import DriverError
 
 log = structlog.get_logger()
@@ -33,6 +34,7 @@ async def sweep(run: Path, settings_file: Path) -> None:
     await asyncio.to_thread(_end_processes, settings_file)
     try:
         await remains.sweep(run)
+        await of_docker.sweep(run)
     except DriverError as error:
         log.error("remains_not_swept", error=str(error))
     shutil.rmtree(run, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import TextIO
 import structlog
 
 from martlet.config import Settings
+from martlet.drivers import engines
 from martlet.drivers.driver import DriverError, explain, require
 from martlet.drivers.networks import Networks
 from martlet.drivers.process import ProcessDriver
@@ -69,7 +70,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
         Busy: the port or the data folder is in use.
         NotIsolated: a guarantee of the sandbox is not held, and the settings say strict.
         Intruded: the folder of sockets belongs to another user.
-        Invalid: this machine cannot give functions the network that the settings name.
+        Invalid: this machine cannot give functions the network, or has not the engine, that the settings name.
     """
     configure(settings.system.logging_level, settings.system.logging_format)
     return asyncio.run(_serve(settings, announce))
@@ -84,6 +85,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
     await asyncio.to_thread(_look_at_runtimes, settings)
+    settings = await asyncio.to_thread(_settle_engine, settings)
     run = settings.run_directory
     settings_file = run / "settings.json"
     await remains.sweep(run, settings_file)
@@ -233,6 +235,22 @@ def _look_at_runtimes(settings: Settings) -> None:
     catalogue = Catalogue.of(settings.system)
     found = [runtime.name for runtime in catalogue.available()]
     log.info("runtimes", found=found, absent=[absent.name for absent in catalogue.absent()])
+
+
+def _settle_engine(settings: Settings) -> Settings:
+    """Returns the settings with the engine that starts containers here; without containers where none does.
+
+    Raises:
+        Invalid: they name one that does not.
+    """
+    choice = engines.choose(settings.system, settings.run_directory, Catalogue.of(settings.system))
+    if choice.engine is not None:
+        update: dict[str, object] = {"container_runtime": choice.engine}
+        log.info("containers", engine=choice.engine)
+    else:
+        update = {"disable_container": True}
+        log.info("no_containers", tried=[each.why for each in choice.guarantees])
+    return settings.model_copy(update={"system": settings.system.model_copy(update=update)})
 
 
 def _make_run_directory(run: Path) -> None:

@@ -2,10 +2,8 @@
 
 import pytest
 
-from martlet.control import control
 from martlet.images.image import Contents
 from martlet.images.store import Images
-from martlet.model import ExecutionMode
 from tests.unit.control.conftest import HANDLER, Platform, assert_problem
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +17,6 @@ def images(platform: Platform) -> Images:
 @pytest.fixture(autouse=True)
 def _containers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes are told to have containers, before the platform starts."""
-    monkeypatch.setattr(control, "MODES", frozenset({ExecutionMode.PROCESS, ExecutionMode.CONTAINER}))
 
 
 @pytest.fixture

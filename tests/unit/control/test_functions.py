@@ -165,7 +165,7 @@ async def test_what_does_not_exist_is_not_found(client):
         ({"config": {"timeout": "NaN"}}, "config.timeout"),
         ({"config": {"cpu_limit": "fast"}}, "config.cpu_limit"),
         ({"config": {"execution_mode": "teapot"}}, "config.execution_mode"),
-        ({"config": {"execution_mode": "container"}}, "config.execution_mode"),
+        ({"config": {"execution_mode": "wasm"}}, "config.execution_mode"),
         ({"config": {"runtime": "cobol"}}, "config.runtime"),
         ({"config": {"min_instances": 5, "max_instances": 1}}, "config"),
         ({"config": {"max_instances": 10**400}}, "config.max_instances"),

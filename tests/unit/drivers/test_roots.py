@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from martlet.drivers.roots import CODE, DOOR, SANDBOX, HostRoots, furnish
+from martlet.drivers.roots import HostRoots, furnish
 from martlet.runtimes import Catalogue
 from martlet.runtimes.interpreter import INTERPRETER
+from martlet.sandbox.bundle import CODE, DOOR, SANDBOX
 
 pytestmark = pytest.mark.anyio
 PYTHON = Catalogue.load().resolve("python")

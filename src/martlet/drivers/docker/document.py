@@ -11,11 +11,12 @@ from typing import Any
 
 import martlet.sandbox
 from martlet.drivers.docker.engine import resources
-from martlet.drivers.roots import CODE, DOOR, SANDBOX, Root
+from martlet.drivers.roots import Root
 from martlet.drivers.startup import Startup
 from martlet.model import Network
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED
 from martlet.sandbox import root as places
+from martlet.sandbox.bundle import CODE, DOOR, SANDBOX
 from martlet.sandbox.cgroups import Limits
 from martlet.sandbox.contained import Plan
 

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from martlet.drivers.roots import CODE
 from martlet.sandbox import root, syscalls
+from martlet.sandbox.bundle import CODE
 from martlet.sandbox.syscalls import Clone, MountAttribute
 
 _ATTRIBUTES = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV

@@ -131,7 +131,10 @@ class Server:
 
     def _stop(self) -> None:
         self._stopping = True
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes those who wait in accept
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes those who wait in accept
+        except OSError:
+            self._listener.close()  # gVisor's kernel refuses; whoever the signal has woken finds nothing to wait at
         for connection in list(self._connections):
             connection.end()
 

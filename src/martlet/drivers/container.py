@@ -1,0 +1,273 @@
+"""The driver of the `container` rung: a keeper has an engine start containers, which wait for their code.
+
+    lane (this driver) ── keeper, one a runtime ──┬── container   socket, log, cgroup and user id of its own
+                                                  └── container
+
+What a container is made of is in `martlet.sandbox`: `bundle`, `keeper`, and `inside`, which it starts as. Its code
+reaches it by a mount that is made once it runs. What takes power is done from outside: it never has any itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from martlet.drivers import contract
+from martlet.drivers.cell import SOCKET, Cell, empty
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, State
+from martlet.drivers.egress import Egress
+from martlet.drivers.identities import Identities
+from martlet.drivers.keeper import Keeper
+from martlet.drivers.local import LEASE, START_SECONDS, LocalDriver
+from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.roots import HostRoots, Roots
+from martlet.drivers.startup import Startup
+from martlet.errors import Invalid
+from martlet.http.fetch import FetchError
+from martlet.model import FunctionConfig, MiB, Network, Revision
+from martlet.runtimes import INTERPRETER, Catalogue, Runtime
+from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED
+from martlet.sandbox import root
+from martlet.sandbox.bundle import SANDBOX, Frame
+from martlet.sandbox.cgroups import Group, Limits, find_everywhere, name_in_trees, usable_group
+from martlet.sandbox.engine import Engine
+from martlet.sandbox.inside import CONFINEMENT, Task
+from martlet.sandbox.keeper import Plan
+from martlet.sandbox.launcher import Confinement
+
+_BOOTSTRAP = f"""
+import json, sys
+sys.path.insert(0, {SANDBOX!r})
+from martlet.sandbox import inside
+sys.path.remove({SANDBOX!r})
+inside.main(json.loads(sys.argv[1]))
+"""
+_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+_OF_ENGINES = ("docker-default", "crun-default", "containers-default")
+_MOUNTS = Path("/proc/self/mountinfo")
+_PROMISE = "functions with execution_mode: container run, each in a container of its own"
+_LIGHTEST = "static"
+"""The runtime that is started soonest."""
+_DOOR = "door"
+_ASK_AGAIN_SECONDS = 0.001
+_TURNS = 2 * (os.cpu_count() or 1)
+"""Containers that start at once: to start one is work, of which more at once is none the sooner done."""
+
+
+class ContainerDriver(LocalDriver[Keeper]):
+    """See the module.
+
+    Args:
+        engine: what starts containers.
+        lane: as all that is not named here, for `LocalDriver`.
+        roots: what containers see as ``/``; by default the system folders of this machine.
+    """
+
+    name = "container"
+    _parents_of = Keeper
+
+    def __init__(
+        self,
+        engine: Engine,
+        lane: int,
+        packages: Path,
+        run: Path,
+        *,
+        roots: Roots | None = None,
+        egress: Egress | None = None,
+        allow_host_network: bool = False,
+        max_body: int = 20 * MiB,
+        runtimes: Catalogue | None = None,
+        lease: float = LEASE,
+    ) -> None:
+        super().__init__(
+            lane,
+            packages,
+            run,
+            identities=Identities.of_containers(lane),
+            isolation="strict",
+            egress=egress,
+            allow_host_network=allow_host_network,
+            max_body=max_body,
+            runtimes=runtimes,
+            lease=lease,
+        )
+        self._engine = engine
+        self._turns = asyncio.Semaphore(_TURNS)
+        self._folder = self._run / "containers"
+        self._resolvers = Resolvers.find().text
+        self._roots = roots or HostRoots(self._folder / "roots", self._resolvers)
+        self._usual_limits = self._limits_of(FunctionConfig())
+
+    def probe(self) -> list[Guarantee]:
+        """Returns whether this machine runs containers, by starting one that is thrown away."""
+        name, remedy = self._engine.name, f"install {self._engine.name}, or choose another container_runtime"
+        if shutil.which(name) is None:
+            why = f"there is no program {name}"
+        elif os.geteuid() != 0:
+            why, remedy = f"{name} takes root here", "run Martlet as root, or set container_runtime to podman"
+        else:
+            try:
+                with ThreadPoolExecutor(max_workers=1) as thread:  # the caller may have an event loop already
+                    thread.submit(self._rehearse).result()
+            except (DriverError, OSError) as error:
+                why = f"{name} starts no container: {error}"
+                remedy = f"repair {name}, or choose another container_runtime"
+            else:
+                return [Guarantee("containers", _PROMISE, State.HELD, f"by {name}")]
+        return [Guarantee("containers", _PROMISE, State.MISSING, why, remedy)]
+
+    def _rehearse(self) -> None:
+        with TemporaryDirectory(prefix="martlet-engine-") as folder:
+            run = Path(folder, "run")
+            cell = CellSpec("throw-away", _LIGHTEST, Network.NONE, run / "cell")
+            cell.directory.mkdir(parents=True)
+            asyncio.run(self._throw_away(run, cell))
+
+    async def _throw_away(self, run: Path, cell: CellSpec) -> None:
+        driver = ContainerDriver(self._engine, self._lane, self._packages, run, runtimes=self._runtimes)
+        await driver.open(lambda *_: None)
+        try:
+            await driver.start(cell)
+        finally:
+            await driver.close()
+
+    async def start(self, spec: CellSpec) -> Handle:
+        """Starts a container; returns once it answers for its health. Many at once wait for their turns."""
+        async with self._turns:
+            return await super().start(spec)
+
+    async def close(self) -> None:
+        """Destroys every container, then the keepers and the lane's cgroup."""
+        await super().close()
+        await self._empty_trees()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def sweep(self) -> None:
+        """Ends the containers that nobody has recovered, and what is left of their cgroups in every tree."""
+        await super().sweep()
+        if not self._parents:
+            await self._empty_trees()
+
+    async def _empty_trees(self) -> None:
+        """Removes the lane's cgroup from the trees that limit nothing too, where the engine makes it there."""
+        if self._group is not None and self._engine.makes_cgroups:
+            mounts = await asyncio.to_thread(_MOUNTS.read_text)
+            name = name_in_trees(self._group.directories, mounts)
+            await empty(find_everywhere(mounts).below(name))
+
+    async def _begin(self) -> Group | None:
+        group = usable_group()
+        if group is None:
+            raise DriverError("containers need a cgroup to make theirs in: run Martlet as root")
+        return group
+
+    async def _start_cell(self, parent: Keeper, cell: Cell, network: Network) -> int:
+        door = cell.directory / _DOOR
+        door.mkdir(mode=0o700)
+        os.chown(door, cell.identity, cell.identity)
+        (cell.directory / SOCKET).symlink_to(f"{_DOOR}/{SOCKET}")
+        with cell.belongings() as descriptors:
+            cell.limit(self._usual_limits)
+            return await parent.launch(cell.id, network, cell.identity, door, descriptors)
+
+    async def _greet(self, cell: Cell) -> None:
+        """Asks until the container answers, then closes the folder that it was given to make its socket in."""
+        loop, door = asyncio.get_running_loop(), cell.directory / _DOOR
+        deadline = loop.time() + START_SECONDS
+        while True:
+            try:
+                await super()._greet(cell)
+                break
+            except FetchError:
+                if cell.ended.done() or loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        os.chown(door, 0, 0)
+        door.chmod(0o711)
+
+    async def _equip(
+        self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
+    ) -> dict[str, Any]:
+        if revision.config.image is not None:
+            why = (
+                f"{self._engine.name} starts no functions that are an image: choose another container_runtime"
+            )
+            raise LoadFailed("NoImages", why)
+        assert isinstance(cell.parent, Keeper)
+        await cell.parent.show(
+            cell.id,
+            code=confinement.code,
+            dependencies=confinement.dependencies,
+            hostname=confinement.hostname,
+            scratch=confinement.scratch,
+        )
+        document = contract.specialisation(
+            revision,
+            code=root.FUNCTION,
+            dependencies=None if confinement.dependencies is None else root.DEPENDENCIES,
+            max_body=self._max_body,
+            template=template,
+        )
+        document[CONFINEMENT] = asdict(confinement)
+        return document
+
+    def _limits_of(self, config: FunctionConfig) -> Limits:
+        limits = super()._limits_of(config)
+        return Limits(
+            limits.memory + self._engine.memory, limits.cpu, limits.processes + self._engine.processes
+        )
+
+    async def _start_parent(self, runtime: Runtime, at: Path) -> Keeper:
+        seen = await self._roots.of(runtime)
+        try:
+            startup = Startup.of(seen.runtime, confined=True)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
+        program = shutil.which(self._engine.name)
+        if program is None:
+            raise DriverError(f"{self._engine.name} is not on this machine any more")
+        task = Task(startup.module, _as_seen(startup.module_folder), startup.program, self._engine.own_kernel)
+        interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
+        frame = Frame(
+            root=str(seen.path),
+            binds={**seen.binds, RUNTIME: str(runtime.folder), RUNTIMES: str(SHIPPED)},
+            command=[*interpreter, json.dumps(asdict(task))],
+            profile=_profile(),
+        )
+        folder = self._folder / runtime.name
+        folder.mkdir(parents=True, exist_ok=True)
+        assert self._group is not None
+        plan = Plan(
+            engine=self._engine,
+            program=program,
+            frame=frame,
+            folder=str(folder),
+            packages=str(self._packages),
+            resolvers=self._resolvers,
+            groups=self._group.directories,
+            lease=self._lease,
+        )
+        return await Keeper.start(at, INTERPRETER, plan, self._ended)
+
+
+def _as_seen(folder: Path) -> str:
+    """Returns where a container sees the folder of its runtime's module."""
+    return f"{RUNTIMES}/{folder.relative_to(SHIPPED)}" if folder.is_relative_to(SHIPPED) else RUNTIME
+
+
+def _profile() -> str:
+    """Returns the profile of AppArmor that container engines have loaded on this machine; empty where none has."""
+    try:
+        loaded = _PROFILES.read_text().splitlines()
+    except OSError:
+        return ""
+    names = [line.partition(" ")[0] for line in loaded if line.endswith("(enforce)")]
+    return next((name for name in names if name.startswith(_OF_ENGINES)), "")

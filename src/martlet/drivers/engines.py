@@ -1,0 +1,124 @@
+"""Which engine containers of this machine are started by, and the driver for it: the one place where that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from martlet.config import SystemSettings
+from martlet.drivers.container import ContainerDriver
+from martlet.drivers.docker import DockerDriver
+from martlet.drivers.docker.service import Name, Service
+from martlet.drivers.driver import Driver, DriverError, Guarantee, State, explain
+from martlet.drivers.egress import Egress
+from martlet.drivers.identities import Identities
+from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.roots import HostRoots
+from martlet.errors import Invalid
+from martlet.runtimes import Catalogue
+from martlet.sandbox.engine import CRUN, ENGINES, RUNC
+
+AUTO = "auto"
+_BY_API: tuple[Name, ...] = ("docker", "podman")
+_PREFERRED = (CRUN.name, RUNC.name, *_BY_API)
+"""What ``auto`` tries, the best first. runsc is for those who ask for it: it costs more."""
+
+
+class Options(TypedDict):
+    """What every driver takes."""
+
+    egress: Egress | None
+    allow_host_network: bool
+    max_body: int
+    runtimes: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        engine: its name; None: there are no containers here.
+        guarantees: what holds of each engine that was tried, the chosen one last.
+    """
+
+    engine: str | None
+    guarantees: tuple[Guarantee, ...]
+
+
+def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
+    """Returns what starts containers here, found by starting one with each candidate until one does.
+
+    Args:
+        settings: what the operator wants.
+        run: the platform's run directory.
+        runtimes: those of this machine.
+
+    Raises:
+        Invalid: the operator has named an engine that starts no container.
+    """
+    if settings.disable_container:
+        return Choice(None, ())
+    if settings.base_image != "host":
+        raise Invalid(
+            f"system.base_image: engines of this version take host, not {settings.base_image}",
+            field="system.base_image",
+        )
+    tried: list[Guarantee] = []
+    for name in _candidates(settings):
+        found = _probe(make(name, settings, 0, run, runtimes))
+        tried += found
+        if not any(each.broken for each in found):
+            return Choice(name, tuple(tried))
+    if settings.container_runtime != AUTO:
+        why = " ".join(explain(tried))
+        raise Invalid(f"system.container_runtime: {why}", field="system.container_runtime")
+    return Choice(None, tuple(tried))
+
+
+def make(
+    name: str,
+    settings: SystemSettings,
+    lane: int,
+    run: Path,
+    runtimes: Catalogue,
+    egress: Egress | None = None,
+) -> Driver:
+    """Returns the driver of a lane for the engine of this name."""
+    options: Options = {
+        "egress": egress,
+        "allow_host_network": settings.allow_host_network,
+        "max_body": settings.max_body,
+        "runtimes": runtimes,
+    }
+    for engine in _BY_API:
+        if engine == name:
+            folder = run.absolute() / f"lane-{lane}"
+            roots = HostRoots(folder / "containers" / "roots", Resolvers.find().text)
+            service = Service(engine, folder / "podman.sock")
+            ids = Identities.of_containers(lane)
+            return DockerDriver(
+                lane,
+                run,
+                roots,
+                service,
+                isolation=settings.process_isolation_level,
+                identities=ids,
+                **options,
+            )
+    packages = settings.function_storage_path / "packages"
+    return ContainerDriver(ENGINES[name], lane, packages, run, **options)
+
+
+def _probe(driver: Driver) -> list[Guarantee]:
+    try:
+        return driver.probe()
+    except (DriverError, OSError) as error:
+        remedy = "see docs/containers.md"
+        return [Guarantee("containers", "functions run in containers", State.MISSING, str(error), remedy)]
+
+
+def _candidates(settings: SystemSettings) -> Iterable[str]:
+    return _PREFERRED if settings.container_runtime == AUTO else (settings.container_runtime,)

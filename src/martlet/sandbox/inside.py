@@ -1,0 +1,131 @@
+"""What a container starts as: it warms the runtime, waits for code, confines itself for good and becomes the function.
+
+It has no power from its first moment on: what takes some, the keeper does from outside, before it asks for anything. It
+is the first process of the container, and so everything in there ends with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from martlet.sandbox import landlock, rlimits
+from martlet.sandbox.bundle import DOOR, SANDBOX
+from martlet.sandbox.landlock import Ruleset
+from martlet.sandbox.program import Program
+from martlet.sandbox.seccomp import prepared
+
+CONFINEMENT = "sandbox"
+"""The member of the request to specialise that says what the container may have."""
+FILTER = "filter"
+"""The file, in the folder of the sandbox, with the filter of system calls."""
+SOCKET = "sock"
+_BACKLOG = 128
+_LOG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a container is to do; it travels as JSON.
+
+    Attributes:
+        module: what serves; see `zygote.Plan`.
+        module_folder: the folder it is imported from.
+        program: what ``serve`` is to start; None: the module runs functions itself.
+        own_kernel: whether the kernel is the container's own, and not Linux.
+    """
+
+    module: str
+    module_folder: str
+    program: Program | None
+    own_kernel: bool
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Reads what ``dataclasses.asdict`` and JSON made of a task."""
+        program = document["program"]
+        return cls(**document | {"program": program and Program(**program)})
+
+
+class Inside:
+    """What confines the process, and the program that it starts; ``own_kernel`` as in `Task`."""
+
+    def __init__(self, own_kernel: bool) -> None:
+        self._own_kernel = own_kernel
+        self._filter = Path(SANDBOX, FILTER).read_bytes()
+        self._program: int | None = None
+
+    def confine(self, request: dict[str, Any]) -> None:
+        """Takes the limits, which hold from here on, and closes both walls behind this process."""
+        confinement = request[CONFINEMENT]
+        os.chdir(request["code"])
+        processes = (0,) if self._program is None else (0, self._program)
+        for process in processes:
+            if confinement["every_cpu"]:
+                _spread(process)
+            rlimits.apply(
+                confinement["open_files"],
+                confinement["scratch"],
+                confinement["processes"],
+                process,
+                few=self._own_kernel,
+            )
+        # It must still reach a program, which is behind its own wall already, with signals.
+        self._lock(scoped=self._program is None)
+
+    def fork(self, child: Callable[[], NoReturn]) -> int:
+        """Forks a process that is confined and runs ``child``: what starts before there is code.
+
+        Returns:
+            The child's process id.
+        """
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._lock(scoped=True)
+                child()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        self._program = pid
+        return pid
+
+    def _lock(self, *, scoped: bool) -> None:
+        version = landlock.version()
+        if version:
+            rules = Ruleset(version, scoped=scoped)
+            for path, access in landlock.INSIDE.items():
+                rules.allow(path, access)
+            rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
+            rules.enforce()
+        prepared.enforce(self._filter)
+
+
+def _spread(process: int) -> None:
+    for thread in os.listdir(f"/proc/{process}/task") if process else ["0"]:
+        os.sched_setaffinity(int(thread), range(os.cpu_count() or 1))
+
+
+def main(document: dict[str, Any]) -> None:
+    """Lives the life of a cell, on the socket that it makes."""
+    task = Task.from_json(document)
+    inside = Inside(task.own_kernel)
+    sys.path.insert(0, task.module_folder)
+    module = importlib.import_module(task.module)
+    sys.path.remove(task.module_folder)
+    module.warm()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{DOOR}/{SOCKET}")
+    listener.listen(_BACKLOG)
+    if task.program is None:
+        module.serve(listener, inside.confine)
+    else:
+        module.serve(listener, inside.confine, task.program, inside.fork)

@@ -1,0 +1,303 @@
+"""The program of a keeper: it has an engine start containers when the lane asks, and holds their mounts.
+
+It runs in the base interpreter, as a zygote does, and is a `parent`; besides what all of them say:
+
+    lane → keeper   {"op": "start", "id", "network", "identity", "door"} + log, namespace of egress, cgroup doors
+                    {"op": "show", "id", "code", "dependencies", "hostname", "scratch"}
+                    {"op": "signal", "id", "signal"}
+    keeper → lane   {"event": "refused", "id", "error"}     the engine starts no such container, or code cannot be shown
+                    {"event": "shown", "id"}                the code is there
+
+It is the first process of a PID namespace: the kernel ends all containers with it, and gives it those as children whose
+engine has ended. What it mounts is in a mount namespace of its own, and gone with the last of them too:
+
+    folder/dev sandbox resolv.conf      what all containers are shown
+    folder/cells/<id>/code/…            where code is mounted once the container runs, which sees it by propagation
+    folder/cells/<id>/tmp               its scratch space
+    folder/cells/<id>/bundle state …    the engine's
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from martlet.sandbox import bundle, cgroups, namespaces, network, root, syscalls
+from martlet.sandbox.bundle import Frame, Own
+from martlet.sandbox.engine import BUNDLE, LOG, PID, STATE, Engine
+from martlet.sandbox.inside import FILTER
+from martlet.sandbox.launcher import join
+from martlet.sandbox.moves import find_tree
+from martlet.sandbox.parent import Parent, serve
+from martlet.sandbox.seccomp import bpf
+from martlet.sandbox.seccomp.policy import Policy
+from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
+
+_CELLS, _PROC, _DEV, _SANDBOX, _RESOLVERS = "cells", "proc", "dev", "sandbox", "resolv.conf"
+_FUNCTION, _DEPENDENCIES = "function", "dependencies"
+_CELL_SCRATCH = 1024 * 1024
+_PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
+_PACKAGE = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a keeper becomes.
+
+    Attributes:
+        engine: what starts its containers.
+        program: the path of the engine's program.
+        frame: what all of them have in common.
+        folder: an empty directory; what the keeper makes there nobody else sees.
+        packages: the folder of all unpacked packages.
+        resolvers: the text of ``resolv.conf``, but for those who share the network of the host.
+        groups: the lane's cgroup, one directory for each tree; that of a cell is below and has its id for a name.
+        lease: seconds to wait for the next lane when one is gone.
+    """
+
+    engine: Engine
+    program: str
+    frame: Frame
+    folder: str
+    packages: str
+    resolvers: str
+    groups: list[str]
+    lease: float
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Reads what ``dataclasses.asdict`` and JSON made of a plan."""
+        engine = Engine(**document["engine"])
+        return cls(**document | {"engine": engine, "frame": Frame(**document["frame"])})
+
+
+class Keeper(Parent):
+    """Starts containers on request and reports what becomes of them."""
+
+    def __init__(self, listener: socket.socket, plan: Plan) -> None:
+        super().__init__(listener, plan.lease)
+        self._plan = plan
+        self._folder = Path(plan.folder)
+        self._remains = cgroups.Remains(plan.groups)
+        mounts = Path("/proc/self/mountinfo").read_text()
+        self._group = cgroups.name_in_trees(plan.groups, mounts) if plan.engine.makes_cgroups else ""
+        self._trees = cgroups.find_everywhere(mounts)
+        self._starting: dict[int, tuple[str, list[int]]] = {}
+        self._strangers: dict[int, int] = {}
+        self._unwanted: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Makes what all containers are shown. Raises OSError."""
+        syscalls.unshare(Clone.MOUNT)
+        syscalls.make_private()
+        folder = str(self._folder)
+        syscalls.mount("tmpfs", folder, Mount.NO_SUID, "mode=700")
+        syscalls.make_shared(folder)
+        for name in (_PROC, _SANDBOX, _CELLS):
+            (self._folder / name).mkdir()
+        syscalls.bind("/proc", f"{folder}/{_PROC}")
+        syscalls.mount("proc", "/proc", _PROC_FLAGS)
+        if self._plan.engine.one_hierarchy:
+            _show_one_hierarchy()
+        root.make_dev(self._folder / _DEV)
+        (self._folder / _RESOLVERS).write_text(self._plan.resolvers)
+        (self._folder / _SANDBOX / FILTER).write_bytes(bpf.compile(Policy.load()))
+        own = self._folder / _SANDBOX / "martlet" / "sandbox"
+        own.mkdir(parents=True)
+        syscalls.bind(os.path.dirname(__file__), str(own))
+
+    def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        match message:
+            case {"op": "start"}:
+                self._start(message, descriptors)
+            case {"op": "show", "id": cell}:
+                try:
+                    self._show(cell, message)
+                except OSError as error:
+                    self._tell("refused", id=cell, error=str(error))
+                else:
+                    self._tell("shown", id=cell)
+            case {"op": "signal", "id": cell, "signal": number}:
+                if cell in self._pids:
+                    self._signal(cell, number)
+                else:
+                    self._unwanted[cell] = number  # it takes effect once the engine is done
+
+    def _start(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        cell = message["id"]
+        log, *doors = descriptors
+        held = [doors.pop(0)] if message["network"] == network.EGRESS else []
+        try:
+            self._make_folder(message, held)
+            pid = os.fork()
+        except OSError as error:
+            self._forget(cell)
+            self._tell("refused", id=cell, error=str(error))
+        else:
+            if pid == 0:
+                self._be_engine(message, log, doors)
+            self._starting[pid] = cell, held
+            held = []
+        for descriptor in (log, *doors, *held):
+            os.close(descriptor)
+
+    def _make_folder(self, message: dict[str, Any], held: Sequence[int]) -> None:
+        """Makes all that the engine is told of: the bundle, the scratch space, where code will be."""
+        cell, net = message["id"], message["network"]
+        folder = self._folder / _CELLS / cell
+        for name in (BUNDLE, STATE, root.SCRATCH[1:], f"code/{_FUNCTION}", f"code/{_DEPENDENCIES}"):
+            (folder / name).mkdir(parents=True)
+        scratch = f"{folder}{root.SCRATCH}"
+        root.mount_space(scratch, _CELL_SCRATCH)
+        # As every program names it here, also one that has not inherited it.
+        namespace = f"/proc/{os.getpid()}/fd/{held[0]}" if held else ("" if net == network.NONE else None)
+        resolvers = "/etc/resolv.conf" if net == network.HOST else f"{self._folder}/{_RESOLVERS}"
+        own = Own(
+            message["identity"],
+            namespace,
+            binds={
+                "/dev": f"{self._folder}/{_DEV}",
+                bundle.SANDBOX: f"{self._folder}/{_SANDBOX}",
+                bundle.CODE: f"{folder}/code",
+                "/etc/resolv.conf": resolvers,
+            },
+            writable={root.SCRATCH: scratch, bundle.DOOR: message["door"]},
+            group=self._group and f"/{self._group}/{cell}",
+        )
+        (folder / BUNDLE / "config.json").write_text(json.dumps(bundle.make(self._plan.frame, own)))
+
+    def _be_engine(self, message: dict[str, Any], log: int, doors: Sequence[int]) -> NoReturn:
+        """Becomes the engine, in the cgroup of the container, which prints where the engine does."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if not self._plan.engine.makes_cgroups:
+                join(doors)
+            nothing = os.open("/dev/null", os.O_RDONLY)
+            for number, descriptor in enumerate((nothing, log, log)):
+                os.dup2(descriptor, number)
+            folder = f"{self._folder}/{_CELLS}/{message['id']}"
+            command = self._plan.engine.run(self._plan.program, folder, message["id"], message["network"])
+            os.execve(self._plan.program, command, _ENVIRONMENT)  # noqa: S606
+        except OSError as error:
+            Path(self._folder, _CELLS, message["id"], LOG).write_text(str(error))
+        finally:
+            os._exit(1)
+
+    def _bury(self, pid: int, code: int) -> None:
+        if pid in self._starting:
+            cell, held = self._starting.pop(pid)
+            for descriptor in held:
+                os.close(descriptor)
+            self._started(cell, code)
+        elif pid in self._ids:
+            cell = self._ids[pid]
+            super()._bury(pid, code)
+            self._forget(cell)
+        elif self._starting:
+            self._strangers[pid] = code  # a container may be heard of before its engine
+        if not self._starting:
+            self._strangers.clear()
+
+    def _started(self, cell: str, code: int) -> None:
+        """Notes what an engine has started, as which the container is the keeper's child now."""
+        folder = self._folder / _CELLS / cell
+        if code != 0:
+            self._unwanted.pop(cell, None)
+            self._tell("refused", id=cell, error=_last_words(folder / LOG) or f"the engine ended with {code}")
+            self._forget(cell)
+            return
+        pid = int((folder / PID).read_text())
+        self._begin(cell, pid)
+        if pid in self._strangers:
+            self._bury(pid, self._strangers.pop(pid))
+        elif cell in self._unwanted:
+            self._signal(cell, self._unwanted.pop(cell))
+
+    def _show(self, cell: str, message: dict[str, Any]) -> None:
+        """Shows a container its code, and gives it its name and space."""
+        folder = f"{self._folder}/{_CELLS}/{cell}"
+        if cell not in self._pids:
+            raise OSError("there is no such container")
+        for place, name in ((_FUNCTION, message["code"]), (_DEPENDENCIES, message["dependencies"])):
+            if name is not None:
+                syscalls.show(f"{self._plan.packages}/{name}", f"{folder}/code/{place}", _PACKAGE)
+        root.resize_space(f"{folder}{root.SCRATCH}", message["scratch"])
+        if not self._plan.engine.own_kernel:
+            _name(self._pids[cell], message["hostname"])
+
+    def _forget(self, cell: str) -> None:
+        """Removes what is left of a container that has ended; the engine would do no more."""
+        folder = self._folder / _CELLS / cell
+        for mounted in (f"code/{_FUNCTION}", f"code/{_DEPENDENCIES}", root.SCRATCH[1:]):
+            with contextlib.suppress(OSError):  # nothing was mounted
+                syscalls.unmount(str(folder / mounted))
+        shutil.rmtree(folder, ignore_errors=True)
+        if self._group:
+            self._trees.below(f"{self._group}/{cell}").remove()
+
+    def _outside(self, pid: int) -> int:
+        return namespaces.host_id(pid, f"{self._folder}/{_PROC}")
+
+    def _end(self) -> None:
+        cells = [*self._pids]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # all that is in this PID namespace, but for this process
+        self._remains.remove(cells)
+        if self._group:
+            self._trees.below(self._group).remove()
+
+
+def _show_one_hierarchy() -> None:
+    """Takes the v2 tree away where limits are in the other ones."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    tree = find_tree(mounts)
+    if tree is not None and " - cgroup " in mounts:
+        syscalls.unmount(tree[0])
+
+
+def _name(pid: int, hostname: str) -> None:
+    home = os.open("/proc/self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(theirs, Clone.UTS)
+        try:
+            socket.sethostname(hostname)
+        finally:
+            syscalls.setns(home, Clone.UTS)
+    finally:
+        os.close(home)
+        os.close(theirs)
+
+
+def _last_words(log: Path) -> str:
+    """Returns what an engine has written last."""
+    try:
+        return log.read_text(errors="replace").strip().rpartition("\n")[2][-500:]
+    except OSError:
+        return ""
+
+
+def main(listener_descriptor: int, plan: dict[str, Any]) -> None:
+    """Runs a keeper on the listening end of a channel until no lane needs it any more."""
+    os.umask(0o022)  # what the keeper makes must be open to users of containers
+    listener, what = socket.socket(fileno=listener_descriptor), Plan.from_json(plan)
+
+    def make() -> Keeper:
+        namespaces.become_first(listener_descriptor)
+        keeper = Keeper(listener, what)
+        keeper.prepare()
+        return keeper
+
+    serve(listener, what.lease, make)
+    sys.exit(0)
