@@ -29,7 +29,7 @@ defmodule Martlet.Logs do
     Process.unregister(:standard_error)
     Process.register(spawn(fn -> serve("stderr") end), :standard_error)
     :logger.set_primary_config(:level, :debug)
-    :logger.remove_handler(:default)
+    Enum.each(:logger.get_handler_ids(), &:logger.remove_handler/1)
     :ok = :logger.add_handler(__MODULE__, __MODULE__, %{})
   end
 
