@@ -127,6 +127,10 @@ def docker_service(folder: Path) -> Service:
 def _podman_folder() -> Path:
     require(shutil.which("podman"), "podman (Debian: podman)")
     folder = Path(tempfile.mkdtemp(prefix="martlet-podman-", dir="/tmp"))
+    # Its usual locks are one piece of shared memory for every podman of the machine, whatever its folders.
+    configuration = folder / "containers.conf"
+    configuration.write_text('[engine]\nlock_type = "file"\n')
+    os.environ["CONTAINERS_CONF"] = str(configuration)
     atexit.register(_remove, folder)
     return folder
 
@@ -134,7 +138,7 @@ def _podman_folder() -> Path:
 def podman_service(folder: Path) -> Service:
     """Returns the way to podman, whose service must be started, for a platform in ``folder``."""
     own = _podman_folder()
-    options = ("--root", str(own / "root"), "--runroot", str(own / "run"))
+    options = ("--root", str(own / "root"), "--runroot", str(own / "run"), "--tmpdir", str(own / "tmp"))
     return Service("podman", folder / "podman.sock", own / "nobody-listens-here", options)
 
 

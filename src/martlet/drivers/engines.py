@@ -99,15 +99,7 @@ def make(
             roots = HostRoots(folder / "containers" / "roots", Resolvers.find().text)
             service = Service(engine, folder / "podman.sock")
             ids = Identities.of_containers(lane)
-            return DockerDriver(
-                lane,
-                run,
-                roots,
-                service,
-                isolation=settings.process_isolation_level,
-                identities=ids,
-                **options,
-            )
+            return DockerDriver(lane, run, roots, service, identities=ids, **options)
     packages = settings.function_storage_path / "packages"
     return ContainerDriver(ENGINES[name], lane, packages, run, **options)
 

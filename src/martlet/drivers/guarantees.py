@@ -32,7 +32,7 @@ _KERNELS = {
 _NEEDED = frozenset(PROMISES) - {rehearsal.LANDLOCK}
 """What ``strict`` takes: all but a wall behind another that stands."""
 LIMITS = "limits"
-LIMITS_PROMISE = "memory, CPU and processes of each instance have a limit"
+_LIMITS_PROMISE = "memory, CPU and processes of each instance have a limit"
 _SWITCHES = (
     ("user/max_user_namespaces", "0", "15000"),
     ("kernel/unprivileged_userns_clone", "0", "1"),
@@ -64,7 +64,7 @@ def without_interpreter(error: OSError) -> list[Guarantee]:
 def of_cgroups(group: Group | None, found: Sequence[Group]) -> Guarantee:
     """Returns whether limits hold: in ``group``, or in none of those that were found."""
     if group is not None:
-        return Guarantee(LIMITS, LIMITS_PROMISE, State.HELD, f"cgroups below {group}")
+        return Guarantee(LIMITS, _LIMITS_PROMISE, State.HELD, f"cgroups below {group}")
     if not found:
         why = f"there is no cgroup hierarchy with {', '.join(CONTROLLERS)} for this process"
     else:
@@ -76,7 +76,7 @@ def of_cgroups(group: Group | None, found: Sequence[Group]) -> Guarantee:
             "start Martlet in a cgroup that belongs to its user: systemd-run --user --scope -p Delegate=yes martlet "
             "serve, or Delegate=yes in its unit (all of memory, pids and cpu must be delegated)"
         )
-    return Guarantee(LIMITS, LIMITS_PROMISE, State.MISSING, why, remedy)
+    return Guarantee(LIMITS, _LIMITS_PROMISE, State.MISSING, why, remedy)
 
 
 def _guarantee(name: str, means: Means, refused: dict[str, str], not_lent: NotLent | None) -> Guarantee:

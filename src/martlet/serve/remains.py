@@ -32,11 +32,11 @@ async def sweep(run: Path, settings_file: Path) -> None:
         settings_file: what its processes were started with.
     """
     await asyncio.to_thread(_end_processes, settings_file)
-    try:
-        await remains.sweep(run)
-        await of_docker.sweep(run)
-    except DriverError as error:
-        log.error("remains_not_swept", error=str(error))
+    for each in (remains, of_docker):
+        try:
+            await each.sweep(run)
+        except DriverError as error:
+            log.error("remains_not_swept", error=str(error))
     shutil.rmtree(run, ignore_errors=True)
 
 

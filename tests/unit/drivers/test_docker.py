@@ -17,7 +17,7 @@ from martlet.drivers.docker import remains
 from martlet.drivers.docker.images import REPOSITORY
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import Service
-from martlet.drivers.docker.verification import group_of
+from martlet.drivers.docker.verification import group_of, lacks
 from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
 from martlet.drivers.egress import Egress
 from martlet.model import Network
@@ -132,6 +132,13 @@ async def test_an_instance_has_no_power_and_two_filters(rig: Rig):
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp_filters"] == "2"  # the engine's and the cell's own
+
+
+async def test_what_an_engine_does_not_confine_is_seen():
+    here = lacks(os.getpid(), 1, Network.NONE, Limits(1, None, 1))
+
+    assert here.keys() >= {"files", "processes", "network", "host name", "user", "limits"}
+    assert "network" not in lacks(os.getpid(), 1, Network.HOST, Limits(1, None, 1))
 
 
 async def test_limits_are_those_of_the_revision(rig: Rig):

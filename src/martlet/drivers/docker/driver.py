@@ -10,7 +10,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -21,8 +21,7 @@ from martlet.drivers.docker.document import document
 from martlet.drivers.docker.engine import Engine, EngineError
 from martlet.drivers.docker.images import Images
 from martlet.drivers.docker.labels import Labels
-from martlet.drivers.docker.promises import nothing_promised, promised
-from martlet.drivers.docker.service import Service
+from martlet.drivers.docker.service import WHAT_TO_DO, Service
 from martlet.drivers.docker.strangers import Strangers
 from martlet.drivers.docker.verification import lacks
 from martlet.drivers.docker.visits import Furniture, Visits, network_of
@@ -34,6 +33,7 @@ from martlet.drivers.driver import (
     Loaded,
     LoadFailed,
     OnExit,
+    State,
     Stats,
 )
 from martlet.drivers.egress import Egress
@@ -52,6 +52,7 @@ from martlet.sandbox.seccomp.policy import Policy
 
 log = structlog.get_logger()
 
+_PROMISE = "functions with execution_mode: container run, each in a container of its own"
 _START_SECONDS = 30.0
 _END_SECONDS = 5.0
 _STARTS_AT_ONCE = 4
@@ -70,7 +71,6 @@ class DockerDriver:
         roots: Roots,
         service: Service,
         *,
-        isolation: Literal["strict", "relaxed"] = "strict",
         identities: Identities | None = None,
         egress: Egress | None = None,
         allow_host_network: bool = False,
@@ -84,7 +84,6 @@ class DockerDriver:
             run: the platform's run directory, its alone on this machine; names the containers.
             roots: where the roots of runtimes come from.
             service: the way to the engine; it is closed with the driver.
-            isolation: whether to refuse or to accept a container of which a guarantee is not held.
             identities: the user ids of its cells; those of the lane by default.
             egress: gives cells a way out; None: there are none that have one.
             allow_host_network: whether there may be cells in the network of the host.
@@ -97,7 +96,6 @@ class DockerDriver:
         self._service = service
         self._roots = roots
         self._images = Images(roots)
-        self._isolation = isolation
         self._identities = identities or Identities(lane)
         self._egress = egress
         self._allow_host_network = allow_host_network
@@ -109,18 +107,24 @@ class DockerDriver:
         self._turns = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = Strangers(service, self._labels, lambda: self._cells)
-        self._lacking: dict[str, str] = {}
         self._on_exit: OnExit = lambda *_: None
 
     def probe(self) -> list[Guarantee]:
-        """Starts a throw-away container; returns what is promised, and what of it the kernel shows to hold."""
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, self._rehearse()).result()
+        """Returns whether this machine runs containers, by starting one that is thrown away."""
+        engine = self._service.name
+        try:
+            with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop already
+                thread.submit(asyncio.run, self._rehearse()).result()
+        except DriverError as error:
+            why, _, remedy = str(error).partition(WHAT_TO_DO)
+            remedy = remedy or f"see what {engine} itself says, or choose another container_runtime"
+            return [Guarantee("containers", _PROMISE, State.MISSING, why, remedy, needed=False)]
+        return [Guarantee("containers", _PROMISE, State.HELD, f"by {engine}", needed=False)]
 
     async def open(self, on_exit: OnExit) -> None:
         """Makes the driver ready. The engine is not needed before the first start, and may come and go."""
         if os.geteuid() != 0:
-            raise DriverError("it takes root to mount code in containers. What to do: run Martlet as root")
+            raise DriverError(f"it takes root to mount code in containers{WHAT_TO_DO}run Martlet as root")
         self._on_exit = on_exit
         self._calls = await asyncio.to_thread(lambda: bpf.compile(Policy.load()))
         self._run.mkdir(parents=True, exist_ok=True)
@@ -253,7 +257,7 @@ class DockerDriver:
                 raise DriverError(f"it ended at once: {_last_words(found)}")
             cell.watch(found["State"]["Pid"], self._over)
         assert cell.pid is not None
-        self._verify(lacks(cell.pid, cell.identity, network, USUAL_LIMITS))
+        _verify(lacks(cell.pid, cell.identity, network, USUAL_LIMITS))
         if network is Network.EGRESS:
             assert self._egress is not None
             with network_of(cell.pid) as namespace:
@@ -292,12 +296,6 @@ class DockerDriver:
             labels=self._labels.of_cell(cell.id),
         )
         return await engine.create(self._labels.name(cell.id), configuration)
-
-    def _verify(self, lacking: dict[str, str]) -> None:
-        self._lacking = lacking
-        if lacking and self._isolation == "strict":
-            words = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
-            raise DriverError(f"the engine does not confine it as it was asked to. {words}")
 
     async def _equip(self, cell: Cell, pid: int, config: FunctionConfig, furniture: Furniture) -> None:
         """Gives a cell all that is given from outside. Raises OSError and `DriverError`."""
@@ -381,8 +379,8 @@ class DockerDriver:
         if self._cells.pop(cell.id, None) is not None:
             self._identities.give_back(cell.identity)
 
-    async def _rehearse(self) -> list[Guarantee]:
-        """Starts a container as a platform of its own would, in the event loop of this thread."""
+    async def _rehearse(self) -> None:
+        """Starts a container as a platform of its own would, in the event loop of this thread. Raises `DriverError`."""
         self._run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._run) as folder:
             trial = DockerDriver(
@@ -390,19 +388,22 @@ class DockerDriver:
                 Path(folder),
                 self._roots,
                 self._service.another(),
-                isolation="relaxed",
+                identities=self._identities,
                 runtimes=self._runtimes,
             )
             try:
                 await trial.open(lambda *_: None)
                 await trial.start(CellSpec("trial", "python", Network.NONE, Path(folder, "trial")))
-            except DriverError as error:
-                return nothing_promised(error, self._service.name)
             finally:
                 await trial.close()
-            return promised(trial._lacking, self._service.name)
 
 
 def _last_words(found: dict[str, Any] | None) -> str:
     state = {} if found is None else found["State"]
     return state.get("Error") or f"exit code {state.get('ExitCode')}"
+
+
+def _verify(lacking: dict[str, str]) -> None:
+    if lacking:
+        words = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise DriverError(f"the engine does not confine it as it was asked to. {words}")

@@ -27,6 +27,8 @@ _REMEDIES: dict[Name, str] = {
     "DOCKER_HOST",
     "podman": "install podman (Debian: the package podman)",
 }
+WHAT_TO_DO = ". What to do: "
+"""What parts the reason from the remedy in a message."""
 _NOTE = "engine.json"
 _READY_SECONDS = 20.0
 _RETRY_SECONDS = 0.02
@@ -91,7 +93,7 @@ class Service:
         except EngineError as error:
             program = shutil.which("podman") if self.name == "podman" else None
             if program is None:
-                raise EngineError(f"{error}. What to do: {_REMEDIES[self.name]}") from error
+                raise EngineError(f"{error}{WHAT_TO_DO}{_REMEDIES[self.name]}") from error
         async with self._turn:
             try:
                 return await self._connect()  # somebody else may have started it meanwhile
