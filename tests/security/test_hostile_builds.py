@@ -34,7 +34,8 @@ for _ in range(3):
         os._exit(0)
 print("lingers", flush=True)
 """
-BUILD_TIMEOUT = 12
+BUILD_TIMEOUT = 25
+"""Seconds; what reads much on a busy machine takes some of them."""
 
 pytestmark = pytest.mark.slow
 
@@ -174,13 +175,12 @@ for address in (("127.0.0.1", {platform.port}), ("192.0.2.1", 80), ("169.254.169
             "n = 0\nwhile True:\n    n += 1\n    open(f'/output/{n}', 'wb').write(bytes(1 << 20))",
             "build_disk",
         ),
-        ("n = 0\nwhile True:\n    n += 1\n    open(f'/cache/{n}', 'wb').close()", None),
         ("held = []\nwhile True: held.append(bytearray(1 << 24))", "build_memory"),
         ("n = 0\nwhile True:\n    n += 1\n    open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))", None),
         ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", None),
         (f"{LINGER}while True: time.sleep(1)", "build_timeout"),
     ],
-    ids=["files", "names", "memory", "scratch", "processes", "time"],
+    ids=["files", "memory", "scratch", "processes", "time"],
 )
 def test_it_is_ended_at_its_limits(
     request: pytest.FixtureRequest, platform: Platform, attempt: str, setting: str | None
