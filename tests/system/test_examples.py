@@ -266,6 +266,13 @@ def test_elixir(deploy):
     assert parcels.get("").headers["allow"] == "POST"
 
 
+def test_r(deploy):
+    line = deploy("r")
+    fit = line.post("?at=10", content="x,y\n1,3\n2,5\n3,7\n4,9.5\n").json()
+    assert fit == {"intercept": 0.75, "slope": 2.15, "r_squared": 0.996765, "predicted": 22.25}
+    assert line.post("", content="no CSV").status_code == 422
+
+
 def test_static(deploy):
     static = deploy("static")
     page = static.get("/about")

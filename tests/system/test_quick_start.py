@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.timeout(600)  # one of them builds in several languages
 @pytest.mark.parametrize("page", ["README.md", "docs/quick-start.md", "docs/tour.md"])
 def test_the_commands_of_a_page_work_as_written(page, platform, tmp_path):
     environment = os.environ | {

@@ -208,6 +208,13 @@ async def test_requests_over_stdin_reach_as_many_processes_as_there_may_be_reque
         await eventually(lambda: rig.exits == [(handle.id, 3)], "the exit is reported")
 
 
+async def test_a_warm_program_may_open_its_pipes_by_name(tmp_path: Path):
+    pipes = '[ -z "$MARTLET_CODE" ] && : </dev/fd/0 >/dev/fd/1 && : </dev/fd/3 >/dev/fd/4 && exec "$@"'
+    command = ("/bin/sh", "-c", pipes, "sh", *WAYS, "stdio")
+    async with program_rig(tmp_path, listen="stdio", command=command) as rig:
+        assert (await get(await instance(rig, "talk"))).split()[1] == b"1"
+
+
 @pytest.fixture
 async def http(tmp_path: Path) -> AsyncIterator[Rig]:
     async with process_rig(tmp_path, runtime="http") as rig:

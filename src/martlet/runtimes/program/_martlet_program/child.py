@@ -62,8 +62,8 @@ class Child:
         Raises:
             OSError: it cannot be executed.
         """
-        told, specification = os.pipe2(os.O_CLOEXEC)
-        answer, said = os.pipe2(os.O_CLOEXEC)
+        told, specification = pipe()
+        answer, said = pipe()
         reader, failure = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
 
@@ -109,6 +109,16 @@ class Child:
         """Sends it a signal, where it still lives."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
+
+
+def pipe() -> tuple[int, int]:
+    """Makes a pipe for a program, and returns its ends.
+
+    The program may open it by name (``/dev/fd/3``) whoever it is by then; others do not get at that name.
+    """
+    ends = os.pipe2(os.O_CLOEXEC)
+    os.fchmod(ends[0], 0o666)
+    return ends
 
 
 def _fork(child: Callable[[], NoReturn]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from _martlet_python import blocking  # type: ignore[import-not-found]
 from _martlet_python.http1 import Disconnected, Head  # type: ignore[import-not-found]
 
-from .child import Child
+from .child import Child, pipe
 from .exchange import BadResponse, Response, request
 from .waiting import exit_code
 
@@ -28,8 +28,8 @@ class Pipes:
     """
 
     def __init__(self) -> None:
-        stdin, self.writer = os.pipe2(os.O_CLOEXEC)
-        self.reader, stdout = os.pipe2(os.O_CLOEXEC)
+        stdin, self.writer = pipe()
+        self.reader, stdout = pipe()
         self.given = {0: stdin, 1: stdout}
 
     def let_go(self) -> None:
