@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+import structlog
+
 from martlet.config import SystemSettings
 from martlet.drivers.container import ContainerDriver
 from martlet.drivers.docker import DockerDriver
@@ -14,13 +16,19 @@ from martlet.drivers.docker.service import Name, Service
 from martlet.drivers.driver import Driver, DriverError, Guarantee, State, explain
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
+from martlet.drivers.images import ImageRoots
 from martlet.drivers.resolvers import Resolvers
-from martlet.drivers.roots import HostRoots
+from martlet.drivers.roots import HostRoots, Roots
 from martlet.errors import Invalid
+from martlet.images.store import Images
 from martlet.runtimes import Catalogue
 from martlet.sandbox.engine import CRUN, ENGINES, RUNC
 
+log = structlog.get_logger()
+
 AUTO = "auto"
+HOST = "host"
+"""The base image that is the machine's own folders."""
 _BY_API: tuple[Name, ...] = ("docker", "podman")
 _PREFERRED = (CRUN.name, RUNC.name, *_BY_API)
 """What ``auto`` tries, the best first. runsc is for those who ask for it: it costs more."""
@@ -61,9 +69,10 @@ def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
     """
     if settings.disable_container:
         return Choice(None, ())
-    if settings.base_image != "host":
+    if settings.base_image != HOST and settings.container_runtime in _BY_API:
         raise Invalid(
-            f"system.base_image: engines of this version take host, not {settings.base_image}",
+            f"system.base_image: {settings.container_runtime} takes host, not {settings.base_image}; choose another "
+            "container_runtime",
             field="system.base_image",
         )
     tried: list[Guarantee] = []
@@ -101,7 +110,21 @@ def make(
             ids = Identities.of_containers(lane)
             return DockerDriver(lane, run, roots, service, identities=ids, **options)
     packages = settings.function_storage_path / "packages"
-    return ContainerDriver(ENGINES[name], lane, packages, run, **options)
+    return ContainerDriver(ENGINES[name], lane, packages, run, roots=_images(settings, lane), **options)
+
+
+def _images(settings: SystemSettings, lane: int) -> Roots | None:
+    """Returns the roots that are images, where containers have those."""
+    if settings.base_image == HOST:
+        return None
+    images = Images(settings.function_storage_path / "images")
+    return ImageRoots(
+        images,
+        settings.base_image,
+        f"lane-{lane}",
+        settings.max_image,
+        lambda line: log.info("base_image", said=line),
+    )
 
 
 def _probe(driver: Driver) -> list[Guarantee]:
@@ -113,4 +136,6 @@ def _probe(driver: Driver) -> list[Guarantee]:
 
 
 def _candidates(settings: SystemSettings) -> Iterable[str]:
-    return _PREFERRED if settings.container_runtime == AUTO else (settings.container_runtime,)
+    if settings.container_runtime != AUTO:
+        return (settings.container_runtime,)
+    return [name for name in _PREFERRED if settings.base_image == HOST or name not in _BY_API]

@@ -61,9 +61,14 @@ class ImageRoots:
     def _make(self, runtime: Runtime) -> Root:
         try:
             image = self._image(runtime)
-            self._holds.append(self._images.hold(image, self._user))
-            furnish(image.root)
-            fitted = Inside(image.root).fitted(runtime)
+            hold = self._images.hold(image, self._user)
+            try:
+                furnish(image.root)
+                fitted = Inside(image.root).fitted(runtime)
+            except BaseException:
+                hold.close()
+                raise
+            self._holds.append(hold)
         except MartletError as error:
             raise DriverError(
                 f"the base image {self._base} is no root for {runtime.name}: {error.detail}"

@@ -86,6 +86,7 @@ class Images:
             Unavailable: the disk is full.
         """
         folder = self.folder / f"{_WORK}{secrets.token_hex(8)}"
+        self._sweep()
         with said_when_full(self.folder):
             with self._lock():  # whoever sweeps does not see it without its lock
                 folder.mkdir(mode=0o700)
@@ -131,7 +132,9 @@ class Images:
             image = self.find(name)
             using = [*users(image), *self._holders(image.digest)]
             if using:
-                raise Conflict(f"the image {name!r} is in use, by {', '.join(using)}: remove that first")
+                raise Conflict(
+                    f"the image {name!r} is in use, by {', '.join(using)}; remove it when they are done with it"
+                )
             for each in self.list():
                 if each.digest == image.digest:
                     (self.folder / _NAMES / each.name).unlink()
