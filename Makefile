@@ -9,9 +9,10 @@ WORKERS ?= 2
 BIN := .venv/bin
 PACKAGES := nftables
 # Docker's own packages, where they are installed, are not to be had beside Debian's.
-TEST_PACKAGES := curl iproute2 nftables mmdebstrap podman runc zstd $(if $(shell command -v dockerd),,docker.io)
+TEST_PACKAGES := crun curl iproute2 nftables mmdebstrap podman runc zstd $(if $(shell command -v dockerd),,docker.io)
 # Elsewhere than in CI this would start a server for all the world.
 TEST_PACKAGES += $(if $(filter true,$(CI)),openssh-server)
+BACKPORTS := runsc
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA
@@ -29,6 +30,7 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 
 test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test, in WORKERS=2 processes; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
+	@scripts/backports $(BACKPORTS) || test "$(CI)" != true
 	@$(BIN)/python -m scripts.toolchains .toolchains || test "$(CI)" != true
 	@scripts/maven .toolchains/maven-repository || test "$(CI)" != true
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

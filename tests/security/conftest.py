@@ -71,13 +71,14 @@ def platform(make_platform: Callable[..., Platform]) -> Platform:
     return platform
 
 
-@pytest.fixture(scope="module")
-def hostile(platform: Platform) -> Iterator[Callable[..., Hostile]]:
+@pytest.fixture(scope="module", params=["process", pytest.param("container", marks=pytest.mark.slow)])
+def hostile(request: pytest.FixtureRequest, platform: Platform) -> Iterator[Callable[..., Hostile]]:
     """Deploys files of ``functions/``; what it has deployed is deleted after the module."""
     deployed: set[str] = set()
 
     def deploy(file: str, name: str | None = None, **config: Any) -> Hostile:
         name = name or file
+        config = {"execution_mode": request.param} | config
         body = {
             "files": {"archive": ("code.zip", package(FUNCTIONS / f"{file}.py", FUNCTIONS / "attempts.py"))},
             "data": {"name": name, "config": httpx2.Response(200, json=config).text},

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import require
 from tests.security.conftest import undisturbed
 
-REFUSED = {"EPERM", "EACCES", "ENOSYS"}
+REFUSED = {"EPERM", "EACCES", "ENOSYS", "EROFS"}
 
 
 @pytest.fixture(scope="module")

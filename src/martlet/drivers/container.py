@@ -173,23 +173,23 @@ class ContainerDriver(LocalDriver[Keeper]):
         door = cell.directory / _DOOR
         door.mkdir(mode=0o700)
         os.chown(door, cell.identity, cell.identity)
-        (cell.directory / SOCKET).symlink_to(f"{_DOOR}/{SOCKET}")
         with cell.belongings() as descriptors:
             cell.limit(self._usual_limits)
             return await parent.launch(cell.id, network, cell.identity, door, descriptors)
 
     async def _greet(self, cell: Cell) -> None:
-        """Asks until the container answers, then closes the folder that it was given to make its socket in."""
+        """Asks until the container answers, then takes the socket out of its sight, and closes the folder it was in."""
         loop, door = asyncio.get_running_loop(), cell.directory / _DOOR
         deadline = loop.time() + START_SECONDS
         while True:
             try:
-                await super()._greet(cell)
+                await contract.check_health(str(door / SOCKET), START_SECONDS)
                 break
             except FetchError:
                 if cell.ended.done() or loop.time() > deadline:
                     raise
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        (door / SOCKET).rename(cell.handle.socket)
         os.chown(door, 0, 0)
         door.chmod(0o711)
 

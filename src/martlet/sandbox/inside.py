@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from martlet.sandbox import landlock, rlimits
+from martlet.sandbox import landlock, rlimits, syscalls
 from martlet.sandbox.bundle import DOOR, SANDBOX
 from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp import prepared
+from martlet.sandbox.syscalls import Process
 
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that says what the container may have."""
@@ -77,6 +78,8 @@ class Inside:
                 process,
                 few=self._own_kernel,
             )
+        # What the program runs has the same user, and must not change the memory of its warden.
+        syscalls.prctl(Process.SET_DUMPABLE, 0)
         # It must still reach a program, which is behind its own wall already, with signals.
         self._lock(scoped=self._program is None)
 

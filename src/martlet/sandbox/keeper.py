@@ -130,7 +130,7 @@ class Keeper(Parent):
             case {"op": "signal", "id": cell, "signal": number}:
                 if cell in self._pids:
                     self._signal(cell, number)
-                else:
+                elif any(cell == starting for starting, _ in self._starting.values()):
                     self._unwanted[cell] = number  # it takes effect once the engine is done
 
     def _start(self, message: dict[str, Any], descriptors: list[int]) -> None:

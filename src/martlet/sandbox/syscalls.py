@@ -73,6 +73,7 @@ class Process(IntEnum):
     """Operations of ``prctl``."""
 
     SET_PARENT_DEATH_SIGNAL = 1
+    SET_DUMPABLE = 4
     SET_SECCOMP = 22
     DROP_BOUNDING_CAPABILITY = 24
     SET_CHILD_SUBREAPER = 36

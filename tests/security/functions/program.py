@@ -68,8 +68,8 @@ def seen(*paths):
 
 
 def listing(folder):
-    """What lies in a folder."""
-    return sorted(os.listdir(folder))
+    """What lies in a folder, if there is one."""
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def raise_limits():
