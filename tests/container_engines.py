@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import signal
@@ -71,6 +72,19 @@ class Dockerd:
             "http://docker/_ping",
         ]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def containers(self) -> list[str]:
+        """Returns the ids of all of its containers, running or not."""
+        command = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--unix-socket",
+            str(self.socket),
+            "http://docker/containers/json?all=1",
+        ]
+        said = subprocess.run(command, capture_output=True, check=True).stdout
+        return [container["Id"] for container in json.loads(said)]
 
     def signal(self, number: int) -> None:
         """Sends a signal to the daemon."""
@@ -142,9 +156,61 @@ def podman_service(folder: Path) -> Service:
     return Service("podman", folder / "podman.sock", own / "nobody-listens-here", options)
 
 
+class DockerOfTests:
+    """What a platform is told of `dockerd`."""
+
+    name = "docker"
+
+    def __init__(self) -> None:
+        self.environment = {"DOCKER_HOST": f"unix://{dockerd().socket}"}
+
+    def containers(self) -> list[str]:
+        """Returns the ids of all of its containers."""
+        return dockerd().containers()
+
+
+class PodmanOfTests:
+    """What a platform is told of podman, so that it starts one with folders of the tests."""
+
+    name = "podman"
+
+    def __init__(self) -> None:
+        own = _podman_folder()
+        storage = own / "storage.conf"
+        storage.write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{own}/root"\nrunroot = "{own}/run"\n'
+        )
+        self.environment = {
+            "CONTAINERS_STORAGE_CONF": str(storage),
+            "CONTAINERS_CONF": os.environ["CONTAINERS_CONF"],
+            "CONTAINER_HOST": f"unix://{own}/nobody-listens-here",
+        }
+
+    def containers(self) -> list[str]:
+        """Returns the ids of all of its containers, running or not."""
+        environment = {**os.environ, **self.environment}
+        del environment["CONTAINER_HOST"]
+        command = [
+            "podman",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=none",
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+        ]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+
 def _remove(folder: Path) -> None:
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for place in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
         with suppress(subprocess.CalledProcessError):
             subprocess.run(["umount", "--lazy", place], check=True, capture_output=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lines(command: list[str], environment: dict[str, str]) -> list[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()

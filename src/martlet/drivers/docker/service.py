@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from martlet.drivers.docker.engine import PATIENCE, Engine, EngineError
 from martlet.sandbox.lifeline import die_with_parent
@@ -119,18 +119,9 @@ class Service:
         await self.close()
         self._own.parent.mkdir(parents=True, exist_ok=True)
         self._own.unlink(missing_ok=True)
-        self._process = process = await asyncio.create_subprocess_exec(
-            program,
-            # Nothing that only systemd gives, and no events: nobody listens to them.
-            *("--cgroup-manager=cgroupfs", "--events-backend=none", *_runtime(), *self._options),
-            *("system", "service", "--time=0", f"unix://{self._own}"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=self._own.parent,  # where conmon leaves files
-            start_new_session=True,
-            preexec_fn=partial(die_with_parent, signal.SIGKILL),
-        )
+        said = self._own.with_suffix(".log")
+        with said.open("wb") as stderr:
+            self._process = process = await self._execute(program, stderr)
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 while True:
@@ -138,13 +129,29 @@ class Service:
                         return await Engine.connect(self._own, self._patience)
                     except EngineError:
                         if process.returncode is not None:
-                            raise EngineError(
-                                f"podman's service ended with {process.returncode}: see what `podman info` says"
-                            ) from None
+                            words = said.read_text(errors="replace").strip().rpartition("\n")[2]
+                            raise EngineError(f"podman's service ended: {words}") from None
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
             await self.close()
             raise EngineError(f"podman's service did not answer within {_READY_SECONDS:g} s") from None
+
+    async def _execute(self, program: str, stderr: BinaryIO) -> asyncio.subprocess.Process:
+        # With it, it would be a client of another podman.
+        environment = {name: value for name, value in os.environ.items() if name != _VARIABLES["podman"]}
+        return await asyncio.create_subprocess_exec(
+            program,
+            # Nothing that only systemd gives, and no events: nobody listens to them.
+            *("--cgroup-manager=cgroupfs", "--events-backend=none", *_runtime(), *self._options),
+            *("system", "service", "--time=0", f"unix://{self._own}"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
+            env=environment,
+            cwd=self._own.parent,  # where conmon leaves files
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, signal.SIGKILL),
+        )
 
 
 def noted(run: Path) -> Iterator[Service]:
