@@ -24,7 +24,7 @@ MARTLET = Path(sys.executable).with_name("martlet")
 @pytest.fixture(scope="module")
 def deploy(platform):
     """Deploys an example with the command of its README; returns a client whose root is the function's."""
-    clients = []
+    clients = {}
 
     def deploy_example(name: str) -> httpx2.Client:
         environment = os.environ | {"MARTLET_URL": platform.url, "MARTLET_KEY": platform.key}
@@ -33,12 +33,13 @@ def deploy(platform):
         assert done.returncode == 0, done.stdout + done.stderr
         authorization = {"authorization": f"Bearer {platform.key}"}
         client = httpx2.Client(base_url=f"{platform.url}/invoke/{name}", headers=authorization, timeout=30)
-        clients.append(client)
+        clients[name] = client
         return client
 
     yield deploy_example
-    for client in clients:
+    for name, client in clients.items():
         client.close()
+        platform.delete(name)
 
 
 def test_every_example_is_tested_here():

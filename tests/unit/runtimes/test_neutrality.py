@@ -14,13 +14,16 @@ from martlet.runtimes.runtime import SHIPPED
 SOURCES = Path(martlet.__file__).parent
 ORDINARY = {"go", "node", "r"}
 """Languages that are called by a word which has another meaning in the platform: only with a version are they meant."""
-WORDS = {"http", "lambda", "sh", "static"}
-"""Runtimes without versions, and programs, that are called by a word which the platform must use."""
+WORDS = {"bundle", "http", "lambda", "sh", "static"}
+"""Runtimes without versions, and programs, that are called by a word which the platform must use (OCI has bundles)."""
 PLATFORM = {"python"}
 PLATFORM_SAYS_SO = {
     "cli/checks.py",  # the version of its own
     "config.py",  # the image of a rung to come
+    "drivers/docker/driver.py",  # the interpreter of its own that a container runs
     "drivers/guarantees.py",  # the interpreter of its own that does not start
+    "images/debian.py",  # what a root needs for the platform's own programs
+    "images/inside.py",  # the interpreter of its own that runs there
     "model.py",  # the runtime of inline code; variables that its own interpreter listens to
     "runtimes/description.py",  # what kind of module a zygote imports
 }
