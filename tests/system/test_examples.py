@@ -39,7 +39,7 @@ def deploy(platform):
     yield deploy_example
     for name, client in clients.items():
         client.close()
-        platform.delete(name)
+        assert platform.client.delete(f"/functions/{name}").status_code == 204
 
 
 def test_every_example_is_tested_here():

@@ -42,7 +42,8 @@ class Deploy:
 
     def names_no_runtime(self, current: Current | None) -> bool:
         """Whether the code is to say what it is written in."""
-        return self.config_before(current) is None and not {"runtime", "image"} & self.config.keys()
+        named = (self.config.get(key) for key in ("runtime", "image"))
+        return self.config_before(current) is None and not any(named)
 
     def config_before(self, current: Current | None) -> FunctionConfig | None:
         """Returns the configuration that ``config`` changes; None: the defaults."""

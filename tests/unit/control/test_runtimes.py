@@ -71,11 +71,12 @@ async def test_a_runtime_that_is_dropped_in_while_the_platform_runs_is_listed(pl
     assert (await listed(platform, "late"))["names"] == ["late"]
 
 
-async def test_the_runtime_of_a_new_function_is_that_which_its_files_announce(platform):
-    made = await upload(platform, "{}", handler_py=HANDLER)
+@pytest.mark.parametrize("config", ["{}", '{"image": null, "memory": "64Mi"}'])
+async def test_the_runtime_of_a_new_function_is_that_which_its_files_announce(platform, config):
+    made = await upload(platform, config, handler_py=HANDLER)
     assert made.json()["config"]["runtime"] == platform.catalogue.resolve("python").name
     await platform.client.delete("/functions/uploaded")
-    problem = assert_problem(await upload(platform, "{}", nothing="x"), 422, "invalid")
+    problem = assert_problem(await upload(platform, config, nothing="x"), 422, "invalid")
     assert problem["field"] == "config.runtime"
     assert "*.py" in problem["detail"]
     assert "silent.txt" in problem["detail"]
