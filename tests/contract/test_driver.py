@@ -28,16 +28,17 @@ from tests.driver_rigs import (
 
 pytestmark = pytest.mark.anyio
 
+CONTAINER = [pytest.mark.root, pytest.mark.engine]
 RIGS = [
     *(
-        pytest.param(partial(container_rig, engine=engine), id=engine, marks=pytest.mark.root)
+        pytest.param(partial(container_rig, engine=engine), id=engine, marks=CONTAINER)
         for engine in ENGINES
     ),
     pytest.param(process_rig, id="process", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="warm"), id="warm-program", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="cold"), id="cold-program", marks=pytest.mark.root),
-    pytest.param(docker_rig, id="docker", marks=pytest.mark.root),
-    pytest.param(podman_rig, id="podman", marks=pytest.mark.root),
+    pytest.param(docker_rig, id="docker", marks=CONTAINER),
+    pytest.param(podman_rig, id="podman", marks=CONTAINER),
     pytest.param(fake_rig, id="fake"),
 ]
 
