@@ -30,10 +30,7 @@ pytestmark = pytest.mark.anyio
 
 CONTAINER = [pytest.mark.root, pytest.mark.engine]
 RIGS = [
-    *(
-        pytest.param(partial(container_rig, engine=engine), id=engine, marks=CONTAINER)
-        for engine in ENGINES
-    ),
+    *(pytest.param(partial(container_rig, engine=engine), id=engine, marks=CONTAINER) for engine in ENGINES),
     pytest.param(process_rig, id="process", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="warm"), id="warm-program", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="cold"), id="cold-program", marks=pytest.mark.root),
