@@ -24,6 +24,7 @@ from martlet.cli import (
     logs,
     platform,
     serve,
+    simulate,
 )
 from martlet.cli.connection import Platform
 
@@ -80,6 +81,7 @@ app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
 app.add_typer(images.app, name="images", rich_help_panel=RUN)
 app.command("runtimes", rich_help_panel=RUN)(platform.runtimes)
 app.command("nodes", rich_help_panel=RUN)(platform.nodes)
+app.command("simulate", rich_help_panel=RUN)(simulate.simulate)
 app.command("version", rich_help_panel=RUN)(platform.version)
 
 

@@ -1,0 +1,1 @@
+"""What policies would have cost, found out by replaying a trace of invocations."""
