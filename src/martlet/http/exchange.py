@@ -10,7 +10,7 @@ import orjson
 from martlet.errors import PROBLEM_CONTENT_TYPE, MartletError
 
 if TYPE_CHECKING:
-    from martlet.http.server import ServerConnection
+    from martlet.http.connection import ServerConnection
 
 Header = tuple[bytes, bytes]
 """A header's name in lower case, and its value."""
