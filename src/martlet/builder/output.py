@@ -1,22 +1,18 @@
 """What a command prints, as lines: cut where they are endless, and where there is no end of them.
 
-Terminals obey what some characters say, and whoever reads a log is not its author: so none of them is in it.
+Nothing that a terminal would obey is in them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
+
+from martlet.terminal import plain
 
 LONGEST_LINE = 2000
 MOST_BYTES, MOST_LINES = 4 * 1024 * 1024, 20_000
 """What is kept of the output of one command."""
-# ECMA-48: control sequences (colours), operating system commands (titles, the clipboard), other escapes, and controls.
-_TERMINAL = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[@-_]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
 _REST = "(the rest of the output is left out)"
 
 
@@ -39,11 +35,6 @@ async def relay(output: asyncio.StreamReader, on_line: Callable[[str], None]) ->
             rest = b""
     if rest:
         on_line(_text(rest))
-
-
-def plain(text: str) -> str:
-    """Returns a text without what a terminal would obey."""
-    return _TERMINAL.sub("", text)
 
 
 def _text(line: bytes) -> str:

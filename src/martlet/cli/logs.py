@@ -11,6 +11,7 @@ from martlet.cli.connection import connect
 from martlet.cli.formats import clock, milliseconds, moment
 from martlet.cli.functions import Name
 from martlet.cli.output import Json, show_list
+from martlet.terminal import plain
 
 COLORS = {"stderr": "red", "warning": "yellow", "error": "red", "critical": "red"}
 
@@ -37,7 +38,7 @@ def logs(
 def log_line(line: dict[str, Any]) -> str:
     """Writes a line of a function's log for people."""
     origin = f"{clock(line['time'])} {line['function']}@{line['revision']} {line['request_id'] or '-'}"
-    stream, message = line["stream"], line["message"]
+    stream, message = line["stream"], plain(line["message"])
     text = message if stream == "stdout" else f"{stream}: {message}"
     return f"{typer.style(origin, dim=True)} {typer.style(text, fg=COLORS.get(stream))}"
 

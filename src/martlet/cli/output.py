@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from martlet.terminal import plain
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Columns: TypeAlias = Mapping[str, Callable[[dict[str, Any]], object]]
 """The heading of each column, and how to find what stands under it."""
@@ -37,7 +39,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
     width = max(map(len, fields), default=0) + 2
     for name, value in fields.items():
         if value is not None:
-            typer.echo(f"{typer.style(name.ljust(width), bold=True)}{value}")
+            typer.echo(f"{typer.style(name.ljust(width), bold=True)}{plain(str(value))}")
 
 
 def show_table(headings: Iterable[str], rows: Iterable[Iterable[object]], *, prose: str = "") -> None:
@@ -50,17 +52,17 @@ def show_table(headings: Iterable[str], rows: Iterable[Iterable[object]], *, pro
     for heading in headings:
         table.add_column(heading, no_wrap=heading != prose)
     for row in rows:
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("-" if cell is None else plain(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table)
 
 
 def note(text: str) -> None:
     """Tells a person something on stderr, so that stdout holds the result only."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def complain(sentence: str, next_step: str | None = None) -> None:
     """Says on stderr what went wrong and what to do next."""
-    typer.echo(f"{typer.style('martlet:', fg='red', bold=True)} {sentence}", err=True)
+    typer.echo(f"{typer.style('martlet:', fg='red', bold=True)} {plain(sentence)}", err=True)
     if next_step is not None:
-        typer.echo(f"         {next_step}", err=True)
+        typer.echo(f"         {plain(next_step)}", err=True)

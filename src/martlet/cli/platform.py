@@ -9,6 +9,7 @@ import typer
 from martlet.cli.connection import connect
 from martlet.cli.formats import moment
 from martlet.cli.output import Json, note, show_fields, show_json, show_list
+from martlet.terminal import plain
 
 builds = typer.Typer(help="List the latest builds, or show the log of one.")
 
@@ -77,7 +78,7 @@ def build_log(
 ) -> None:
     """Print the log of a build, and wait for its end."""
     with connect(context) as client:
-        client.build_log(build, lambda line: typer.echo(line["message"]))
+        client.build_log(build, lambda line: typer.echo(plain(line["message"])))
 
 
 def runtimes(context: typer.Context, as_json: Json = False) -> None:

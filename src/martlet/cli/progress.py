@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from martlet.cli.output import note
+from martlet.terminal import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,7 +43,7 @@ class DeployProgress:
 
     def line(self, line: dict[str, Any]) -> None:
         """Is told a line of the build's log."""
-        text = f"  {line['message']}"
+        text = plain(f"  {line['message']}")
         if self._bars is None:
             note(text)
             return

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fake_platform import Answer, events
+from fake_platform import Answer, events, problem
 
 LINE = {
     "time": 1e9,
@@ -88,6 +88,25 @@ def test_logs_are_lines_for_people_and_ndjson_for_programs(martlet, platform):
     platform.answer("GET", "/functions/greeter/logs", [LINE])
     assert martlet("logs", "greeter").out.endswith("greeter@2 r1 stderr: careful\n")
     assert [json.loads(line) for line in martlet("logs", "greeter", "--json").out.splitlines()] == [LINE]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["\x1b[2J", "\x1b]0;title\x07", "\x1b]52;c;cm0gLXJm\x1b\\", "\x1bc", "\x9b31m", "\r", "\b" * 9],
+    ids=["clear", "title", "clipboard", "reset", "c1", "return", "backspace"],
+)
+def test_what_a_function_prints_does_nothing_to_a_terminal(martlet, platform, hostile):
+    message = f"so\t{hostile}be it"
+    platform.answer("GET", "/functions/greeter/logs", [{**LINE, "message": message}])
+    platform.answer("GET", "/functions/greeter/invocations", [{**RUN, "error": message}])
+    platform.answer("GET", "/functions/greeter", problem(409, "conflict", message))
+    assert martlet("logs", "greeter").out.endswith("stderr: so\tbe it\n")
+    assert martlet("invocations", "greeter").out.rstrip().endswith("be it")
+    failed = martlet("describe", "greeter")
+    assert "be it" in failed.err
+    shown = failed.err + martlet("logs", "greeter").out + martlet("invocations", "greeter").out
+    assert not set("\x1b\x9b\r\b\x07") & set(shown)
+    assert json.loads(martlet("logs", "greeter", "--json").out)["message"] == message
 
 
 def test_logs_of_one_request(martlet, platform):
