@@ -1,10 +1,15 @@
 """What every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.etcd import Cluster
 
 # How hypothesis looks for examples; `pytest --hypothesis-profile=long` looks longer. In CI it tries the same ones each
 # time, so that a change is never blamed for what it has not done; fuzzers (tests/fuzz) find what is new. No deadlines:
@@ -40,6 +45,19 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"missing in CI: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cluster"]:
+    """An etcd that the tests share, each with a prefix of its own."""
+    from tests.etcd import Cluster
+
+    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from martlet.storage.etcd.store import EtcdStore
 from martlet.storage.memory import MemoryStore
 from martlet.storage.sqlite import SqliteStore
 from martlet.storage.store import Change, Compacted, Entry, LeaseExpired, RevisionMismatch, Store, StoreError
+from martlet.store_address import EtcdAddress
+from tests.etcd import Cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -18,13 +22,18 @@ KEPT = 20
 Connect = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "etcd"])
 async def connect(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Connect]:
     """Opens a store; called again, it opens the same data as another client does."""
     opened: list[Store] = []
+    if request.param == "etcd":
+        cluster: Cluster = request.getfixturevalue("etcd")
+        address = EtcdAddress(cluster.endpoints, f"/{uuid4().hex}")
 
     async def connect() -> Store:
-        if request.param == "sqlite":
+        if request.param == "etcd":
+            opened.append(await EtcdStore.open(address))
+        elif request.param == "sqlite":
             opened.append(await SqliteStore.open(tmp_path / "store.db", changes_kept=KEPT))
         elif not opened:
             opened.append(MemoryStore(changes_kept=KEPT))
@@ -38,6 +47,21 @@ async def connect(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 @pytest.fixture
 async def store(connect: Connect) -> Store:
     return await connect()
+
+
+@pytest.fixture
+async def start(connect: Connect) -> int:
+    """The store revision before the test; 0 in a store that nobody else has."""
+    return await (await connect()).revision()
+
+
+@pytest.fixture
+def compact(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """Lets a store that keeps all changes until it is told forget those up to a store revision."""
+    if request.node.callspec.params["connect"] == "etcd":
+        cluster: Cluster = request.getfixturevalue("etcd")
+        return cluster.compact
+    return lambda revision: None
 
 
 async def following(changes: AsyncIterator[Change], count: int) -> list[Change]:
@@ -68,35 +92,35 @@ async def test_put_replaces(store: Store) -> None:
     assert await store.get("/a") == Entry("/a", b"2", revision)
 
 
-async def test_every_change_has_the_next_revision(store: Store) -> None:
-    assert await store.revision() == 0
-    assert [await store.put("/a", b"1"), await store.put("/b", b"2"), await store.delete("/a")] == [1, 2, 3]
-    assert await store.revision() == 3
+async def test_every_change_has_the_next_revision(store: Store, start: int) -> None:
+    written = [await store.put("/a", b"1"), await store.put("/b", b"2"), await store.delete("/a")]
+    assert written == [start + 1, start + 2, start + 3]
+    assert await store.revision() == start + 3
 
 
-async def test_revisions_go_on_when_everything_is_deleted(store: Store) -> None:
+async def test_revisions_go_on_when_everything_is_deleted(store: Store, start: int) -> None:
     await store.put("/a", b"")
     await store.delete("/a")
-    assert await store.put("/a", b"") == 3
+    assert await store.put("/a", b"") == start + 3
 
 
-async def test_delete_removes_the_key_once(store: Store) -> None:
+async def test_delete_removes_the_key_once(store: Store, start: int) -> None:
     await store.put("/a", b"1")
-    assert await store.delete("/a") == 2
+    assert await store.delete("/a") == start + 2
     assert await store.get("/a") is None
     assert await store.delete("/a") is None
-    assert await store.revision() == 2
+    assert await store.revision() == start + 2
 
 
-async def test_list_returns_the_prefix_in_order_with_the_revision(store: Store) -> None:
+async def test_list_returns_the_prefix_in_order_with_the_revision(store: Store, start: int) -> None:
     for key in ("/f/b", "/f/a", "/g/a", "/e/z"):
         await store.put(key, key.encode())
     entries, revision = await store.list("/f/")
     assert [(entry.key, entry.value, entry.revision) for entry in entries] == [
-        ("/f/a", b"/f/a", 2),
-        ("/f/b", b"/f/b", 1),
+        ("/f/a", b"/f/a", start + 2),
+        ("/f/b", b"/f/b", start + 1),
     ]
-    assert revision == 4
+    assert revision == start + 4
 
 
 async def test_a_prefix_ends_where_it_ends(store: Store) -> None:
@@ -118,12 +142,12 @@ async def test_a_prefix_is_no_pattern(store: Store) -> None:
 
 
 async def test_expect_revision_zero_creates_only(store: Store) -> None:
-    await store.put("/a", b"1", expect_revision=0)
+    written = await store.put("/a", b"1", expect_revision=0)
     with pytest.raises(RevisionMismatch) as caught:
         await store.put("/a", b"2", expect_revision=0)
-    assert (caught.value.expected, caught.value.actual) == (0, 1)
-    assert await store.get("/a") == Entry("/a", b"1", 1)
-    assert await store.revision() == 1
+    assert (caught.value.expected, caught.value.actual) == (0, written)
+    assert await store.get("/a") == Entry("/a", b"1", written)
+    assert await store.revision() == written
 
 
 async def test_expect_revision_guards_put_and_delete(store: Store) -> None:
@@ -133,9 +157,11 @@ async def test_expect_revision_guards_put_and_delete(store: Store) -> None:
         await store.put("/a", b"3", expect_revision=first)
     with pytest.raises(RevisionMismatch):
         await store.delete("/a", expect_revision=first)
-    assert await store.delete("/a", expect_revision=second) == 3
+    assert await store.delete("/a", expect_revision=second) == second + 1
     with pytest.raises(RevisionMismatch):
         await store.delete("/a", expect_revision=second)
+    assert await store.delete("/a", expect_revision=0) is None
+    assert await store.revision() == second + 1
 
 
 async def test_one_of_many_racing_writers_wins(connect: Connect) -> None:
@@ -152,7 +178,7 @@ async def test_one_of_many_racing_writers_wins(connect: Connect) -> None:
     assert sum(await asyncio.gather(*map(attempt, range(20)))) == 1
 
 
-async def test_increments_of_concurrent_clients_are_all_counted(connect: Connect) -> None:
+async def test_increments_of_concurrent_clients_are_all_counted(connect: Connect, start: int) -> None:
     async def add(store: Store, times: int) -> None:
         while times:
             entry = await store.get("/n")
@@ -167,60 +193,60 @@ async def test_increments_of_concurrent_clients_are_all_counted(connect: Connect
     await asyncio.gather(add(store, 25), add(await connect(), 25))
     entry = await store.get("/n")
     assert entry is not None
-    assert (entry.value, entry.revision) == (b"50", 50)
+    assert (entry.value, entry.revision) == (b"50", start + 50)
 
 
-async def test_watch_yields_changes_in_order(store: Store) -> None:
+async def test_watch_yields_changes_in_order(store: Store, start: int) -> None:
     changes = store.watch("/", await store.revision())
     await store.put("/a", b"1")
     await store.put("/b", b"2")
     await store.delete("/a")
     assert await following(changes, 3) == [
-        Change("/a", b"1", 1),
-        Change("/b", b"2", 2),
-        Change("/a", None, 3),
+        Change("/a", b"1", start + 1),
+        Change("/b", b"2", start + 2),
+        Change("/a", None, start + 3),
     ]
     await changes.aclose()
 
 
-async def test_watch_sees_what_other_clients_write_while_it_waits(connect: Connect) -> None:
+async def test_watch_sees_what_other_clients_write_while_it_waits(connect: Connect, start: int) -> None:
     watched, written = await connect(), await connect()
-    changes = watched.watch("/", 0)
+    changes = watched.watch("/", start)
     for number in range(3):
         waiting = asyncio.ensure_future(following(changes, 1))
         await asyncio.sleep(0)  # the watch has begun to wait
         await written.put("/a", b"%d" % number)
-        assert await waiting == [Change("/a", b"%d" % number, number + 1)]
+        assert await waiting == [Change("/a", b"%d" % number, start + number + 1)]
     await changes.aclose()
 
 
-async def test_watch_resumes_where_it_was_left(store: Store) -> None:
+async def test_watch_resumes_where_it_was_left(store: Store, start: int) -> None:
     for number in range(6):
         await store.put("/a", b"%d" % number)
-    changes = store.watch("/", 0)
+    changes = store.watch("/", start)
     seen = (await following(changes, 3))[-1].revision
     await changes.aclose()
     changes = store.watch("/", seen)
-    assert [change.revision for change in await following(changes, 3)] == [4, 5, 6]
+    assert [change.revision - start for change in await following(changes, 3)] == [4, 5, 6]
     await changes.aclose()
 
 
-async def test_watch_is_limited_to_its_prefix(store: Store) -> None:
-    changes = store.watch("/f/", 0)
+async def test_watch_is_limited_to_its_prefix(store: Store, start: int) -> None:
+    changes = store.watch("/f/", start)
     for key in ("/f/a", "/fa", "/g", "/f/b"):
         await store.put(key, b"")
     assert [change.key for change in await following(changes, 2)] == ["/f/a", "/f/b"]
     await changes.aclose()
 
 
-async def test_every_watcher_sees_every_change(connect: Connect) -> None:
+async def test_every_watcher_sees_every_change(connect: Connect, start: int) -> None:
     stores = [await connect(), await connect()]
-    watches = [store.watch("/", 0) for store in stores for _ in range(3)]
+    watches = [store.watch("/", start) for store in stores for _ in range(3)]
     collecting = [asyncio.ensure_future(following(watch, 10)) for watch in watches]
     for number in range(10):
         await stores[number % 2].put("/a", b"%d" % number)
     for seen in await asyncio.gather(*collecting):
-        assert [change.revision for change in seen] == list(range(1, 11))
+        assert [change.revision - start for change in seen] == list(range(1, 11))
     for watch in watches:
         await watch.aclose()
 
@@ -242,32 +268,38 @@ async def test_watch_from_a_list_misses_and_repeats_nothing(connect: Connect) ->
     await changes.aclose()
 
 
-async def test_watch_of_compacted_changes_says_so(store: Store) -> None:
+async def test_watch_of_compacted_changes_says_so(
+    store: Store, start: int, compact: Callable[[int], None]
+) -> None:
     for _ in range(KEPT + 5):
         await store.put("/a", b"")
+    compact(start + 5)
     with pytest.raises(Compacted) as caught:
-        await anext(store.watch("/", 4))
-    assert (caught.value.since, caught.value.oldest) == (4, 6)
-    changes = store.watch("/", 5)
+        await anext(store.watch("/", start + 4))
+    assert (caught.value.since, caught.value.oldest) == (start + 4, start + 6)
+    changes = store.watch("/", start + 5)
     assert len(await following(changes, KEPT)) == KEPT
     await changes.aclose()
 
 
-async def test_a_quiet_prefix_does_not_fall_behind(store: Store) -> None:
-    changes = store.watch("/quiet/", 0)
+async def test_a_quiet_prefix_does_not_fall_behind(
+    store: Store, start: int, compact: Callable[[int], None]
+) -> None:
+    changes = store.watch("/quiet/", start)
     waiting = asyncio.ensure_future(following(changes, 1))
     for _ in range(3 * KEPT):
         await store.put("/loud", b"")
         await asyncio.sleep(0)  # the watch has its turn
+    compact(await store.revision())
     await store.put("/quiet/a", b"")
     assert [change.key for change in await waiting] == ["/quiet/a"]
     await changes.aclose()
 
 
-async def test_keys_of_a_lease_vanish_when_it_is_not_kept_alive(connect: Connect) -> None:
+async def test_keys_of_a_lease_vanish_when_it_is_not_kept_alive(connect: Connect, start: int) -> None:
     store, other = await connect(), await connect()
     lease = await store.lease(0.1)
-    changes = other.watch("/", 0)
+    changes = other.watch("/", start)
     await store.put("/kept", b"")
     await store.put("/b", b"", lease=lease)
     await store.put("/a", b"", lease=lease)
@@ -291,7 +323,7 @@ async def test_a_lease_kept_alive_outlives_its_ttl(store: Store) -> None:
     lease = await store.lease(1.5)
     await store.put("/a", b"", lease=lease)
     loop = asyncio.get_running_loop()
-    end = loop.time() + 1.8
+    end = loop.time() + 1.2 * lease.ttl
     while loop.time() < end:
         await lease.keep_alive()
         await asyncio.sleep(0.02)
@@ -332,7 +364,7 @@ async def test_a_lease_may_be_used_through_another_client(connect: Connect) -> N
 
 
 async def test_closing_ends_watches_and_refuses_more(store: Store) -> None:
-    changes = store.watch("/", 0)
+    changes = store.watch("/", await store.revision())
     waiting = asyncio.ensure_future(anext(changes, None))
     await asyncio.sleep(0)
     await store.close()

@@ -1,7 +1,7 @@
 """The protocol of the store: a small ordered map with revisions, watches and leases, shaped like etcd.
 
 Keys are ``/``-separated text, values are bytes. Every change gets the next **store revision**, one counter
-for the whole store. Implementations: `sqlite` (one machine), `memory` (tests and ``martlet dev``).
+for the whole store. Implementations: `sqlite` (one machine), `etcd` (many), `memory` (tests and ``martlet dev``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHANGES_KEPT = 10_000
 
 
 class StoreError(Exception):
-    """The store could not do it."""
+    """The store could not do it. A write that ended in this very error may have been done: the answer was lost."""
 
 
 class RevisionMismatch(StoreError):
@@ -49,7 +49,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``value`` is None where the key was deleted."""
+    """One change: ``value`` is None where the key was deleted.
+
+    Each has a revision of its own, but for keys that end with one lease: these may share one.
+    """
 
     key: str
     value: bytes | None
@@ -65,7 +68,7 @@ class Lease(Protocol):
 
     @property
     def ttl(self) -> float:
-        """Time to live, in seconds."""
+        """Time to live, in seconds; the store may have granted more than was asked for."""
 
     async def keep_alive(self) -> None:
         """Starts the time to live anew. Raises `LeaseExpired` when it is too late."""
@@ -116,7 +119,7 @@ class Store(Protocol):
         """Grants a lease of ``ttl`` seconds."""
 
     async def revision(self) -> int:
-        """Returns the current store revision."""
+        """Returns the store revision of the last ``put`` or ``delete``."""
 
     async def close(self) -> None:
         """Lets go of files and connections; watches end."""
