@@ -11,7 +11,7 @@ import re
 # ECMA-48: control sequences (colours), operating system commands (titles, the clipboard), other escapes, and controls.
 _OBEYED = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[@-_]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 

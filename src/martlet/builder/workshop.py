@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 import martlet
-from martlet.builder.output import plain, relay
+from martlet.builder.output import relay
 from martlet.drivers.cell import empty
 from martlet.drivers.driver import DriverError
 from martlet.drivers.egress import Egress
@@ -29,6 +29,7 @@ from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits, usable_group
 from martlet.sandbox.means import Users
 from martlet.sandbox.workshop import HOME, OVER_DISK, Ends, Plan
+from martlet.terminal import plain
 from martlet.units import format_bytes
 
 SOURCE, OUTPUT, CACHE, PREPARED = "/source", "/output", "/cache", "/prepared"

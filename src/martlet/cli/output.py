@@ -52,7 +52,7 @@ def show_table(headings: Iterable[str], rows: Iterable[Iterable[object]], *, pro
     for heading in headings:
         table.add_column(heading, no_wrap=heading != prose)
     for row in rows:
-        table.add_row(*(Text("-" if cell is None else plain(str(cell))) for cell in row))
+        table.add_row(*(Text("-" if cell is None else plain(str(cell)).expandtabs(1)) for cell in row))
     Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table)
 
 
