@@ -297,6 +297,17 @@ def find_everywhere(mounts: str) -> Group:
     return GroupV1({name: place for name, (_, place) in _hierarchies(mounts).items()})
 
 
+def find_others(directories: Iterable[str], mounts: str) -> Group:
+    """Like `find_everywhere`, but for the trees in which these directories are."""
+    return GroupV1(
+        {
+            name: place
+            for name, (_, place) in _hierarchies(mounts).items()
+            if not any(Path(each).is_relative_to(place) for each in directories)
+        }
+    )
+
+
 def name_in_trees(directories: Sequence[str], mounts: str) -> str:
     """Returns the name by which a group is found from the top of every tree.
 

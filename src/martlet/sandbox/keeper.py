@@ -91,7 +91,7 @@ class Keeper(Parent):
         self._remains = cgroups.Remains(plan.groups)
         mounts = Path("/proc/self/mountinfo").read_text()
         self._group = cgroups.name_in_trees(plan.groups, mounts) if plan.engine.makes_cgroups else ""
-        self._trees = cgroups.find_everywhere(mounts)
+        self._others = cgroups.find_others(plan.groups, mounts)  # in the lane's own trees it wants the counts
         self._starting: dict[int, tuple[str, list[int]]] = {}
         self._strangers: dict[int, int] = {}
         self._unwanted: dict[str, int] = {}
@@ -244,7 +244,7 @@ class Keeper(Parent):
                 syscalls.unmount(str(folder / mounted))
         shutil.rmtree(folder, ignore_errors=True)
         if self._group:
-            self._trees.below(f"{self._group}/{cell}").remove()
+            self._others.below(f"{self._group}/{cell}").remove()
 
     def _outside(self, pid: int) -> int:
         return namespaces.host_id(pid, f"{self._folder}/{_PROC}")
@@ -255,7 +255,7 @@ class Keeper(Parent):
             os.kill(-1, signal.SIGKILL)  # all that is in this PID namespace, but for this process
         self._remains.remove(cells)
         if self._group:
-            self._trees.below(self._group).remove()
+            self._others.below(self._group).remove()
 
 
 def _show_one_hierarchy() -> None:
