@@ -1,0 +1,1 @@
+"""MicroVMs: the clients of the programs that run them."""

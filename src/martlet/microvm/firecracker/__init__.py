@@ -1,0 +1,12 @@
+"""Firecracker: one microVM for each process, driven over a unix socket (https://firecracker-microvm.github.io).
+
+    probe       which programs this machine has, whether their versions are supported, and whether /dev/kvm opens
+    jailer      the command line that starts Firecracker in a chroot, what lies in there, and its removal
+    client      the API: every call is one method, every document one of `models`
+    refusals    what went wrong, in Firecracker's words, and what to do about it
+    vsock       connections to ports of the guest, and from the guest to ports of the host
+    mmds        environment and secrets as the guest reads them; only the standard library, so that the guest has it too
+
+The client is held to Firecracker's own description of its API by tests; it has what microVMs of functions need, and
+leaves out the rest (persistent memory, hotplugged memory, hinting and the serial device).
+"""
