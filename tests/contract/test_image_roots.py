@@ -1,4 +1,4 @@
-"""Functions in containers whose root is an image: Debian's own Python, Node and Ruby."""
+"""Functions in containers whose root is an image: Debian's own Python and Ruby."""
 
 import json
 import shutil
@@ -25,17 +25,12 @@ def handle(request):
 """
 HANDLERS = {
     "python": ("handler.py", SEEN),
-    "node": (
-        "handler.js",
-        "const fs = require('fs');\nmodule.exports = async (req) => [process.execPath, process.version.slice(1), "
-        "fs.readdirSync('/usr').sort(), await req.json()];\n",
-    ),
     "ruby": (
         "handler.rb",
         "def handle(request)\n  [RbConfig.ruby, RUBY_VERSION, Dir.children('/usr').sort, request.json]\nend\n",
     ),
 }
-PACKAGES = {"python": "python3", "node": "nodejs", "ruby": "ruby"}
+PACKAGES = {"python": "python3", "ruby": "ruby"}
 MARK = "made-for-this-test"
 
 
