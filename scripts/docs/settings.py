@@ -9,11 +9,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainValidator
 from pydantic.fields import FieldInfo
 
 from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT, DeclaredFunction, SystemSettings
 from martlet.model import FunctionConfig
+from martlet.store_address import PASSWORD_VARIABLE, parse_store
 from martlet.units import format_bytes, format_millicores, parse_bytes, parse_millicores, parse_rate
 from scripts.docs.markdown import code, described, table
 
@@ -25,6 +26,7 @@ UNITS: dict[Any, tuple[str, Write]] = {
     parse_bytes: ("size", format_bytes),
     parse_millicores: ("CPU", format_millicores),
     parse_rate: ("rate", str),
+    parse_store: ("`sqlite`, address of etcd", str),
 }
 KINDS: dict[Any, str] = {
     bool: "`true`, `false`",
@@ -58,7 +60,11 @@ def environment() -> str:
     rows = [(code(name), f"sets {code(f'system.{key}')}") for name, key in ENVIRONMENT.items()]
     return table(
         ("variable", "meaning"),
-        [(code(CONFIG_FILE_VARIABLE), "the configuration file, where `-c` names none"), *rows],
+        [
+            (code(CONFIG_FILE_VARIABLE), "the configuration file, where `-c` names none"),
+            *rows,
+            (code(PASSWORD_VARIABLE), "the password of the user in `system.store`"),
+        ],
     )
 
 
@@ -100,7 +106,7 @@ def _kind(field: FieldInfo) -> tuple[str, Write]:
         annotation = next(each for each in get_args(annotation) if each is not NoneType)
         metadata += getattr(annotation, "__metadata__", ())
     for each in metadata:
-        if isinstance(each, BeforeValidator) and each.func in UNITS:
+        if isinstance(each, BeforeValidator | PlainValidator) and each.func in UNITS:
             return UNITS[each.func]
     if get_origin(annotation) is Literal:
         return ", ".join(map(code, get_args(annotation))), str

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from martlet.errors import Invalid
 from martlet.model import IMAGE_NAME, ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
 from martlet.paths import default_storage_path, runtime_path
+from martlet.store_address import PASSWORD_VARIABLE, REVEAL, SQLITE, EtcdAddress, StoreAddress
 from martlet.units import Bytes, EventRate, Rate
 
 ENVIRONMENT = {
@@ -48,6 +49,12 @@ class SystemSettings(Frozen):
     domain: str = Field("localhost", description="`NAME.DOMAIN` in the Host header routes to function NAME.")
     function_storage_path: Path = Field(
         default_factory=default_storage_path, description="Folder of the database, packages, logs and caches."
+    )
+    store: StoreAddress = Field(
+        SQLITE,
+        description="What keeps functions, keys and builds: `sqlite` (in `function_storage_path`), or "
+        "`etcd://USER:PASSWORD@HOST:2379,HOST2:2379/PREFIX?ca=FILE&cert=FILE&key=FILE`, the members of a cluster, the "
+        "nearest first. The password may also be in `FAAS_STORE_PASSWORD`, or in a file (`?password_file=FILE`).",
     )
     toolchains_path: tuple[Path, ...] | None = Field(
         None,
@@ -249,6 +256,10 @@ class Settings(Frozen):
         name = blake2b(str(self.system.function_storage_path.absolute()).encode(), digest_size=4).hexdigest()
         return runtime_path() / name
 
+    def reveal(self) -> str:
+        """Returns them as JSON with the password of the store, which is masked in every other dump."""
+        return self.model_dump_json(context=REVEAL)
+
     @property
     def lane_count(self) -> int:
         """How many lanes to run."""
@@ -282,6 +293,7 @@ def load_settings(
         if given.get("path") and path is not None:
             given["path"] = path.absolute().parent / given["path"]
     settings = validated(Settings, {**document, "system": system, "functions": functions})
+    settings = _with_password(settings, environment.get(PASSWORD_VARIABLE))
     if settings.system.development and not settings.system.on_loopback:
         raise Invalid(
             f"development mode has well-known keys and {settings.system.host} is reachable from other machines: "
@@ -308,6 +320,19 @@ def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
         if fault["type"] == "extra_forbidden":
             reason = f"there is no such key; known are {', '.join(_fields_at(model, fault['loc'][:-1]))}"
         raise Invalid(f"{field or 'the document'}: {reason}", field=field or None) from None
+
+
+def _with_password(settings: Settings, password: str | None) -> Settings:
+    """Returns the settings with the password of the store that the environment has, if any."""
+    store = settings.system.store
+    if not password or not isinstance(store, EtcdAddress):
+        return settings
+    try:
+        store = store.with_password(password)
+    except ValueError as error:
+        raise Invalid(f"system.store: {error}", field="system.store") from None
+    system = settings.system.model_copy(update={"store": store})
+    return settings.model_copy(update={"system": system})
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:

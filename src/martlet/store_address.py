@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, SerializationInfo, WithJsonSchema
 
 SQLITE: Literal["sqlite"] = "sqlite"
+"""The store of one machine, in its data folder."""
+
 SYSTEM_CA = "system"
 DEFAULT_PORT = 2379
 DEFAULT_PREFIX = "/martlet"
 MASK = "***"
 PASSWORD_VARIABLE = "FAAS_STORE_PASSWORD"  # noqa: S105
 REVEAL = {"secrets": True}
-"""The context of serialisation in which a password is written as it is."""
+"""The context of serialisation in which a password is written as it is, instead of `MASK`."""
 
 _SCHEME = "etcd://"
 _URL = re.compile(
@@ -36,7 +38,7 @@ class EtcdAddress:
         endpoints: ``host:port`` of members, the one to be asked first at the beginning.
         prefix: what all our keys begin with.
         user: None where etcd asks for no password.
-        password: of the user.
+        password: of the user, unless it is in the file.
         password_file: a file with it, read whenever it is needed.
         ca: a file of certificates that the members' are checked with, ``system`` for those of this machine; None is
             plain HTTP.
@@ -82,11 +84,6 @@ class EtcdAddress:
         """Returns itself. Raises ValueError where parts of it do not go together."""
         if (self.password or self.password_file) and not self.user:
             raise ValueError("there is a password and no user: write etcd://USER@HOST")
-        if self.user and not (self.password or self.password_file):
-            raise ValueError(
-                f"the user {self.user!r} has no password: set {PASSWORD_VARIABLE}, add ?password_file=FILE, "
-                "or write USER:PASSWORD@HOST"
-            )
         if (self.cert is None) != (self.key is None):
             raise ValueError("cert and key go together: name both files, or none")
         if self.cert is not None and self.ca is None:
@@ -150,7 +147,7 @@ def _endpoint(text: str) -> str:
 
 StoreAddress = Annotated[
     EtcdAddress | Literal["sqlite"],
-    BeforeValidator(parse_store),
+    PlainValidator(parse_store),
     PlainSerializer(_write, return_type=str),
     WithJsonSchema({"type": "string", "examples": [SQLITE, "etcd://10.0.0.1:2379,10.0.0.2:2379/martlet"]}),
 ]

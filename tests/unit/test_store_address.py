@@ -53,7 +53,6 @@ def test_any_user_and_password_survive(user, password):
         ("etcd://a,,b", "'' is no endpoint"),
         ("etcd://a/x y", "the prefix '/x y'"),
         ("etcd://a/x//y", "the prefix '/x//y'"),
-        ("etcd://me@a", "the user 'me' has no password"),
         ("etcd://a?password_file=/p", "a password and no user"),
         ("etcd://a?ca=ca.pem", "ca must be the absolute path"),
         ("etcd://a?tls=yes", "there is no option 'tls'; known are ca"),

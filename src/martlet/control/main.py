@@ -22,7 +22,7 @@ from martlet.control.lanes import Lanes
 from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
-from martlet.storage.sqlite import SqliteStore
+from martlet.storage.opening import open_store
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ async def run_control(settings: Settings) -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     data, run = settings.system.function_storage_path, settings.run_directory
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await SqliteStore.open(data / "martlet.db")
+    store = await open_store(settings.system.store, data)
     lanes = Lanes(
         [run / f"lane-{number}.sock" for number in range(settings.lane_count)],
         settings.system.cold_start_timeout,

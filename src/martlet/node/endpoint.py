@@ -13,7 +13,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from martlet.errors import FunctionNotFound, Invalid, MartletError, NotFound, Overloaded
+from martlet.errors import FunctionNotFound, Invalid, MartletError, NotFound, Overloaded, Unavailable
 from martlet.http.body import client_left, read_body
 from martlet.http.exchange import Exchange
 from martlet.http.fetch import FetchError, fetch
@@ -24,6 +24,7 @@ from martlet.node.passage import Passage
 from martlet.node.target import Target
 from martlet.scheduling.placement import Placement
 from martlet.storage.registry import RegistryView
+from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
 
@@ -124,6 +125,8 @@ class Endpoint:
         except MartletError as error:
             if not exchange.gone:
                 exchange.problem(error)
+        except StoreError as error:
+            exchange.problem(Unavailable(f"the store is out of reach: {error}"))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             exchange.problem(Invalid(f"the request is not what {path} takes: {error}"))
 

@@ -30,8 +30,8 @@ from martlet.node.packages import PackageCache
 from martlet.node.recorder import Recorder
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
+from martlet.storage.opening import open_store
 from martlet.storage.registry import RegistryView
-from martlet.storage.sqlite import SqliteStore
 from martlet.telemetry.history import History
 from martlet.telemetry.stats import LaneStats
 
@@ -49,7 +49,7 @@ async def run_lane(settings: Settings, number: int) -> None:
     _pin(settings, number)
     data, run, system = settings.system.function_storage_path, settings.run_directory, settings.system
 
-    store = await SqliteStore.open(data / "martlet.db")
+    store = await open_store(system.store, data)
     view = RegistryView(store)
     await view.start()
     stats = LaneStats()

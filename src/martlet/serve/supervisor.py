@@ -26,6 +26,9 @@ from martlet.http.fetch import FetchError, fetch
 from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
+from martlet.storage.opening import open_store
+from martlet.storage.store import StoreError
+from martlet.store_address import PASSWORD_VARIABLE
 from martlet.telemetry.logging import configure
 
 log = structlog.get_logger()
@@ -70,6 +73,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
         Busy: the port or the data folder is in use.
         NotIsolated: a guarantee of the sandbox is not held, and the settings say strict.
         Intruded: the folder of sockets belongs to another user.
+        Unavailable: the store is out of reach, or refuses the platform.
         Invalid: this machine cannot give functions the network, or has not the engine, that the settings name.
     """
     configure(settings.system.logging_level, settings.system.logging_format)
@@ -84,6 +88,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
+    await _look_at_store(settings)
     await asyncio.to_thread(_look_at_runtimes, settings)
     settings = await asyncio.to_thread(_settle_engine, settings)
     run = settings.run_directory
@@ -92,7 +97,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     placeholder, settings = _reserve_port(settings)
     _make_run_directory(run)
     settings_file.touch(0o600)
-    settings_file.write_text(settings.model_dump_json())
+    settings_file.write_text(settings.reveal())
     roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
     children = [Child(role, number, settings_file) for role, number in roles]
     stop = asyncio.Event()
@@ -137,7 +142,7 @@ class Child:
         self.name = role if role == "control" else f"lane-{number}"
         self._command = [sys.executable, "-m", "martlet.serve", role, str(number)]
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
             remains.SETTINGS_VARIABLE: str(settings_file),
             "MARTLET_PARENT": str(os.getpid()),
         }
@@ -228,6 +233,18 @@ def _look_at_sandbox(settings: Settings) -> None:
             raise NotIsolated(str(error), field="system.process_isolation_level") from None
     for sentence in explain(guarantees):
         log.warning("guarantee_not_held", detail=sentence)
+
+
+async def _look_at_store(settings: Settings) -> None:
+    """Refuses to go on without the store: its processes would end for the same reason, one after the other."""
+    system = settings.system
+    try:
+        store = await open_store(system.store, system.function_storage_path)
+    except StoreError as error:
+        raise Unavailable(
+            f"the store {system.store} cannot be used: {error}", field="system.store"
+        ) from error
+    await store.close()
 
 
 def _look_at_runtimes(settings: Settings) -> None:

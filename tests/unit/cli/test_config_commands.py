@@ -56,6 +56,7 @@ def test_the_sample_is_written_to_its_own_file_and_nothing_is_overwritten(martle
         ("system:\n  lanes: many\n", "system.lanes: "),
         ("system:\n  lane: 1\n", "system.lane: there is no such key; known are "),
         ("functions:\n  hello:\n    memory: lots\n", "functions.hello.memory: 'lots' is not a size"),
+        ("system:\n  store: etcd://me:secret@\n", "system.store: write sqlite, or etcd://"),
         ("system: [", "is not YAML"),
     ],
 )
@@ -79,3 +80,29 @@ def test_the_settings_in_force_merge_file_and_environment(martlet, tmp_path, mon
     system = yaml.safe_load(shown.out)["system"]
     assert (system["lanes"], system["max_body"], system["api_gateway_port"]) == (3, "1Mi", 9000)
     assert martlet("config", "show", "-c", tmp_path / "faas.yaml", "--json").json["system"] == system
+
+
+def test_the_password_of_the_store_comes_from_the_environment_and_is_not_shown(
+    martlet, tmp_path, monkeypatch
+):
+    file = tmp_path / "faas.yaml"
+    file.write_text("system:\n  store: etcd://me@a\n")
+    assert martlet("config", "check", file).code == 0
+    monkeypatch.setenv("FAAS_STORE_PASSWORD", "p@ss")
+    assert load_settings(file).system.store.password == "p@ss"
+    shown = martlet("config", "show", "-c", file).out
+    assert "store: etcd://me:***@a:2379/martlet\n" in shown
+    assert "p@ss" not in martlet("config", "show", "-c", file, "--json").out
+    file.write_text("system:\n  store: etcd://a\n")
+    refused = martlet("config", "show", "-c", file)
+    assert refused.code != 0
+    assert "system.store: there is a password and no user" in refused.err
+
+
+def test_only_what_the_platform_tells_its_own_processes_has_the_password(tmp_path):
+    file = tmp_path / "faas.yaml"
+    file.write_text("system:\n  store: etcd://me:p%40ss@a\n")
+    settings = load_settings(file, environment={})
+    assert Settings.model_validate_json(settings.reveal()) == settings
+    assert "p%40ss" not in settings.model_dump_json()
+    assert "p@ss" not in repr(settings)

@@ -14,13 +14,14 @@ import orjson
 
 from martlet.storage.etcd.answers import Code, Messages, Refused, Unanswered, reason, refused
 from martlet.storage.store import StoreError
-from martlet.store_address import SYSTEM_CA, EtcdAddress
+from martlet.store_address import PASSWORD_VARIABLE, SYSTEM_CA, EtcdAddress
 
 CALL_SECONDS = 5.0
 """How long a call may take over all members, before the store counts as out of reach."""
 READ_SECONDS = 2.0
 """How long one member may take for what may be asked again; then the next one is asked."""
-CONNECT_SECONDS = 1.5
+CONNECT_SECONDS = 1.0
+"""How long a member may take to accept a connection, and then to agree on TLS."""
 PAUSE = 0.1
 """Seconds between two rounds over the members."""
 
@@ -57,7 +58,6 @@ class Client:
                 socket_options=_SOCKET_OPTIONS,
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=4),
             ),
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
             trust_env=False,
         )
 
@@ -118,17 +118,17 @@ class Client:
         sent = False
         try:
             async with asyncio.timeout(timeout):
-                token = await self._login(member, None)
+                token = await self._login(member, None, timeout)
                 try:
                     sent = True
-                    return await self._post(member, method, document, token)
+                    return await self._post(member, method, document, token, timeout)
                 except Refused as error:
                     if not (error.stale_token and token):
                         raise
                     sent = False
-                    token = await self._login(member, token)
+                    token = await self._login(member, token, timeout)
                     sent = True
-                    return await self._post(member, method, document, token)
+                    return await self._post(member, method, document, token, timeout)
         except (
             OSError,
             httpx2.HTTPError,
@@ -148,7 +148,8 @@ class Client:
         """
         try:
             async with asyncio.timeout(READ_SECONDS):
-                request = self._request(member, method, document, await self._login(member, None))
+                token = await self._login(member, None, READ_SECONDS)
+                request = self._request(member, method, document, token, READ_SECONDS)
                 answer = await self._http.send(request, stream=True)
                 if answer.status_code != 200:
                     raise refused(await answer.aread())
@@ -178,7 +179,7 @@ class Client:
         if self.closed:
             raise StoreError("the store is closed")
 
-    async def _login(self, member: str, refused: str | None) -> str | None:
+    async def _login(self, member: str, refused: str | None, timeout: float) -> str | None:
         """Returns a token that is not the ``refused`` one; None where etcd wants none."""
         address = self._address
         if address.user is None:
@@ -187,7 +188,7 @@ class Client:
             if self._token is None or self._token == refused:
                 document = {"name": address.user, "password": self._password()}
                 try:
-                    answer = await self._post(member, "auth/authenticate", document, None)
+                    answer = await self._post(member, "auth/authenticate", document, None, timeout)
                 except Refused as error:
                     if error.code != Code.FAILED_PRECONDITION:
                         raise
@@ -195,9 +196,14 @@ class Client:
                 self._token = answer["token"]
             return self._token
 
-    def _password(self) -> str | None:
+    def _password(self) -> str:
         path = self._address.password_file
         if path is None:
+            if self._address.password is None:
+                raise StoreError(
+                    f"system.store: the user {self._address.user!r} has no password: set {PASSWORD_VARIABLE}, add "
+                    "?password_file=FILE, or write USER:PASSWORD@HOST"
+                )
             return self._address.password
         try:
             return path.read_text().rstrip("\n")
@@ -205,16 +211,16 @@ class Client:
             raise StoreError(f"system.store: cannot read the password file {path}: {error}") from error
 
     async def _post(
-        self, member: str, method: str, document: Mapping[str, Any], token: str | None
+        self, member: str, method: str, document: Mapping[str, Any], token: str | None, timeout: float
     ) -> dict[str, Any]:
-        answer = await self._http.send(self._request(member, method, document, token))
+        answer = await self._http.send(self._request(member, method, document, token, timeout))
         if answer.status_code != 200:
             raise refused(answer.content)
         found: dict[str, Any] = orjson.loads(answer.content.partition(b"\n")[0])
         return found
 
     def _request(
-        self, member: str, method: str, document: Mapping[str, Any], token: str | None
+        self, member: str, method: str, document: Mapping[str, Any], token: str | None, timeout: float
     ) -> httpx2.Request:
         self._check_open()
         # A member that has lost its leader says so at once, instead of waiting for one.
@@ -222,7 +228,12 @@ class Client:
         if token is not None:
             headers["authorization"] = token
         url = f"{self._scheme}://{member}/v3/{method}"
-        return self._http.build_request("POST", url, content=orjson.dumps(document), headers=headers)
+        # Waiting for a connection ends by itself, because one that is cut off midway would be left open; the rest of
+        # the time is the caller's to bound.
+        limits = httpx2.Timeout(None, connect=min(CONNECT_SECONDS, timeout / 2))
+        return self._http.build_request(
+            "POST", url, content=orjson.dumps(document), headers=headers, timeout=limits
+        )
 
 
 def _again(error: Refused | Unanswered, repeatable: bool) -> bool:
