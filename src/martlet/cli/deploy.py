@@ -23,11 +23,17 @@ def setting(text: str, **more: Any) -> Any:
 def deploy(
     context: typer.Context,
     source: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="A folder, an archive (zip, tar.gz, tar) or one file of code."),
-    ] = Path("."),
+        Path | None,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder, an archive (zip, tar.gz, tar) or one file of code; this folder by default, and none with "
+            "--image.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The function's name; that of the folder or file by default.")
+        str | None,
+        typer.Option(help="The function's name; that of the folder, the file or the image by default."),
     ] = None,
     git: Annotated[
         str | None,
@@ -91,10 +97,13 @@ def deploy(
     }
     given = {key: value for key, value in options.items() if value is not None}
     repository = None if git is None else _repository(git)
-    if repository is None:
-        name, config = configuration(source, given)
-    else:
+    if repository is not None:
         name, config = configuration_of_git(repository, given)
+    elif source is None and image is not None:
+        name, config = configuration_of_image(image, given)
+    else:
+        source = source or Path(".")
+        name, config = configuration(source, given)
     with connect(context) as client:
         function = deploy_with_progress(client, name, source, config, repository)
         if as_json:
@@ -108,7 +117,7 @@ def deploy(
 def deploy_with_progress(
     client: Client,
     name: str,
-    source: Path,
+    source: Path | None,
     config: dict[str, Any],
     git: dict[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -145,6 +154,14 @@ def configuration_of_git(git: dict[str, str], options: dict[str, Any]) -> tuple[
     overlay = manifest_of(options, "the options")
     place = (git.get("path") or git["url"]).rstrip("/").removesuffix(".git")
     return overlay.name or name_of(Path(place.rpartition("/")[2])), overlay.given
+
+
+def configuration_of_image(image: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Like `configuration`, for a function that is an image without code: only the options count, and it names it."""
+    from martlet.cli.manifest import manifest_of, name_of
+
+    overlay = manifest_of(options, "the options")
+    return overlay.name or name_of(Path(image.partition("@")[0])), overlay.given
 
 
 def _repository(text: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ OnLine = Callable[[Document], None]
 
 def deploy(
     name: str,
-    source: Path | str = ".",
+    source: Path | str | None = ".",
     config: Mapping[str, Any] | None = None,
     *,
     git: Mapping[str, str] | None = None,
@@ -39,7 +39,7 @@ def deploy(
     Args:
         name: the function.
         source: a folder (less what its ``.martletignore`` leaves out), an archive (zip, tar.gz or tar) or one
-            file of code.
+            file of code; None: it is an image (``config["image"]``), or keeps the code that it has.
         config: keys of the function's configuration; the others stay as they are, where the function exists.
         git: in place of ``source`` the platform fetches this: ``url``, and if needed ``ref`` and ``path``.
         on_upload: told of the progress of the upload.
@@ -52,8 +52,8 @@ def deploy(
         Invalid: the folder holds something that no package may.
     """
     exists = yield from _exists(name)
-    if git is not None:
-        body = {"git": dict(git), "config": dict(config or {})}
+    if git is not None or source is None:
+        body = ({} if git is None else {"git": dict(git)}) | {"config": dict(config or {})}
         started = yield from _send(name, body, exists)
     else:
         started = yield from _upload(name, Path(source), dict(config or {}), exists, on_upload or _ignore)

@@ -280,10 +280,9 @@ class Deployments:
         try:
             loaded = await self._lanes.load(revision)
         except FunctionLoadFailed as error:
-            traceback = str(error.extra.pop("traceback", ""))
-            for line in traceback.splitlines()[
-                1:-1
-            ]:  # between "Traceback" and the error, which is told anyway
+            traceback, printed = str(error.extra.pop("traceback", "")), error.extra.pop("log", ())
+            # Between "Traceback" and the error, which is told anyway.
+            for line in traceback.splitlines()[1:-1] if traceback else printed:
                 build.say(line)
             raise
         build.say(f"loaded in {loaded['load_ms']:.1f} ms, runs as {loaded['mode']}")

@@ -32,6 +32,7 @@ class Cell:
         parent: what started it.
         template: the means to fork from it, where it is a template.
         group: its cgroup; None on a host without (relaxed).
+        image: the one that its function is, where it is one.
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
         pid: its process, once it is started.
         in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
@@ -47,9 +48,10 @@ class Cell:
         directory: Path,
         group: Group | None,
         identity: int,
+        image: str | None = None,
     ) -> None:
         self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
-        self.group, self.identity = group, identity
+        self.group, self.identity, self.image = group, identity, image
         self.namespace: int | None = None
         self.parent: Parent | Template | None = None
         self.template: Template | None = None
@@ -70,7 +72,7 @@ class Cell:
             socket=str(self.directory / SOCKET),
             log=str(self.directory / LOG),
             pid=self.pid,
-            state={"identity": self.identity},
+            state={"identity": self.identity} | ({} if self.image is None else {"image": self.image}),
         )
 
     def limit(self, limits: Limits) -> None:

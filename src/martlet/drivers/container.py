@@ -14,18 +14,20 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from martlet.drivers import contract
+from martlet.drivers import contract, own_images
 from martlet.drivers.cell import SOCKET, Cell, empty
-from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, State
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, State
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.keeper import Keeper
 from martlet.drivers.local import LEASE, START_SECONDS, LocalDriver
+from martlet.drivers.own_images import PROGRAM, OwnImages
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots, Roots
 from martlet.drivers.startup import Startup
@@ -55,6 +57,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _PROMISE = "functions with execution_mode: container run, each in a container of its own"
 _LIGHTEST = "static"
 """The runtime that is started soonest."""
+_IMAGES, _OF_IMAGES = "_images", "_of_images"
+"""The keeper of functions that are images, and what these are shown; no runtime is called like this."""
 _DOOR = "door"
 _ASK_AGAIN_SECONDS = 0.001
 _TURNS = 2 * (os.cpu_count() or 1)
@@ -68,10 +72,12 @@ class ContainerDriver(LocalDriver[Keeper]):
         engine: what starts containers.
         lane: as all that is not named here, for `LocalDriver`.
         roots: what containers see as ``/``; by default the system folders of this machine.
+        images: the folder of those that functions may be; None: there are none.
     """
 
     name = "container"
     _parents_of = Keeper
+    _further_parents = (_IMAGES,)
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class ContainerDriver(LocalDriver[Keeper]):
         run: Path,
         *,
         roots: Roots | None = None,
+        images: Path | None = None,
         egress: Egress | None = None,
         allow_host_network: bool = False,
         max_body: int = 20 * MiB,
@@ -105,6 +112,16 @@ class ContainerDriver(LocalDriver[Keeper]):
         self._resolvers = Resolvers.find().text
         self._roots = roots or HostRoots(self._folder / "roots", self._resolvers)
         self._usual_limits = self._limits_of(FunctionConfig())
+        self._own_images = None
+        if images is not None:
+            self._own_images = OwnImages(
+                images,
+                self._folder / _OF_IMAGES,
+                f"lane-{lane}",
+                bootstrap=_BOOTSTRAP,
+                own_kernel=engine.own_kernel,
+                profile=_profile(),
+            )
 
     def probe(self) -> list[Guarantee]:
         """Returns whether this machine runs containers, by starting one that is thrown away."""
@@ -169,13 +186,47 @@ class ContainerDriver(LocalDriver[Keeper]):
             raise DriverError("containers need a cgroup to make theirs in: run Martlet as root")
         return group
 
+    async def recover(self, handle: Handle) -> bool:
+        """Whether a keeper that was taken over has the container; its image is in use then."""
+        lives = await super().recover(handle)
+        cell = self._cells.get(handle.id)
+        if lives and cell is not None and cell.image is not None and self._own_images is not None:
+            with suppress(LoadFailed):  # its files are gone, and it goes on with those that it has open
+                await asyncio.to_thread(self._own_images.take, cell.id, cell.image)
+        return lives
+
+    async def _parent_of(self, cell: Cell) -> Keeper:
+        if cell.image is None:
+            return await super()._parent_of(cell)
+        return await self._parent(_IMAGES, self._start_keeper_of_images)
+
+    def _name_of_parent(self, handle: Handle) -> str:
+        return _IMAGES if "image" in handle.state else super()._name_of_parent(handle)
+
+    async def _forget(self, cell: Cell) -> None:
+        await super()._forget(cell)
+        if self._own_images is not None:
+            self._own_images.let_go(cell.id)
+
+    async def _frame_of_image(self, cell: str, image: str) -> Frame:
+        images = self._own_images
+        if images is None:
+            raise LoadFailed("NoImages", "this lane has no images")
+        making = asyncio.ensure_future(asyncio.to_thread(lambda: images.frame(images.take(cell, image))))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(lambda _: images.let_go(cell))
+            raise
+
     async def _start_cell(self, parent: Keeper, cell: Cell, network: Network) -> int:
+        frame = None if cell.image is None else await self._frame_of_image(cell.id, cell.image)
         door = cell.directory / _DOOR
         door.mkdir(mode=0o700)
         os.chown(door, cell.identity, cell.identity)
         with cell.belongings() as descriptors:
             cell.limit(self._usual_limits)
-            return await parent.launch(cell.id, network, cell.identity, door, descriptors)
+            return await parent.launch(cell.id, network, cell.identity, door, descriptors, frame)
 
     async def _greet(self, cell: Cell) -> None:
         """Asks until the container answers, then takes the socket out of its sight, and closes the folder it was in."""
@@ -196,11 +247,6 @@ class ContainerDriver(LocalDriver[Keeper]):
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
     ) -> dict[str, Any]:
-        if revision.config.image is not None:
-            why = (
-                f"{self._engine.name} starts no functions that are an image: choose another container_runtime"
-            )
-            raise LoadFailed("NoImages", why)
         assert isinstance(cell.parent, Keeper)
         await cell.parent.show(
             cell.id,
@@ -211,13 +257,32 @@ class ContainerDriver(LocalDriver[Keeper]):
         )
         document = contract.specialisation(
             revision,
-            code=root.FUNCTION,
+            code=root.FUNCTION if cell.image is None else own_images.FUNCTION,
             dependencies=None if confinement.dependencies is None else root.DEPENDENCIES,
             max_body=self._max_body,
             template=template,
         )
         document[CONFINEMENT] = asdict(confinement)
+        if cell.image is not None and self._own_images is not None:
+            document[PROGRAM] = self._own_images.program(cell.id, revision.config)
         return document
+
+    async def _specialise(self, cell: Cell, *about: Any, **options: Any) -> Loaded:
+        try:
+            return await super()._specialise(cell, *about, **options)
+        except LoadFailed as error:
+            if cell.image is None:
+                raise
+            raise own_images.explained(error) from None
+
+    async def _why_no_answer(
+        self, cell: Cell, revision: Revision, deadline: float, error: FetchError
+    ) -> LoadFailed:
+        if cell.image is None or not isinstance(error.__cause__, TimeoutError):
+            return await super()._why_no_answer(cell, revision, deadline, error)
+        listening = [] if cell.pid is None else own_images.ports_of(cell.pid)
+        await self._remove(cell)
+        return own_images.not_served(deadline, listening)
 
     def _limits_of(self, config: FunctionConfig) -> Limits:
         limits = super()._limits_of(config)
@@ -231,9 +296,6 @@ class ContainerDriver(LocalDriver[Keeper]):
             startup = Startup.of(seen.runtime, confined=True)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        program = shutil.which(self._engine.name)
-        if program is None:
-            raise DriverError(f"{self._engine.name} is not on this machine any more")
         task = Task(startup.module, _as_seen(startup.module_folder), startup.program, self._engine.own_kernel)
         interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
         frame = Frame(
@@ -242,7 +304,16 @@ class ContainerDriver(LocalDriver[Keeper]):
             command=[*interpreter, json.dumps(asdict(task))],
             profile=_profile(),
         )
-        folder = self._folder / runtime.name
+        return await self._start_keeper(runtime.name, frame, at)
+
+    async def _start_keeper_of_images(self, at: Path) -> Keeper:
+        return await self._start_keeper(_IMAGES, None, at)
+
+    async def _start_keeper(self, name: str, frame: Frame | None, at: Path) -> Keeper:
+        program = shutil.which(self._engine.name)
+        if program is None:
+            raise DriverError(f"{self._engine.name} is not on this machine any more")
+        folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         assert self._group is not None
         plan = Plan(

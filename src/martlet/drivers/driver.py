@@ -69,12 +69,16 @@ class Guarantee:
 
 @dataclass(frozen=True, slots=True)
 class CellSpec:
-    """What to start: ``directory`` exists, is the cell's own, and gets its socket (``sock``) and log (``log``)."""
+    """What to start: ``directory`` exists, is the cell's own, and gets its socket (``sock``) and log (``log``).
+
+    ``image`` is the one that the cell's function is (``config.image``); None: its runtime has a root.
+    """
 
     id: str
     runtime: str
     network: Network
     directory: Path
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,11 @@ class Driver(Protocol):
         """Destroys every cell and instance and lets go of all that `open` made."""
 
     async def start(self, spec: CellSpec) -> Handle:
-        """Starts a cell; returns once it answers ``GET /_martlet/health``."""
+        """Starts a cell; returns once it answers ``GET /_martlet/health``.
+
+        Raises:
+            LoadFailed: it is to be an image that cannot be run; the message says why.
+        """
 
     async def specialise(
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float

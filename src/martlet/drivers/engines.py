@@ -27,6 +27,7 @@ from martlet.sandbox.engine import CRUN, ENGINES, RUNC
 log = structlog.get_logger()
 
 AUTO = "auto"
+_IMAGES = "images"
 HOST = "host"
 """The base image that is the machine's own folders."""
 _BY_API: tuple[Name, ...] = ("docker", "podman")
@@ -109,15 +110,23 @@ def make(
             service = Service(engine, folder / "podman.sock")
             ids = Identities.of_containers(lane)
             return DockerDriver(lane, run, roots, service, identities=ids, **options)
-    packages = settings.function_storage_path / "packages"
-    return ContainerDriver(ENGINES[name], lane, packages, run, roots=_images(settings, lane), **options)
+    data = settings.function_storage_path
+    return ContainerDriver(
+        ENGINES[name],
+        lane,
+        data / "packages",
+        run,
+        roots=_roots(settings, lane),
+        images=data / _IMAGES,
+        **options,
+    )
 
 
-def _images(settings: SystemSettings, lane: int) -> Roots | None:
+def _roots(settings: SystemSettings, lane: int) -> Roots | None:
     """Returns the roots that are images, where containers have those."""
     if settings.base_image == HOST:
         return None
-    images = Images(settings.function_storage_path / "images")
+    images = Images(settings.function_storage_path / _IMAGES)
     return ImageRoots(
         images,
         settings.base_image,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from martlet.drivers.parent import Parent
 from martlet.model import Network
+from martlet.sandbox.bundle import Frame
 
 
 class Keeper(Parent):
@@ -16,7 +18,13 @@ class Keeper(Parent):
     program = "keeper"
 
     async def launch(
-        self, cell: str, network: Network, identity: int, door: Path, descriptors: Sequence[int]
+        self,
+        cell: str,
+        network: Network,
+        identity: int,
+        door: Path,
+        descriptors: Sequence[int],
+        frame: Frame | None = None,
     ) -> int:
         """Starts a container of this user that gets ``descriptors`` (log, namespace of egress, cgroup doors).
 
@@ -26,6 +34,7 @@ class Keeper(Parent):
             identity: its user and group.
             door: the folder in which it makes its socket.
             descriptors: as said above.
+            frame: what it is, where this keeper has no frame for all.
 
         Returns:
             The id of its first process.
@@ -33,7 +42,14 @@ class Keeper(Parent):
         Raises:
             DriverError: the engine refused, or the keeper is gone.
         """
-        message = {"op": "start", "network": network, "identity": identity, "door": str(door)}
+        given = None if frame is None else asdict(frame)
+        message = {
+            "op": "start",
+            "network": network,
+            "identity": identity,
+            "door": str(door),
+            "frame": given,
+        }
         return await self._start(cell, message, descriptors)
 
     async def show(

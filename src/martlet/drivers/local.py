@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -76,6 +76,8 @@ class LocalDriver(ABC, Generic[ParentT]):
     name: str
     _parents_of: type[ParentT]
     """What its cells are started by."""
+    _further_parents: tuple[str, ...] = ()
+    """The names of those that are not called as a runtime is."""
 
     def __init__(
         self,
@@ -150,11 +152,11 @@ class LocalDriver(ABC, Generic[ParentT]):
             self._group = group.below(self._group_name)
         if self._egress is not None:
             await self._egress.open()
-        for runtime in self._runtimes.available():
-            parent = await self._parents_of.find(self._socket_of(runtime.name), self._ended)
+        for name in (*(runtime.name for runtime in self._runtimes.available()), *self._further_parents):
+            parent = await self._parents_of.find(self._socket_of(name), self._ended)
             if parent is not None:
-                self._parents[runtime.name] = asyncio.get_running_loop().create_future()
-                self._parents[runtime.name].set_result(parent)
+                self._parents[name] = asyncio.get_running_loop().create_future()
+                self._parents[name].set_result(parent)
 
     async def close(self) -> None:
         """Destroys every cell and instance, then the parents and the lane's cgroup."""
@@ -173,11 +175,11 @@ class LocalDriver(ABC, Generic[ParentT]):
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a cell; returns once it answers for its health."""
         group, identity = self._group_of(spec.id), self._identities.take()
-        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity)
+        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image)
 
         async def begin() -> int:
             cell.namespace = await self._namespace(spec.network)
-            cell.parent = parent = await self._parent(spec.runtime)
+            cell.parent = parent = await self._parent_of(cell)
             return await self._start_cell(parent, cell, spec.network)
 
         return await self._start(cell, begin)
@@ -189,6 +191,9 @@ class LocalDriver(ABC, Generic[ParentT]):
             await self._greet(cell)
             if cell.ended.done():
                 raise DriverError("it ended")
+        except LoadFailed:
+            await self._remove(cell)
+            raise
         except (OSError, FetchError, DriverError) as error:
             await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS if cell.pid else 0)
             await self._remove(cell)
@@ -302,23 +307,29 @@ class LocalDriver(ABC, Generic[ParentT]):
             raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
         await self._egress.narrow(cell.namespace, destinations)
 
-    async def _parent(self, name: str) -> ParentT:
-        """Returns the living parent of a runtime, started where there is none."""
+    async def _parent_of(self, cell: Cell) -> ParentT:
+        """Returns the living parent for a cell that is to start."""
         try:
-            runtime = self._runtimes.resolve(name)
+            runtime = self._runtimes.resolve(cell.runtime)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        starting = self._parents.get(runtime.name)
+        return await self._parent(runtime.name, lambda at: self._start_parent(runtime, at))
+
+    async def _parent(self, name: str, start: Callable[[Path], Coroutine[Any, Any, ParentT]]) -> ParentT:
+        """Returns the living parent of this name, started where there is none."""
+        starting = self._parents.get(name)
         if starting is None or (starting.done() and not _lives(starting)):
-            starting = self._parents[runtime.name] = asyncio.create_task(
-                self._start_parent(runtime, self._socket_of(runtime.name))
-            )
+            starting = self._parents[name] = asyncio.create_task(start(self._socket_of(name)))
         return await asyncio.shield(starting)
+
+    def _name_of_parent(self, handle: Handle) -> str:
+        """Returns the name of the parent that has started a cell. Raises `Invalid` where there is none any more."""
+        return self._runtimes.resolve(handle.runtime).name
 
     def _claim(self, handle: Handle) -> Cell | None:
         """Returns the cell of a handle from an earlier life, if it lives."""
         try:
-            starting = self._parents.get(self._runtimes.resolve(handle.runtime).name)
+            starting = self._parents.get(self._name_of_parent(handle))
         except Invalid:
             return None
         if starting is None or not starting.done() or not _lives(starting):
@@ -328,13 +339,14 @@ class LocalDriver(ABC, Generic[ParentT]):
         if handle.pid is None or parent.cells.get(handle.id) != handle.pid or not isinstance(identity, int):
             return None
         self._identities.hold(identity)
-        cell = Cell(self.name, handle.id, handle.runtime, Path(handle.socket).parent, group, identity)
+        directory, image = Path(handle.socket).parent, handle.state.get("image")
+        cell = Cell(self.name, handle.id, handle.runtime, directory, group, identity, image)
         cell.parent, cell.pid, cell.in_service = parent, handle.pid, True
         self._cells[handle.id] = cell
         return cell
 
-    def _socket_of(self, runtime: str) -> Path:
-        return self._run / socket_name(runtime, self._parents_of)
+    def _socket_of(self, name: str) -> Path:
+        return self._run / socket_name(name, self._parents_of)
 
     def _group_of(self, cell: str) -> Group | None:
         return None if self._group is None else self._group.below(cell)

@@ -19,9 +19,10 @@ def group_name(run: Path, lane: int | str) -> str:
     return f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
 
 
-def socket_name(runtime: str, parent: type[Parent]) -> str:
-    """Returns the name of the socket on which the parent for a runtime listens, in the directory of its lane."""
-    return f"{runtime}.{parent.program}"
+def socket_name(name: str, parent: type[Parent]) -> str:
+    """Returns the name of the socket on which a parent listens, in the directory of its lane: that for a runtime is
+    called as this is."""
+    return f"{name}.{parent.program}"
 
 
 async def sweep(run: Path) -> None:

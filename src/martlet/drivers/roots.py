@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -83,20 +83,13 @@ class HostRoots:
         for place in binds:
             if not Path(place).is_relative_to(root.SCRATCH):  # which every container has its own of
                 _inside(path, place).mkdir(parents=True, exist_ok=True)
-        _open_to_all(path)
+        open_to_all(path)
         return Root(path, binds, runtime)
 
 
 def furnish(path: Path) -> None:
     """Gives a root at ``path`` the places of what is a container's own, as far as it lacks them. Raises OSError."""
-    for folder in _FOLDERS:
-        place = _inside(path, folder)
-        _clear(place, keep=place.is_dir())
-        place.mkdir(exist_ok=True)
-    for file in _FILES:
-        place = _inside(path, file)
-        _clear(place, keep=place.is_file())
-        place.touch()
+    make_places(path, _FOLDERS, _FILES)
     for name, target in _LINKS.items():
         link = _inside(path, name)
         if not (link.is_symlink() and os.readlink(link) == target.lstrip("/")):
@@ -104,19 +97,31 @@ def furnish(path: Path) -> None:
             link.symlink_to(target.lstrip("/"))
 
 
+def make_places(path: Path, folders: Iterable[str], files: Iterable[str]) -> None:
+    """Makes sure that a root has folders and files, to mount others on. Raises OSError."""
+    for folder in folders:
+        place = _inside(path, folder)
+        _clear(place, keep=place.is_dir())
+        place.mkdir(exist_ok=True)
+    for file in files:
+        place = _inside(path, file)
+        _clear(place, keep=place.is_file())
+        place.touch()
+
+
 def _clear(place: Path, *, keep: bool) -> None:
     """Removes what an image has at a place, unless it may stay; a link may lead out of the root, and never does."""
     if place.is_symlink() or (place.exists() and not place.is_dir() and not keep):
-        place.unlink()
+        place.unlink(missing_ok=True)  # another lane may do the same
     elif place.is_dir() and not keep:
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _inside(path: Path, place: str) -> Path:
     return path / place.lstrip("/")
 
 
-def _open_to_all(path: Path) -> None:
+def open_to_all(path: Path) -> None:
     """Lets users of containers read what is there, whatever umask the platform was started with."""
     for each in (path, *path.rglob("*")):
         if not each.is_symlink():

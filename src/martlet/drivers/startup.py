@@ -10,7 +10,7 @@ from pathlib import Path
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED, Runtime
 from martlet.sandbox.program import Program
 
-_WARDEN, _WARDEN_FOLDER = "_martlet_program", SHIPPED / "program"
+WARDEN, WARDEN_FOLDER = "_martlet_program", SHIPPED / "program"
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -50,8 +50,8 @@ class Startup:
             listen=start.listen,
         )
         return cls(
-            _WARDEN,
-            _WARDEN_FOLDER,
+            WARDEN,
+            WARDEN_FOLDER,
             program,
             shown | _folders(runtime, confined),
         )

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import structlog
@@ -22,7 +22,7 @@ from martlet.drivers.driver import (
     LoadFailed,
     Unforkable,
 )
-from martlet.errors import NoCapacity, NotFound
+from martlet.errors import FunctionLoadFailed, NoCapacity, NotFound
 from martlet.model import InstanceView, Network, Revision
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
@@ -47,6 +47,8 @@ RECORD_DELAY = 0.05
 wait for a file, and a lane that is killed sooner loses a start that took less."""
 TICK = 0.01
 """Seconds between looks at deadlines and waiting calls, while there are any."""
+LAST_WORDS, LONGEST_WORD = 20, 500
+"""Lines of what did not load that its deploy shows, and characters of each."""
 GRACE = 2.0
 """Seconds an idle instance with an event loop may take to shut down."""
 
@@ -199,7 +201,9 @@ class Node:
         dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
         config = revision.config
         try:
-            cell = await self.stocks.of(config.execution_mode, config.runtime, config.network).take()
+            cell = await self.stocks.take(config)
+        except LoadFailed:
+            raise
         except DriverError as error:
             log.error("cell_not_started", error=str(error))
             raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
@@ -213,9 +217,12 @@ class Node:
             else:
                 raise Unforkable(f"the driver {driver.name} does not fork")
             return cell, await load(cell, revision, code, dependencies, self.settings.cold_start_timeout)
+        except LoadFailed:
+            await asyncio.wait([self.spawn(self.destroy(cell))])  # then all that it has printed is kept
+            raise
         except BaseException as error:
             self.spawn(self.destroy(cell))
-            if isinstance(error, DriverError) and not isinstance(error, LoadFailed | Unforkable):
+            if isinstance(error, DriverError) and not isinstance(error, Unforkable):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
@@ -271,7 +278,7 @@ class Node:
             How the handler is run (``mode``), and what loading and the whole start took (``load_ms``, ``start_ms``).
 
         Raises:
-            FunctionLoadFailed: the code does not load; its ``extra`` has the exception and the traceback.
+            FunctionLoadFailed: the code does not load; its ``extra`` has the exception, the traceback and the log.
             NoCapacity: there is no room to try.
         """
         pool = self.pool(revision)
@@ -281,7 +288,13 @@ class Node:
         instance = next(iter(pool.instances), None)
         if instance is None:
             pool.starting += 1
-            instance = await pool.add_instance()
+            began = time()
+            try:
+                instance = await pool.add_instance()
+            except FunctionLoadFailed as error:
+                lines = await self.logs.read(revision.function, LAST_WORDS, began)
+                error.extra["log"] = [line.message[:LONGEST_WORD] for line in lines]
+                raise
             self.allowance.changed()
         loaded = instance.loaded
         return {"mode": loaded.mode, "load_ms": loaded.load_ms, "start_ms": instance.start_seconds * 1e3}
@@ -313,15 +326,15 @@ class Node:
         await self.logs.forget(function)
         await self.recorder.forget(function)
 
-    async def _make_cell(self, driver: Driver, runtime: str, network: Network) -> Handle:
-        return await driver.start(self.new_spec(runtime, network))
+    async def _make_cell(self, driver: Driver, runtime: str, network: Network, image: str | None) -> Handle:
+        return await driver.start(self.new_spec(runtime, network, image))
 
-    def new_spec(self, runtime: str, network: Network) -> CellSpec:
+    def new_spec(self, runtime: str, network: Network, image: str | None = None) -> CellSpec:
         """Returns what to start next: it has a new id and a directory."""
         cell_id = f"{self.lane}-{secrets.token_hex(5)}"
         directory = self._run / cell_id
         directory.mkdir(mode=0o700, parents=True)
-        return CellSpec(cell_id, runtime, network, directory)
+        return CellSpec(cell_id, runtime, network, directory, image)
 
     async def destroy(self, handle: Handle) -> None:
         """Ends a sandbox and removes all of it."""

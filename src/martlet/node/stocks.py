@@ -14,8 +14,8 @@ from martlet.node.cells import CellStock
 Resolve = Callable[[str], tuple[str, int | None]]
 """Returns the exact name of a runtime (``python`` is ``python3.11``), and at most how many cells of it are to stand
 ready, where it says so. Raises `Invalid`."""
-Make = Callable[[Driver, str, Network], Awaitable[Handle]]
-"""Starts a cell of a runtime in a network."""
+Make = Callable[[Driver, str, Network, str | None], Awaitable[Handle]]
+"""Starts a cell of a runtime in a network, with the image that its function is, if it is one."""
 
 _Key = tuple[str, str, Network]
 
@@ -36,6 +36,20 @@ class Stocks:
         """Cells that are ready now."""
         return sum(map(len, self._stocks.values()))
 
+    async def take(self, config: FunctionConfig) -> Handle:
+        """Returns a cell for a function that nobody else gets. Of images there are none ready: only it could use them.
+
+        Raises:
+            Invalid: there is no such runtime.
+            NoCapacity: this lane has no such rung.
+            DriverError: it cannot be started.
+        """
+        if config.image is None:
+            return await self.of(config.execution_mode, config.runtime, config.network).take()
+        name, _ = self._resolve(config.runtime)
+        driver = self._driver(config.execution_mode)
+        return await self._make(driver, name, config.network, config.image)
+
     def of(self, mode: str, runtime: str, network: Network) -> CellStock:
         """Returns the cells of a runtime on a rung, in a network.
 
@@ -46,22 +60,27 @@ class Stocks:
         name, most = self._resolve(runtime)
         key = (str(mode), name, network)
         if key not in self._stocks:
-            if key[0] not in self._drivers:
-                raise NoCapacity(f"this machine does not run functions with execution_mode {key[0]!r}")
-            driver, settings = self._drivers[key[0]], self._settings
+            driver, settings = self._driver(mode), self._settings
             self._stocks[key] = CellStock(
                 settings.min_cells if most is None else min(settings.min_cells, most),
                 settings.max_cells if most is None else min(settings.max_cells, most),
-                lambda: self._make(driver, name, network),
+                lambda: self._make(driver, name, network, None),
                 driver.destroy,
             )
         return self._stocks[key]
+
+    def _driver(self, mode: str) -> Driver:
+        if mode not in self._drivers:
+            raise NoCapacity(f"this machine does not run functions with execution_mode {str(mode)!r}")
+        return self._drivers[mode]
 
     def keep(self, functions: Iterable[FunctionConfig]) -> None:
         """Keeps cells ready for these functions, and for ones that ask for nothing special; for no others."""
         usual = FunctionConfig()
         network = self._settings.default_network or Network.NONE
-        wanted = {(each.execution_mode, each.runtime, each.network) for each in functions}
+        wanted = {
+            (each.execution_mode, each.runtime, each.network) for each in functions if each.image is None
+        }
         wanted.add((self._settings.default_mode, usual.runtime, network))
         kept = []
         for each in wanted:

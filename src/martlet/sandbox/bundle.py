@@ -8,6 +8,7 @@ from typing import Any
 
 CODE, DOOR, SANDBOX = "/.code", "/.martlet", "/.sandbox"
 """Where a container sees the folder that its code is mounted in, that of its socket, and the program it starts as."""
+ENVIRONMENT = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "LANG=C.UTF-8")
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _MASKED = (
     "/proc/acpi",
@@ -37,12 +38,14 @@ class Frame:
         binds: folders of the host that are shown, by where they are seen.
         command: what it starts.
         profile: of AppArmor; empty: the host has none for containers.
+        environment: of the command.
     """
 
     root: str
     binds: Mapping[str, str]
     command: Sequence[str]
     profile: str
+    environment: Sequence[str] = ENVIRONMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
     process = {
         "user": {"uid": own.identity, "gid": own.identity},
         "args": list(frame.command),
-        "env": ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "LANG=C.UTF-8"],
+        "env": list(frame.environment),
         "cwd": "/",
         "noNewPrivileges": True,
         "capabilities": {name: [] for name in _SETS},

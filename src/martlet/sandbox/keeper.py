@@ -2,7 +2,7 @@
 
 It runs in the base interpreter, as a zygote does, and is a `parent`; besides what all of them say:
 
-    lane → keeper   {"op": "start", "id", "network", "identity", "door"} + log, namespace of egress, cgroup doors
+    lane → keeper   {"op": "start", "id", "network", "identity", "door", "frame"} + log, network of egress, cgroup doors
                     {"op": "show", "id", "code", "dependencies", "hostname", "scratch"}
                     {"op": "signal", "id", "signal"}
     keeper → lane   {"event": "refused", "id", "error"}     the engine starts no such container, or code cannot be shown
@@ -57,7 +57,7 @@ class Plan:
     Attributes:
         engine: what starts its containers.
         program: the path of the engine's program.
-        frame: what all of them have in common.
+        frame: what all of them have in common; None: each comes with its own.
         folder: an empty directory; what the keeper makes there nobody else sees.
         packages: the folder of all unpacked packages.
         resolvers: the text of ``resolv.conf``, but for those who share the network of the host.
@@ -67,7 +67,7 @@ class Plan:
 
     engine: Engine
     program: str
-    frame: Frame
+    frame: Frame | None
     folder: str
     packages: str
     resolvers: str
@@ -77,8 +77,8 @@ class Plan:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Reads what ``dataclasses.asdict`` and JSON made of a plan."""
-        engine = Engine(**document["engine"])
-        return cls(**document | {"engine": engine, "frame": Frame(**document["frame"])})
+        engine, frame = Engine(**document["engine"]), document["frame"]
+        return cls(**document | {"engine": engine, "frame": frame and Frame(**frame)})
 
 
 class Keeper(Parent):
@@ -174,7 +174,8 @@ class Keeper(Parent):
             writable={root.SCRATCH: scratch, bundle.DOOR: message["door"]},
             group=self._group and f"/{self._group}/{cell}",
         )
-        (folder / BUNDLE / "config.json").write_text(json.dumps(bundle.make(self._plan.frame, own)))
+        frame = self._plan.frame or Frame(**message["frame"])
+        (folder / BUNDLE / "config.json").write_text(json.dumps(bundle.make(frame, own)))
 
     def _be_engine(self, message: dict[str, Any], log: int, doors: Sequence[int]) -> NoReturn:
         """Becomes the engine, in the cgroup of the container, which prints where the engine does."""

@@ -39,10 +39,11 @@ _DEVICE_LINKS = {
     "stderr": "/proc/self/fd/2",
     "shm": SCRATCH,
 }
+HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
 _ETC = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
-    "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+    "hosts": HOSTS,
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 _ETC_COPIED = (

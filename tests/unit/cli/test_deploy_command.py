@@ -56,6 +56,18 @@ def test_code_in_git_is_for_the_platform_to_fetch(martlet, platform):
     assert sent.json == {"name": "greeter", "git": where, "config": {"memory": "64Mi"}}
 
 
+def test_an_image_needs_no_code_and_gives_its_name(martlet, platform):
+    assert martlet("deploy", "--image", "greeter", "--execution-mode", "container").code == 0
+    (sent,) = platform.requests("POST")
+    assert sent.json == {"name": "greeter", "config": {"image": "greeter", "execution_mode": "container"}}
+
+
+def test_code_is_sent_along_with_an_image_where_it_is_named(martlet, platform, folder):
+    assert martlet("deploy", folder, "--image", "shop", "--name", "greeter").code == 0
+    (upload,) = platform.requests("POST")
+    assert b'name="archive"' in upload.body
+
+
 def test_options_win_over_the_manifest(martlet, platform, folder):
     (folder / "martlet.yaml").write_text("name: greeter\nmemory: 64Mi\ntimeout: 5\nenvironment:\n  A: 1\n")
     words = ["--timeout", "9", "--env", "B=two=2", "--dependency", "a==1", "--dependency", "b", "--public"]

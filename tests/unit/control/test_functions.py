@@ -277,6 +277,16 @@ async def test_an_archive_is_taken(platform, client, method):
     assert list(platform.control.uploads.iterdir()) == []
 
 
+async def test_what_a_program_has_printed_is_told_where_it_says_nothing_else(platform, client):
+    crashed = {"detail": "Crashed: it ended with exit code 3", "exception": "Crashed", "traceback": ""}
+    platform.lanes[0].refuse = LOAD_FAILURE | crashed | {"log": ["no port", "good bye"]}
+
+    answer = await client.post("/functions", json={"name": "hello", "code": HANDLER})
+
+    problem = assert_problem(answer, 502, "function_load_failed")
+    assert problem["log"][-3:] == ["no port", "good bye", "Crashed: it ended with exit code 3"]
+
+
 async def test_a_form_changes_code_configuration_or_both(platform, client):
     await platform.create()
     archive = ("any name", zipped({"handler.py": "def handle(r): return 6\n"}))

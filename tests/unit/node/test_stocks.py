@@ -1,7 +1,7 @@
 """Which cells a lane keeps ready."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -25,19 +25,20 @@ def resolve(name: str) -> tuple[str, int | None]:
 
 
 @pytest.fixture
-def stocks(tmp_path: Path) -> Stocks:
+async def stocks(tmp_path: Path) -> AsyncIterator[Stocks]:
     """Stocks of a lane that keeps two cells of each kind."""
     driver, made = FakeDriver({}), []
 
-    async def make(_: object, runtime: str, network: Network) -> Handle:
+    async def make(_: object, runtime: str, network: Network, image: str | None) -> Handle:
         if runtime == "broken1":
             raise DriverError("its toolchain is broken")
         made.append(runtime)
         directory = tmp_path / str(len(made))
         directory.mkdir()
-        return await driver.start(CellSpec(str(len(made)), runtime, network, directory))
+        return await driver.start(CellSpec(str(len(made)), runtime, network, directory, image))
 
-    return Stocks(SystemSettings(min_cells=2, max_cells=2), {"process": driver}, resolve, make)
+    yield Stocks(SystemSettings(min_cells=2, max_cells=2), {"process": driver}, resolve, make)
+    await driver.close()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -50,6 +51,18 @@ async def test_runtimes_that_functions_use_have_ready_cells_and_python_has(stock
     stocks.keep([FunctionConfig(runtime="node", network="none")])
 
     await until(lambda: stocks.count() == {"python3.11": 2, "node20": 1})  # as many as it says at most
+    await stocks.close()
+
+
+async def test_a_function_that_is_an_image_gets_a_cell_when_it_needs_one_and_has_none_ready(stocks: Stocks):
+    shop = FunctionConfig(runtime="node", network="none", execution_mode="process", image="shop")
+    stocks.keep([shop])
+    await until(lambda: len(stocks) == 2)
+
+    first, second = await stocks.take(shop), await stocks.take(shop)
+
+    assert first.id != second.id
+    assert stocks.count() == {"python3.11": 2}
     await stocks.close()
 
 

@@ -143,6 +143,12 @@ class DockerDriver:
 
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a container; returns once the runtime in it answers for its health."""
+        if spec.image is not None:
+            raise LoadFailed(
+                "NoImages",
+                f"{self._service.name} runs no functions that are an image here: set system.container_runtime to crun, "
+                "runc or runsc, or deploy the function without image",
+            )
         runtime = self._resolve(spec.runtime)
         if spec.network is Network.HOST and not self._allow_host_network:
             raise DriverError("system.allow_host_network is off")

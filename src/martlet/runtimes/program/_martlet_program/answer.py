@@ -36,9 +36,9 @@ def crashed(child: Child) -> Answer:
     return _refusal("Crashed", f"the process {how} while it loaded the code")
 
 
-def not_started(error: OSError) -> Answer:
-    """Returns the answer for a program that cannot be executed."""
-    return _refusal("Crashed", f"the runtime does not start: {error}")
+def not_started(error: OSError, what: str) -> Answer:
+    """Returns the answer for a program that cannot be executed; ``what`` is what people call it."""
+    return _refusal("Crashed", f"{what} does not start: {error}")
 
 
 def read_line(child: Child) -> bytes | None:
@@ -46,7 +46,7 @@ def read_line(child: Child) -> bytes | None:
     said = b""
     events = select.poll()
     events.register(child.answer, select.POLLIN)
-    events.register(child.pidfd, select.POLLIN)
+    events.register(child.end, select.POLLIN)
     while b"\n" not in said and len(said) <= _MAX_ANSWER:
         ready = {descriptor for descriptor, _ in events.poll()}
         # Looked at first: what a program says is there before it has ended.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import select
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -29,13 +31,13 @@ class Child:
 
     Attributes:
         pid: its process.
-        pidfd: readable once it has ended.
+        end: readable once it has ended.
         answer: where it says what became of the code.
     """
 
     def __init__(self, pid: int, specification: int, answer: int) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.end = _end_of(pid)
         self.answer = answer
         self._specification = specification
         self._status: int | None = None
@@ -95,9 +97,9 @@ class Child:
 
     def ended(self, patience: float = 0) -> bool:
         """Whether it has ended, or does within so many seconds."""
-        end = select.poll()
-        end.register(self.pidfd, select.POLLIN)
-        return bool(end.poll(patience * 1000))
+        events = select.poll()
+        events.register(self.end, select.POLLIN)
+        return bool(events.poll(patience * 1000))
 
     def code(self) -> int:
         """Waits for its end and returns its exit code, negative where a signal ended it."""
@@ -106,9 +108,9 @@ class Child:
         return os.waitstatus_to_exitcode(self._status)
 
     def signal(self, number: int) -> None:
-        """Sends it a signal, where it still lives."""
+        """Sends it a signal, where it still lives: until it is waited for, which ends the warden, its id is its own."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
+            os.kill(self.pid, number)
 
 
 def pipe() -> tuple[int, int]:
@@ -117,8 +119,29 @@ def pipe() -> tuple[int, int]:
     The program may open it by name (``/dev/fd/3``) whoever it is by then; others do not get at that name.
     """
     ends = os.pipe2(os.O_CLOEXEC)
-    os.fchmod(ends[0], 0o666)
+    with contextlib.suppress(
+        PermissionError
+    ):  # gVisor's pipes are nobody's, and open to the one user that there is
+        os.fchmod(ends[0], 0o666)
     return ends
+
+
+def _end_of(pid: int) -> int:
+    """Returns a descriptor that is readable once a child has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    reader, writer = os.pipe2(os.O_CLOEXEC)  # gVisor has no descriptors of processes
+
+    def wait() -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.close(writer)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return reader
 
 
 def _fork(child: Callable[[], NoReturn]) -> int:

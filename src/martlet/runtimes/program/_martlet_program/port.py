@@ -61,7 +61,7 @@ def hear(child: Child, port: int) -> Answer:
     began, pause = time.monotonic(), _FIRST_PAUSE
     events = select.poll()
     events.register(child.answer, select.POLLIN)
-    events.register(child.pidfd, select.POLLIN)
+    events.register(child.end, select.POLLIN)
     while True:
         try:
             connect(port).close()
@@ -75,6 +75,6 @@ def hear(child: Child, port: int) -> Answer:
             if said is not None:
                 return answer.judge(said)
             events.unregister(child.answer)
-        elif child.pidfd in ready:
+        elif child.end in ready:
             return answer.crashed(child)
         pause = min(2 * pause, _LONGEST_PAUSE)

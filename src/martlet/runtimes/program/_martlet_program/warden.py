@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -92,18 +93,30 @@ class _Warden:
                     "error": {"type": "Unforkable", "message": "its runtime is a program of its own"}
                 }
             self._prepare(document)
+            image = document.get("program")
         except Exception as error:
             return 500, {"error": {"type": type(error).__name__, "message": str(error)}}
         try:
+            if image is not None:
+                self._take(image)
             if self._child is None or self._child.ended():
                 self._child = self._start()
             else:
                 self._child.tell(self._specification)
         except OSError as error:
-            return answer.not_started(error)
+            return answer.not_started(error, "the runtime" if image is None else "the program of the image")
         # Whoever hears that the code is loaded may ask for the end at once, before `run` listens for that.
         signal.signal(signal.SIGTERM, lambda *_: self._ask_to_end())
         return self._way.hear(self._child)
+
+    def _take(self, image: Mapping[str, Any]) -> None:
+        """Starts the program of the image that the sandbox is made of, as this says it is started. Raises OSError."""
+        self._environment = {**BASE_ENVIRONMENT, **image["environment"], **self._way.variables}
+        path = self._specification["environment"].get("PATH", self._environment["PATH"])
+        os.chdir(image["folder"])
+        program, *arguments = image["command"]
+        found = program if "/" in program else shutil.which(program, path=path)
+        self._command = [found or program, *arguments]
 
     def _ask_to_end(self) -> None:
         assert self._child is not None

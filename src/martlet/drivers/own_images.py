@@ -1,0 +1,204 @@
+"""Functions that are images: what their containers see, and what is started in them.
+
+What a container starts as is the platform's (`martlet.sandbox.inside`), by an `Interpreter` that it brings along: an
+image may have nothing but one static program. It is the warden of the image's program, as it is that of servers in a
+package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from martlet.drivers.driver import LoadFailed
+from martlet.drivers.interpreter import ENVIRONMENT, PLACE, Interpreter
+from martlet.drivers.roots import make_places, open_to_all
+from martlet.drivers.startup import WARDEN, WARDEN_FOLDER
+from martlet.errors import MartletError
+from martlet.images.image import Image, ImageConfig
+from martlet.images.store import Hold, Images
+from martlet.model import FunctionConfig
+from martlet.runtimes.runtime import RUNTIMES, SHIPPED
+from martlet.sandbox import root
+from martlet.sandbox.bundle import CODE, DOOR, SANDBOX, Frame
+from martlet.sandbox.inside import Task
+from martlet.sandbox.program import Program
+from martlet.units import format_bytes
+
+PROGRAM = "program"
+"""The member of the request to specialise that says what is started."""
+FUNCTION, DEPENDENCIES = f"{CODE}/function", f"{CODE}/dependencies"
+"""Where an image sees what was deployed with it: it may have folders of its own that are called otherwise."""
+_USUAL = FunctionConfig().handler
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LONGEST = 256 * 1024
+_HOSTS, _RESOLVERS, _PRELOAD = "/etc/hosts", "/etc/resolv.conf", "/etc/ld.so.preload"
+_FOLDERS = (CODE, DOOR, SANDBOX, RUNTIMES, PLACE, root.SCRATCH, "/proc", "/dev", "/etc")
+_TEXTS = {_HOSTS: root.HOSTS, _PRELOAD: ""}
+"""Files that are shown in place of an image's own."""
+_LISTENS = "0A"
+
+
+class OwnImages:
+    """See the module.
+
+    Args:
+        images: the folder of those of this machine.
+        folder: where it makes files that containers are shown.
+        user: who holds images, for people (``lane-0``).
+        bootstrap: what the interpreter runs; it gets a `Task`.
+        own_kernel: as in `Task`.
+        profile: as in `Frame`.
+    """
+
+    def __init__(
+        self, images: Path, folder: Path, user: str, *, bootstrap: str, own_kernel: bool, profile: str
+    ) -> None:
+        self._folder = folder
+        self._user = user
+        self._bootstrap = bootstrap
+        self._own_kernel = own_kernel
+        self._profile = profile
+        self._at = images
+        self._lock = Lock()
+        self._opened: tuple[Images, Interpreter] | None = None
+        self._taken: dict[str, tuple[Image, Hold]] = {}
+
+    def take(self, cell: str, reference: str) -> Image:
+        """Returns the image of a cell, which nobody can remove until `let_go`; harmless when that was asked before.
+
+        May wait for the disk.
+
+        Raises:
+            LoadFailed: there is none.
+            DriverError: the machine's interpreter cannot be shown in images.
+        """
+        if cell in self._taken:
+            return self._taken[cell][0]
+        images, _ = self._open()
+        try:
+            image = images.find(reference)
+            self._taken[cell] = image, images.hold(image, self._user)
+        except MartletError as error:
+            raise LoadFailed("NoImage", error.detail) from None
+        return image
+
+    def let_go(self, cell: str) -> None:
+        """Lets go of the image of a cell that has ended; harmless where it has none."""
+        taken = self._taken.pop(cell, None)
+        if taken is not None:
+            taken[1].close()
+
+    def frame(self, image: Image) -> Frame:
+        """Returns what a container of an image is, and gives the image's root the places for it. May wait for the disk.
+
+        Raises:
+            DriverError: the machine's interpreter cannot be shown there.
+            OSError: the root cannot be changed.
+        """
+        _, interpreter = self._open()
+        make_places(image.root, _FOLDERS, [_HOSTS, _RESOLVERS])
+        files = [_HOSTS]
+        if os.path.lexists(_inside(image.root, _PRELOAD)):
+            make_places(image.root, [], [_PRELOAD])
+            files.append(_PRELOAD)  # else the platform's interpreter would load what it names
+        binds = {place: str(_inside(self._folder, place)) for place in files}
+        seen = f"{RUNTIMES}/{WARDEN_FOLDER.name}"
+        task = Task(WARDEN, seen, Program((), {}, "cold", "port"), self._own_kernel)
+        options = ["-I", "-S", "-X", "utf8", "-c", self._bootstrap, json.dumps(asdict(task))]
+        return Frame(
+            root=str(image.root),
+            binds={**interpreter.binds, RUNTIMES: str(SHIPPED), **binds},
+            command=[*interpreter.command, *options],
+            profile=self._profile,
+            environment=ENVIRONMENT,
+        )
+
+    def program(self, cell: str, config: FunctionConfig) -> dict[str, Any]:
+        """Returns what is started of the image of a cell, as the warden takes it.
+
+        Raises:
+            LoadFailed: it says nothing that could be started.
+        """
+        return _program(self._taken[cell][0].config, config)
+
+    def _open(self) -> tuple[Images, Interpreter]:
+        with self._lock:
+            if self._opened is None:
+                interpreter = Interpreter.make(
+                    self._folder / "interpreter", WARDEN_FOLDER, [WARDEN, Task.__module__]
+                )
+                for place, text in _TEXTS.items():
+                    file = _inside(self._folder, place)
+                    file.parent.mkdir(exist_ok=True)
+                    file.write_text(text)
+                open_to_all(self._folder)
+                self._opened = Images(self._at), interpreter
+            return self._opened
+
+
+def _program(image: ImageConfig, config: FunctionConfig) -> dict[str, Any]:
+    command = [*image.entrypoint, *image.command] if config.handler == _USUAL else [config.handler]
+    if not command:
+        raise LoadFailed(
+            "NoProgram",
+            "the image names no program (Entrypoint, Cmd): name one in it as config.handler, or build it with one",
+        )
+    environment = {"PATH": _USUAL_PATH, **image.environment}
+    size = sum(map(len, (*command, *environment, *environment.values())))
+    if size > _LONGEST:
+        raise LoadFailed(
+            "TooLarge",
+            f"the variables and the command of the image are over {format_bytes(_LONGEST)}: build it with fewer",
+        )
+    return {"command": command, "environment": environment, "folder": image.folder or "/"}
+
+
+def explained(error: LoadFailed) -> LoadFailed:
+    """Returns what is said of an image whose program did not come to serve."""
+    if error.kind != "Crashed":
+        return error
+    return LoadFailed(
+        "Crashed",
+        f"the image does not serve: {str(error).removeprefix('Crashed: ')}. Its program must stay, and serve HTTP on "
+        "the port that $PORT names; what it has printed may say why it does not",
+    )
+
+
+def not_served(deadline: float, listening: Sequence[int]) -> LoadFailed:
+    """Returns what is said of an image that did not listen in time.
+
+    Args:
+        deadline: seconds that it had.
+        listening: the ports that it listens on instead.
+    """
+    instead = f", but it listens on {', '.join(map(str, listening))}" if listening else ""
+    return LoadFailed(
+        "Timeout",
+        f"the image does not serve: nothing listened on the port that $PORT names within {deadline:g} s{instead}. Let "
+        "its server listen on $PORT, or set PORT, among the variables of the function, to the port that it listens on",
+    )
+
+
+def ports_of(pid: int) -> list[int]:
+    """Returns the TCP ports that processes in the network of this one listen on; none where it is this machine's."""
+    ports: set[int] = set()
+    with suppress(OSError, ValueError, IndexError):  # it has ended, say
+        if Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+            return []
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == _LISTENS:
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return sorted(ports)
+
+
+def _inside(folder: Path, place: str) -> Path:
+    return folder / place.lstrip("/")
