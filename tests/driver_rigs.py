@@ -190,6 +190,7 @@ async def container_rig(
     """A `ContainerDriver` that is open. Takes what its constructor takes."""
     require(shutil.which(engine), engine)
     (folder / "packages").mkdir()
+    options = {"runtimes": _installed()} | options
     driver = ContainerDriver(ENGINES[engine], lane, folder / "packages", folder / "run", **options)
     rig = Rig(driver, folder, runtime)
     rig.many = 8
@@ -226,6 +227,7 @@ async def docker_rig(
     """A `DockerDriver` with real containers of Docker Engine, or of what ``service`` leads to."""
     (folder / "packages").mkdir()
     roots = HostRoots(folder / "roots", Resolvers.find().text)
+    options = {"runtimes": _installed()} | options
     driver = DockerDriver(lane, folder / "run", roots, service(folder), **options)
     rig = Rig(driver, folder)
     rig.many = 6
