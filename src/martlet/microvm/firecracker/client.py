@@ -64,6 +64,8 @@ class Firecracker:
                         await found.version()
                         return found
                     except NoAnswer as error:
+                        if len(bytes(socket)) > MAX_SOCKET_PATH:
+                            raise
                         last = error
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
