@@ -116,7 +116,17 @@ class SystemSettings(Frozen):
         1000, ge=1, description="Instances and templates this machine may hold at once."
     )
     cold_start_timeout: float = Field(30, gt=0, description="Seconds an instance may take to become ready.")
-    warm_instance_ttl: float = Field(600, ge=0, description="Seconds an idle instance is kept.")
+    keep_alive: Literal["fixed", "learned"] = Field(
+        "fixed",
+        description="When idle instances go: `fixed` after `warm_instance_ttl`; `learned` when no call is due by the "
+        "function's own history, which also brings them back ahead of the next one. `idle_ttl` of a function goes "
+        "before either.",
+    )
+    warm_instance_ttl: float = Field(
+        600,
+        ge=0,
+        description="Seconds an idle instance is kept; with `keep_alive: learned`, where nothing is known better.",
+    )
     drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")
     min_cells: int = Field(
         4,

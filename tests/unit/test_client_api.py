@@ -33,6 +33,7 @@ CALLS = {
     "logs": plans.logs("hello", 1, "r1"),
     "log_stream": plans.log_stream("hello", 1, "r1"),
     "invocations": plans.invocations("hello", 1),
+    "scaling": plans.scaling("hello"),
     "stats": plans.stats(),
     "stats of one": plans.stats("hello"),
     "instances": plans.instances(),

@@ -15,6 +15,7 @@ from martlet.cli import (
     dev,
     doctor,
     exits,
+    explain,
     functions,
     images,
     init,
@@ -69,6 +70,7 @@ app.add_typer(aliases.app, name="alias", rich_help_panel=WRITE)
 
 app.command("logs", rich_help_panel=SEE)(logs.logs)
 app.command("invocations", rich_help_panel=SEE)(logs.invocations)
+app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("stats", rich_help_panel=SEE)(platform.stats)
 app.add_typer(instances.app, name="instances", rich_help_panel=SEE)
 app.add_typer(platform.builds, name="builds", rich_help_panel=SEE)

@@ -29,6 +29,7 @@ class Api:
     logs = Method(plans.logs)
     follow_logs = Events(plans.log_stream)
     invocations = Method(plans.invocations)
+    scaling = Method(plans.scaling)
     stats = Method(plans.stats)
 
     instances = Method(plans.instances)

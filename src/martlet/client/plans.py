@@ -113,6 +113,11 @@ def invocations(name: str, limit: int = 100) -> Plan[list[Document]]:
     return many(Call("GET", f"/functions/{segment(name)}/invocations", query={"limit": limit}))
 
 
+def scaling(name: str) -> Plan[Document]:
+    """Returns why a function has as many instances as it has, by node."""
+    return one(Call("GET", f"/functions/{segment(name)}/scaling"))
+
+
 def stats(name: str | None = None) -> Plan[Document]:
     """Returns the counters and latencies of the platform, or of one function."""
     return one(Call("GET", f"/stats/functions/{segment(name)}" if name else "/stats"))

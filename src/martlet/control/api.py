@@ -22,6 +22,7 @@ from martlet.control import (
     problems,
     revisions,
     runtimes,
+    scaling,
     stats,
     system,
 )
@@ -38,6 +39,7 @@ RESOURCES = (
     logs,
     invocations,
     builds,
+    scaling,
     stats,
     instances,
     nodes,

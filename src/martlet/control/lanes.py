@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from martlet.errors import MartletError, NotFound, Unavailable, every_error
 from martlet.http.fetch import FetchError, fetch
-from martlet.model import InstanceView, InvocationView, LogLine, Revision
+from martlet.model import InstanceView, InvocationView, LogLine, NodeScaling, Revision
 
 log = structlog.get_logger()
 
@@ -105,6 +105,11 @@ class Lanes:
         answers = await self._ask_all("GET", f"/_node/invocations/{function}?limit={limit}")
         views = [view for answer in answers for view in _INVOCATIONS.validate_json(answer)]
         return sorted(views, key=lambda view: view.started, reverse=True)[:limit]
+
+    async def scaling(self, function: str) -> list[NodeScaling]:
+        """Returns why each lane has as many instances of a function as it has."""
+        answers = await self._ask_all("GET", f"/_node/scaling/{function}")
+        return [NodeScaling.model_validate_json(answer) for answer in answers]
 
     async def forget(self, function: str) -> None:
         """Deletes the logs, history and counters of a function."""

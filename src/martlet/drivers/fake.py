@@ -226,7 +226,8 @@ class FakeDriver:
         self._on_exit(id, code)
 
     async def _remove(self, instance: _Instance) -> None:
-        self._instances.pop(instance.handle.id, None)
+        if self._instances.pop(instance.handle.id, None) is None:
+            return  # another task removes it
         await instance.close()
         for fork in instance.forks:
             if fork.handle.id in self._instances and not fork.ended:

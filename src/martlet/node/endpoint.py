@@ -48,6 +48,7 @@ class Endpoint:
             (b"GET", "instances"): self._instances,
             (b"DELETE", "instances"): self._stop,
             (b"GET", "stats"): self._stats,
+            (b"GET", "scaling"): self._scaling,
             (b"GET", "logs"): self._logs,
             (b"GET", "invocations"): self._invocations,
             (b"DELETE", "functions"): self._forget,
@@ -148,6 +149,9 @@ class Endpoint:
     ) -> None:
         views = await self._node.recorder.history.list(function, int(arguments.get("limit", 100)))
         exchange.answer_json(200, [view.model_dump(mode="json") for view in views])
+
+    async def _scaling(self, exchange: Exchange, function: str, *_: Any) -> None:
+        exchange.answer_json(200, self._node.scaling(function).model_dump(mode="json"))
 
     async def _logs(self, exchange: Exchange, function: str, arguments: dict[str, str], _: Any) -> None:
         tail = int(arguments.get("tail", 100))

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from martlet.errors import NoCapacity
-from martlet.model import Revision
+from martlet.model import Revision, ScalingAction
+from martlet.node.habit import Habit, windows_of
+from martlet.node.memory import available_share
 from martlet.node.pool import Pool
-from martlet.scheduling.placement import ranking, share_of
+from martlet.scheduling.keepalive import LINGER, Windows, instances_to_prewarm
+from martlet.scheduling.placement import Placement, ranking, share_of
 from martlet.storage.registry import RegistryView
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY = 1.0
+SAVE_EVERY = 60.0
+"""Seconds between two times that what was learned of functions is written down."""
 CANDIDATE_GRACE = 60.0
 """Seconds a revision that nothing points at keeps its pool: a deploy loads it before it points at it."""
 REPLACED_TTL = 5.0
@@ -33,25 +38,36 @@ class Housekeeping:
         self._node = node
         self._view = view
         self._retired: dict[Pool, float] = {}
+        self._saved = monotonic()
 
     async def run(self) -> None:
         """Looks after the node until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            self._node.allowance.changed()
-            now = monotonic()
-            for pool in tuple(self._node.pools.values()):
-                self._expire(pool, now)
-            for template in tuple(self._node.templates.values()):
-                template.end_if_unused()
-            for pool, since in tuple(self._retired.items()):
-                self._drain(pool, now - since)
-            for function in list(self._view.functions.values()):
-                revision = self._view.revisions.get((function.name, function.latest))
-                if revision is not None and revision.config.min_instances:
-                    self._keep_minimum(revision)
+            self.tend(monotonic())
             self._node.keep_cells()
             await self._node.stocks.tidy()
+
+    def tend(self, now: float) -> None:
+        """Looks after the instances once; ``now`` is `monotonic`."""
+        self._node.allowance.changed()
+        for pool in tuple(self._node.pools.values()):
+            pool.look(now)
+            self._expire(pool, now)
+        for template in tuple(self._node.templates.values()):
+            template.end_if_unused()
+        for pool, since in tuple(self._retired.items()):
+            self._drain(pool, now - since)
+        for name in list(self._view.functions):
+            revision = self._node.latest(name)
+            if revision is not None and revision.config.min_instances:
+                self._keep_minimum(revision)
+        for name, habit in self._node.habits:
+            if habit.put_away:
+                self._prewarm(name, habit, now)
+        if now - self._saved > SAVE_EVERY:
+            self._saved = now
+            self._node.habits.save()
 
     def retire(self, pool: Pool) -> None:
         """Lets a pool finish what it runs, and ends it at the latest after ``drain_timeout``."""
@@ -62,13 +78,29 @@ class Housekeeping:
         node, config = self._node, pool.config
         ttl = node.settings.warm_instance_ttl if config.idle_ttl is None else config.idle_ttl
         if surplus := node.allowance.surplus(pool.revision):
-            pool.expire(now, 0.0, len(pool.instances) - surplus)
+            pool.expire(now, 0.0, len(pool.instances) - surplus, "there are more than max_instances")
         if node.is_current(pool.revision):
-            pool.expire(now, ttl, self._share(pool.revision) if config.min_instances else 0)
+            self._expire_current(pool, now, ttl)
             return
-        pool.expire(now, min(ttl, REPLACED_TTL) if node.is_replaced(pool.revision) else ttl, 0)
+        ttl = min(ttl, REPLACED_TTL) if node.is_replaced(pool.revision) else ttl
+        pool.expire(now, ttl, 0, f"nothing points at the revision, and it was idle for {ttl:g} s")
         if now - pool.created > CANDIDATE_GRACE and not pool.held:
             node.drop(pool)
+
+    def _expire_current(self, pool: Pool, now: float, ttl: float) -> None:
+        least = self._share(pool.revision) if pool.config.min_instances else 0
+        windows = windows_of(self._node.settings, pool.config, pool.habit)
+        if not windows.learned or pool.used is None:
+            pool.expire(now, ttl, least, f"it was idle for {ttl:g} s")
+            return
+        idle = now - pool.used
+        if windows.want(idle):
+            # A history says nothing of how many run side by side: those beyond the first are kept as ever.
+            pool.expire(now, ttl, max(least, 1), f"it was idle for {ttl:g} s, and another is there")
+            return
+        ended = pool.expire(now, LINGER, least, _why_ended(windows, idle))
+        if idle < windows.begin and pool.revision == self._node.latest(pool.revision.function):
+            pool.habit.put_away += ended
 
     def _drain(self, pool: Pool, age: float) -> None:
         if not pool.held and not pool.waiting:
@@ -85,12 +117,48 @@ class Housekeeping:
         pool = self._node.pool(revision)
         if pool.held < self._share(revision) and not pool.starting:
             pool.starting += 1
+            pool.note(ScalingAction.START, "there are fewer than min_instances")
             self._node.spawn(self._start_spare(pool))
+
+    def _prewarm(self, name: str, habit: Habit, now: float) -> None:
+        """Brings back what was put away of a function, once its next call is due."""
+        node, revision = self._node, self._node.latest(name)
+        if revision is None or habit.used is None:
+            habit.put_away = 0
+            return
+        windows, idle = windows_of(node.settings, revision.config, habit), now - habit.used
+        if idle < windows.begin:
+            return
+        wanted, habit.put_away = habit.put_away, 0
+        if not windows.want(idle):
+            return
+        pool = node.pool(revision)
+        room = min(revision.config.max_instances - pool.held, node.room)
+        count = instances_to_prewarm(wanted, pool.held, room, available_share())
+        if count:
+            pool.note(ScalingAction.START, f"a call is due: none came for {idle / 60:.0f} min", count)
+        elif wanted > pool.held:
+            pool.note(ScalingAction.STAY, "a call is due, but there is no room or too little memory")
+        for _ in range(count):
+            pool.starting += 1
+            node.spawn(self._start_due(pool))
+
+    async def _start_due(self, pool: Pool) -> None:
+        if await self._node.allowance.ask(pool.revision) is Placement.GRANT:
+            await self._start_spare(pool)
+        else:
+            pool.starting -= 1
 
     async def _start_spare(self, pool: Pool) -> None:
         try:
             await pool.add_instance()
         except Exception as error:
-            log.warning("min_instance_not_started", revision=pool.revision.id, error=str(error))
+            log.warning("spare_instance_not_started", revision=pool.revision.id, error=str(error))
         else:
             self._node.allowance.changed()
+
+
+def _why_ended(windows: Windows, idle: float) -> str:
+    if idle < windows.begin:
+        return f"no call is due before {windows.begin / 60:.0f} min after the last"
+    return f"no call came within {windows.end / 60:.0f} min, as it usually does"

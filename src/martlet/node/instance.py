@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from martlet.drivers.driver import Handle, Loaded
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
-from martlet.model import ExecutionMode, InstanceState, InstanceView
+from martlet.model import ExecutionMode, InstanceState, InstanceView, ScalingAction
 from martlet.node.call import Call
 from martlet.node.slot import Slot
 
@@ -137,6 +137,8 @@ class Instance:
             self.dead = True
             self.lost_to = why
             self.pool.leave(self)
+            if why is not None:
+                self.pool.note(ScalingAction.END, why.detail)
             self.pool.node.spawn(self.pool.node.bury(self))
 
     @property
@@ -176,6 +178,7 @@ class Instance:
                 error = FunctionOutOfMemory(f"the function used more than its {limit} MiB of memory")
             else:
                 error = FunctionCrashed(await self._last_words(why))
+            self.pool.note(ScalingAction.END, error.detail)
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
         call.fail(error)

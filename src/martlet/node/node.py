@@ -22,18 +22,20 @@ from martlet.drivers.driver import (
     LoadFailed,
     Unforkable,
 )
-from martlet.errors import FunctionLoadFailed, NoCapacity, NotFound
-from martlet.model import InstanceView, Network, Revision
+from martlet.errors import FunctionLoadFailed, FunctionNotFound, NoCapacity, NotFound
+from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
 from martlet.node.call import Call
 from martlet.node.core import Core
+from martlet.node.habit import Habits
 from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
 from martlet.node.recorder import Recorder
+from martlet.node.scaling import explain
 from martlet.node.slot import Slot
 from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
@@ -61,6 +63,7 @@ class Node:
         pressed: pools with waiting calls.
         core: what the instances run on.
         stocks: cells that stand ready.
+        habits: how the functions are used.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Node:
         self._run = run / self.name
         self._view = view
         self.recorder = recorder
+        self.habits = Habits(settings.function_storage_path / f"habits-{lane}.json")
         self.stocks = Stocks(settings, drivers, runtimes, self._make_cell)
         self._housekeeping = Housekeeping(self, view)
         self._adoption = Adoption(self, view, self._run)
@@ -111,6 +115,7 @@ class Node:
         """Opens the drivers, takes over what an earlier life of the lane has left, and begins to make cells."""
         for driver in self.drivers.values():
             await driver.open(self._exited)
+        self.habits.load(self._view.functions)
         await self._adoption.run()
         self.keep_cells()
         self.spawn(self._housekeeping.run())
@@ -120,6 +125,7 @@ class Node:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.habits.save()
         await self.stocks.close()
         await asyncio.gather(*(driver.close() for driver in self.drivers.values()))
         for reader in self._readers.values():
@@ -255,6 +261,7 @@ class Node:
             await asyncio.sleep(TICK)
             pool.idle = [slot for slot in pool.idle if slot.instance is not instance]
         instance.end()
+        pool.note(ScalingAction.END, "it was stopped on request")
 
     def packages_in_use(self) -> set[str]:
         """Returns the digests of what living instances and templates have mounted."""
@@ -321,8 +328,16 @@ class Node:
         stats.processes = {self.name: ProcessStats.measure()}
         return stats.to_json()
 
+    def scaling(self, function: str) -> NodeScaling:
+        """Returns why there are as many instances of a function as there are. Raises `FunctionNotFound`."""
+        revision = self.latest(function)
+        if revision is None:
+            raise FunctionNotFound(f"there is no function {function!r}")
+        return explain(self, function, revision.config)
+
     async def forget(self, function: str) -> None:
         """Drops the logs, history and counters of a deleted function."""
+        self.habits.forget(function)
         await self.logs.forget(function)
         await self.recorder.forget(function)
 
@@ -361,7 +376,9 @@ class Node:
         ]
         if not idle:
             raise NoCapacity(f"this lane runs {self._capacity} instances already (max_concurrent_functions)")
-        min(idle, key=lambda pair: pair[0])[1].end()
+        instance = min(idle, key=lambda pair: pair[0])[1]
+        instance.end()
+        instance.pool.note(ScalingAction.END, "another function needed the room (max_concurrent_functions)")
 
     def _exited(self, cell_id: str, code: int) -> None:
         """A sandbox has ended by itself."""
@@ -376,8 +393,9 @@ class Node:
         if instance is not None:
             if not instance.exit_code.done():
                 instance.exit_code.set_result(code)
-            if not instance.calls:
+            if not instance.calls and not instance.dead:
                 instance.end()
+                instance.pool.note(ScalingAction.END, "it ended by itself while it was idle")
 
     # -- the clock
 
@@ -409,6 +427,11 @@ class Node:
                 self.pressed.discard(pool)
         if self._watched or self.pressed:
             self.wake()
+
+    def latest(self, function: str) -> Revision | None:
+        """Returns the revision of a function that serves; None where there is no such function."""
+        found = self._view.functions.get(function)
+        return None if found is None else self._view.revisions.get((function, found.latest))
 
     def is_current(self, revision: Revision) -> bool:
         """Whether something points at a revision."""

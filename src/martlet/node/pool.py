@@ -11,7 +11,7 @@ import structlog
 
 from martlet.drivers.driver import LoadFailed
 from martlet.errors import FunctionLoadFailed, MartletError, Overloaded
-from martlet.model import FunctionConfig, Revision
+from martlet.model import FunctionConfig, Revision, ScalingAction
 from martlet.node.call import CLIENT_CLOSED, Call
 from martlet.node.instance import Instance
 from martlet.node.slot import Slot
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from martlet.node.node import Node
 
 log = structlog.get_logger()
+
+STAYED = {
+    Placement.FORWARD: "the home lane of the revision has one that is free",
+    Placement.FULL: "there are max_instances already",
+}
+"""Why the home lane grants no instance."""
+
+FIRST = "a request waited, and there was no instance"
 
 LEARNING = 0.2
 """Weight of the newest value in the moving averages of run and start times."""
@@ -40,6 +48,8 @@ class Pool:
         run_time: moving average of what a call takes, seconds.
         start_time: moving average of what a start takes, seconds.
         template: what further instances are forked from.
+        habit: how the function is used here.
+        used: when it was last seen in use, as far as that is known: `monotonic`.
         refer: where calls go that this lane may not have an instance for.
     """
 
@@ -58,6 +68,8 @@ class Pool:
         self.start_time = 0.005
         self.created = monotonic()
         self.record = node.recorder.of(revision)
+        self.habit = node.habits.of(revision.function)
+        self.used = self.habit.used
 
     @property
     def held(self) -> int:
@@ -124,9 +136,10 @@ class Pool:
                 wanted -= 1
         if wanted <= 0:
             return
-        for _ in range(instances_to_start(self._load(wanted))):
+        load = self._load(wanted)
+        for _ in range(instances_to_start(load)):
             self.starting += 1
-            self.node.spawn(self._start())
+            self.node.spawn(self._start(load))
 
     def _load(self, waiting: int) -> Load:
         oldest = min((call.sent for instance in self.instances for call in instance.calls), default=0.0)
@@ -142,18 +155,20 @@ class Pool:
             core_idle=self.node.core.idle() if self.instances else 1.0,
         )
 
-    async def _start(self) -> None:
+    async def _start(self, load: Load) -> None:
         """Starts one more instance if the home lane allows it. ``starting`` has been counted up already."""
         placement = await self.node.allowance.ask(self.revision)
         if placement is Placement.GRANT:
-            await self.start_granted()
+            await self.start_granted(_why_started(load))
             return
         self.starting -= 1
+        self.note(ScalingAction.STAY, STAYED[placement])
         if not self.held:
             self._refer_all()
 
-    async def start_granted(self) -> None:
+    async def start_granted(self, why: str = FIRST) -> None:
         """Starts an instance that the home lane has granted; ``starting`` has been counted up already."""
+        self.note(ScalingAction.START, why)
         try:
             await self.add_instance()
         except MartletError as error:
@@ -177,12 +192,17 @@ class Pool:
         except LoadFailed as error:
             self.starting -= 1
             self.node.allowance.changed()
+            self.note(ScalingAction.FAIL, f"the code does not load: {error.kind or error}")
             raise FunctionLoadFailed(
                 str(error), extra={"exception": error.kind, "traceback": error.traceback}
             ) from error
-        except BaseException:
+        except BaseException as error:
             self.starting -= 1
             self.node.allowance.changed()
+            known = isinstance(error, MartletError)
+            self.note(
+                ScalingAction.FAIL, str(error) if known else "a fault of the platform: its log says more"
+            )
             raise
         self.starting -= 1
         self.start_time += LEARNING * (instance.start_seconds - self.start_time)
@@ -194,21 +214,46 @@ class Pool:
         """An instance is no longer to be used."""
         self.instances.discard(instance)
         self.idle = [slot for slot in self.idle if slot.instance is not instance]
+        if instance.requests:
+            self.see_use(instance.last_used)
         self.node.allowance.changed()
         if self.waiting:
             self.node.pressed.add(self)
             self.node.wake()
 
-    def expire(self, now: float, ttl: float, keep: int) -> None:
-        """Ends instances that have been idle for ``ttl`` seconds, but keeps ``keep``."""
+    def expire(self, now: float, ttl: float, keep: int, reason: str) -> int:
+        """Ends instances that have been idle for ``ttl`` seconds, but keeps ``keep``; returns how many it ended."""
         surplus = len(self.instances) - keep
         if surplus <= 0:
-            return
+            return 0
         idle = [
             (since, i) for i in self.instances if (since := i.idle_since()) is not None and now - since >= ttl
         ]
-        for _, instance in sorted(idle, key=lambda pair: pair[0])[:surplus]:
+        going = [instance for _, instance in sorted(idle, key=lambda pair: pair[0])[:surplus]]
+        for instance in going:
             instance.end()
+        if going:
+            self.note(ScalingAction.END, reason, len(going))
+        return len(going)
+
+    def look(self, now: float) -> None:
+        """Sees whether it is in use, or has been; called now and then."""
+        if self.waiting or any(instance.calls for instance in self.instances):
+            self.see_use(now)
+        else:
+            for instance in self.instances:
+                if instance.requests:
+                    self.see_use(instance.last_used)
+
+    def see_use(self, at: float) -> None:
+        """It was in use then."""
+        if self.used is None or at > self.used:
+            self.used = at
+            self.habit.seen(at)
+
+    def note(self, action: ScalingAction, reason: str, instances: int = 1) -> None:
+        """Remembers a decision, for whoever asks why."""
+        self.habit.note(self.revision.number, action, reason, instances)
 
     def retire(self) -> None:
         """Takes no new calls; each instance ends when it is idle, the pool when the last has."""
@@ -217,8 +262,11 @@ class Pool:
 
     def _retire_idle(self) -> None:
         if not self.waiting:
-            for instance in [i for i in self.instances if i.idle_since() is not None]:
+            going = [i for i in self.instances if i.idle_since() is not None]
+            for instance in going:
                 instance.end()
+            if going:
+                self.note(ScalingAction.END, "nothing points at the revision any more", len(going))
 
     def _fail_all(self, error: MartletError) -> None:
         waiting, self.waiting = self.waiting, deque()
@@ -231,3 +279,13 @@ class Pool:
         for call in waiting:
             if not call.exchange.gone:
                 self.refer(call)
+
+
+def _why_started(load: Load) -> str:
+    if not load.instances:
+        return FIRST
+    # Rounded, so that the same reason looks the same.
+    run, start = (
+        f"{seconds * 1e3:.1g} ms" for seconds in (max(load.run_time, load.oldest_run), load.start_time)
+    )
+    return f"requests waited for a free one: each runs for about {run}, and a start takes {start}"

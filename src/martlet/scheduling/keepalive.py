@@ -68,6 +68,16 @@ class Windows:
     end: float
     basis: Basis
 
+    @property
+    def learned(self) -> bool:
+        """Whether they are the function's own."""
+        return self.basis in (Basis.HISTOGRAM, Basis.FAR)
+
+    @property
+    def prewarms(self) -> bool:
+        """Whether instances go and come back, rather than stay until the next call is due."""
+        return self.begin > self.linger
+
     def want(self, idle: float) -> bool:
         """Whether a function has instances that has been idle for so long."""
         return idle < self.linger or self.begin <= idle < self.end

@@ -148,6 +148,31 @@ def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, p
     assert empty.err
 
 
+def test_a_function_is_explained_with_the_latest_decision_of_all_nodes_first(martlet, platform):
+    windows = {"basis": "histogram", "linger": 60, "begin": 1620, "end": 2046}
+    decision = {"revision": 2, "times": 1, "instances": 1}
+    first = {**decision, "time": 1e9, "node": "lane-0", "action": "start", "reason": "a request waited"}
+    later = {**decision, "time": 1e9 + 60, "node": "lane-1", "action": "end", "reason": "no call is due"}
+    node = {"instances": 1, "why": "it was last called 5 s ago", "keep_alive": windows, "learned": windows}
+    document = {
+        "function": "greeter",
+        "instances": 2,
+        "min_instances": 0,
+        "max_instances": 10,
+        "nodes": [
+            {**node, "node": "lane-0", "decisions": [first]},
+            {**node, "node": "lane-1", "decisions": [later]},
+        ],
+    }
+    platform.answer("GET", "/functions/greeter/scaling", document)
+    assert martlet("explain", "greeter", "--json").json == document
+    lines = martlet("explain", "greeter").out.splitlines()
+    assert lines[0].split(maxsplit=1) == ["instances", "2 (0 to 10 are allowed)"]
+    assert lines[1].split(maxsplit=1) == ["lane-0", "1: it was last called 5 s ago"]
+    assert [line.split()[2] for line in lines[-2:]] == ["lane-1", "lane-0"]
+    assert lines[-2].rstrip().endswith("no call is due")
+
+
 def test_runtimes_that_are_missing_are_listed_with_the_reason_and_what_to_install(martlet, platform):
     platform.answer("GET", "/runtimes", [RUNTIME, MISSING_RUNTIME])
     result = martlet("runtimes")

@@ -45,7 +45,7 @@ class FakeLane:
         refuse: the problem that the next loads are answered with.
         refused_runtime: loads of this runtime only are answered with it; empty: all.
         hold: loads wait for this.
-        instances, invocations, lines: what it says it has.
+        instances, invocations, scaling, lines: what it says it has.
     """
 
     def __init__(self, socket: Path, number: int) -> None:
@@ -61,6 +61,7 @@ class FakeLane:
         self.loading = asyncio.Event()
         self.instances: list[dict[str, Any]] = []
         self.invocations: list[dict[str, Any]] = []
+        self.scaling: dict[str, Any] | None = None
         self.lines: list[dict[str, Any]] = []
         self.stats = LaneStats()
         self.news = asyncio.Event()
@@ -135,6 +136,8 @@ class FakeLane:
                 return (204, None) if found else (404, {"code": "not_found", "status": 404})
             case "GET", "invocations":
                 return 200, self.invocations
+            case "GET", "scaling":
+                return 200, self.scaling
             case "GET", "stats":
                 return 200, self.stats.to_json()
             case "GET", "health":

@@ -144,6 +144,7 @@ async def test_what_does_not_exist_is_not_found(client):
         await client.put("/functions/nobody/aliases/live", json={"weights": {"1": 100}}),
         await client.get("/functions/nobody/logs"),
         await client.get("/functions/nobody/invocations"),
+        await client.get("/functions/nobody/scaling"),
         await client.get("/stats/functions/nobody"),
     ):
         assert_problem(answer, 404, "function_not_found")
@@ -419,6 +420,7 @@ async def test_a_key_limited_to_functions_sees_and_touches_only_these(platform, 
         ("DELETE", "/functions/yours/aliases/live"),
         ("GET", "/functions/yours/logs"),
         ("GET", "/functions/yours/invocations"),
+        ("GET", "/functions/yours/scaling"),
         ("GET", "/stats/functions/yours"),
         ("GET", "/keys"),
     ):

@@ -73,6 +73,44 @@ async def test_instances_of_other_functions_can_be_neither_seen_nor_stopped(plat
     assert (await client.delete("/instances/0-1", headers=limited)).status_code == 204
 
 
+def scaling(lane: int, instances: int) -> dict[str, object]:
+    windows = {"basis": "ttl", "linger": 600, "begin": 600, "end": 600}
+    decision = {
+        "time": 1e9 + lane,
+        "node": f"lane-{lane}",
+        "revision": 1,
+        "action": "start",
+        "instances": 1,
+        "times": 1,
+        "reason": "a request waited, and there was no instance",
+    }
+    return {
+        "node": f"lane-{lane}",
+        "instances": instances,
+        "busy": 0,
+        "starting": 0,
+        "waiting": 0,
+        "last_used": None,
+        "why": "it has not been called here",
+        "keep_alive": windows,
+        "learned": windows | {"basis": "few"},
+        "idle_times": 0,
+        "decisions": [decision],
+    }
+
+
+async def test_a_function_is_explained_by_every_lane_that_answers(platform, client):
+    await platform.create("hello", min_instances=1, max_instances=7)
+    platform.lanes[0].scaling, platform.lanes[1].scaling = scaling(0, 2), scaling(1, 1)
+    found = (await client.get("/functions/hello/scaling")).json()
+    assert (found["instances"], found["min_instances"], found["max_instances"]) == (3, 1, 7)
+    assert found["nodes"] == [scaling(0, 2), scaling(1, 1)]
+    await platform.lanes[1].stop()
+    assert [node["node"] for node in (await client.get("/functions/hello/scaling")).json()["nodes"]] == [
+        "lane-0"
+    ]
+
+
 async def test_invocations_of_all_lanes_are_listed_newest_first(platform, client):
     await platform.create()
     platform.lanes[0].invocations = [invocation(5), invocation(1)]

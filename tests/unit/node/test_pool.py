@@ -6,6 +6,7 @@ import pytest
 
 from martlet.errors import MartletError, NoCapacity
 from martlet.model import FunctionConfig, Revision
+from martlet.node.habit import Habit
 from martlet.node.pool import Pool
 
 pytestmark = pytest.mark.anyio
@@ -29,10 +30,12 @@ def pool_that_cannot_start(error):
         raise error
 
     recorded = []
+    habit = Habit()
     node = SimpleNamespace(
         launch=launch,
         allowance=SimpleNamespace(changed=lambda: None),
         recorder=SimpleNamespace(of=lambda _revision: lambda *record: recorded.append(record)),
+        habits=SimpleNamespace(of=lambda _function: habit),
     )
     return Pool(node, REVISION, lambda call: None), recorded
 
