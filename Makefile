@@ -16,6 +16,8 @@ BACKPORTS := runsc
 BENCH_PACKAGES := nginx-light wrk
 
 export PORT DATA
+# Where it is set each process of a platform compiles its sources anew, which takes as long as all the rest of a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

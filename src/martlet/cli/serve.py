@@ -34,8 +34,8 @@ def serve(
 
     Options win over FAAS_* variables, those over the configuration file (`martlet config create` writes one).
     """
-    from martlet import serve as platform
     from martlet.config import load_settings
+    from martlet.serve.supervisor import serve as serve_platform
 
     flags = {
         "host": host,
@@ -45,7 +45,7 @@ def serve(
         "development": dev or None,
         "logging_level": "DEBUG" if debug else None,
     }
-    raise typer.Exit(platform.serve(load_settings(config, flags=flags), announce=announce))
+    raise typer.Exit(serve_platform(load_settings(config, flags=flags), announce=announce))
 
 
 def announce(settings: Settings) -> None:
