@@ -21,6 +21,8 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 TOOLCHAINS = Path(__file__).resolve().parent.parent / ".toolchains"
 """Where `scripts.toolchains` puts what tests need; a platform takes it as ``system.toolchains_path``."""
+MICROVMS = TOOLCHAINS / "microvms"
+"""Where guests and saved machines are kept, from one run of the tests to the next."""
 
 UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
 """In the environment of tests that run without root, on a stage of `tests.unprivileged`: the isolation level there."""

@@ -20,14 +20,16 @@ from martlet.drivers.docker import DockerDriver
 from martlet.drivers.docker.service import Service
 from martlet.drivers.driver import CellSpec, Driver, Forking, Handle, Loaded, LoadFailed, Unforkable
 from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
+from martlet.drivers.microvm import MicroVmDriver, describe, what_is_missing
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots
 from martlet.http.fetch import fetch
+from martlet.microvm.templates import Templates
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue
 from martlet.sandbox.engine import ENGINES
-from tests.conftest import UNPRIVILEGED, require
+from tests.conftest import MICROVMS, UNPRIVILEGED, require
 from tests.container_engines import docker_service, podman_service
 
 SECONDS = 20.0
@@ -240,6 +242,30 @@ async def podman_rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
     """A `DockerDriver` with real containers of podman, whose service it starts itself."""
     async with docker_rig(folder, podman_service, **options) as rig:
         yield rig
+
+
+@asynccontextmanager
+async def microvm_rig(
+    folder: Path, lane: int = LANE, runtime: str = "python", **options: Any
+) -> AsyncIterator[Rig]:
+    """A `MicroVmDriver` whose saved machines are kept from one run of the tests to the next."""
+    templates = prepare_microvms()
+    (folder / "packages").mkdir()
+    driver = MicroVmDriver(lane, folder / "packages", folder / "run", templates, **options)
+    rig = Rig(driver, folder, runtime)
+    rig.many = 4
+    rig.processes = 20
+    async with _opened(rig):
+        yield rig
+
+
+def prepare_microvms() -> Templates:
+    """Returns saved machines, among them one of the usual runtime; skips the test where they cannot be had."""
+    missing = what_is_missing()
+    require(missing is None, f"microVMs: {missing}")
+    templates = Templates(MICROVMS, print)
+    templates.of(_installed().resolve("python"), describe)
+    return templates
 
 
 @asynccontextmanager

@@ -104,6 +104,12 @@ class SystemSettings(Frozen):
         description="What starts containers: `crun`, `runc`, `runsc` (gVisor: a kernel of its own for each), "
         "`docker` or `podman` (by their API), or `auto`: the first but runsc that does on this machine.",
     )
+    disable_microvm: bool = Field(False, description="Refuse functions with `execution_mode: microvm`.")
+    microvm_path: Path | None = Field(
+        None,
+        description="Folder for kernels, guests and saved machines of microVMs; several platforms of a machine may "
+        "have the same. By default it is in `function_storage_path`.",
+    )
     base_image: str = Field(
         "host",
         pattern=BASE_IMAGE,

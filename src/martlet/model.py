@@ -97,7 +97,8 @@ class FunctionConfig(Frozen):
     """How a function is run. A field's description is what the configuration reference prints."""
 
     execution_mode: ExecutionMode = Field(
-        ExecutionMode.PROCESS, description="The rung of the isolation ladder: `process` or `container`."
+        ExecutionMode.PROCESS,
+        description="The rung of the isolation ladder: `process`, `container` or `microvm`.",
     )
     runtime: str = Field(
         "python", description="The language, or language and version, as `GET /runtimes` lists them."

@@ -21,6 +21,7 @@ from tests.driver_rigs import (
     docker_rig,
     eventually,
     fake_rig,
+    microvm_rig,
     podman_rig,
     process_rig,
     program_rig,
@@ -28,14 +29,15 @@ from tests.driver_rigs import (
 
 pytestmark = pytest.mark.anyio
 
-CONTAINER = [pytest.mark.root, pytest.mark.engine]
+ENGINE = [pytest.mark.root, pytest.mark.engine]
 RIGS = [
-    *(pytest.param(partial(container_rig, engine=engine), id=engine, marks=CONTAINER) for engine in ENGINES),
+    *(pytest.param(partial(container_rig, engine=engine), id=engine, marks=ENGINE) for engine in ENGINES),
     pytest.param(process_rig, id="process", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="warm"), id="warm-program", marks=pytest.mark.root),
     pytest.param(partial(program_rig, cell="cold"), id="cold-program", marks=pytest.mark.root),
-    pytest.param(docker_rig, id="docker", marks=CONTAINER),
-    pytest.param(podman_rig, id="podman", marks=CONTAINER),
+    pytest.param(docker_rig, id="docker", marks=ENGINE),
+    pytest.param(podman_rig, id="podman", marks=ENGINE),
+    pytest.param(microvm_rig, id="microvm", marks=ENGINE),
     pytest.param(fake_rig, id="fake"),
 ]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from martlet.config import Settings
-from martlet.drivers import egress, engines
+from martlet.drivers import egress, engines, microvm
 from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
@@ -50,7 +50,8 @@ def check_sandbox(settings: Settings) -> list[Guarantee]:
     """Returns what sandboxes promise and what of it holds on this host."""
     system = settings.system
     driver = ProcessDriver(0, system.function_storage_path / "packages", settings.run_directory)
-    return [*driver.probe(), egress.guarantee(system.egress_subnet), *_containers(settings)]
+    found = [*driver.probe(), egress.guarantee(system.egress_subnet), *_containers(settings)]
+    return found if system.disable_microvm else [*found, microvm.guarantee()]
 
 
 def _containers(settings: Settings) -> tuple[Guarantee, ...]:

@@ -10,8 +10,10 @@ from martlet.config import SystemSettings, validated
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid, NotFound
 from martlet.images.store import Images
+from martlet.microvm.machine import MOST_MEMORY, MOST_REQUESTS
 from martlet.model import ExecutionMode, FunctionConfig, Network
 from martlet.runtimes import Catalogue, Runtime
+from martlet.units import format_bytes
 
 SERVER = "http"
 """The runtime of functions that are images."""
@@ -51,7 +53,9 @@ class Configuration:
         if before is not None:
             given = before.model_dump(mode="json")
         else:
-            given = {"execution_mode": self._settings.default_mode, "network": self._networks.default}
+            mode = changes.get("execution_mode", self._settings.default_mode)
+            network = Network.NONE if mode == ExecutionMode.MICROVM else self._networks.default
+            given = {"execution_mode": mode, "network": network}
         if changes.get("image") is not None:
             given["runtime"] = SERVER
         config = validated(FunctionConfig, {**given, **changes}, "config")
@@ -69,6 +73,8 @@ class Configuration:
                 "change that, or let egress_to be empty",
                 field="config.egress_to",
             )
+        if config.execution_mode is ExecutionMode.MICROVM:
+            _check_fits_machine(config)
         config = config.model_copy(update={"runtime": self.runtime(config).name})
         return config if config.image is None else self._of_image(config, config.image)
 
@@ -112,3 +118,25 @@ class Configuration:
         except NotFound as error:
             raise Invalid(f"config.image: {error.detail}", field="config.image") from None
         return config.model_copy(update={"image": image.reference})
+
+
+def _check_fits_machine(config: FunctionConfig) -> None:
+    """Raises `Invalid` where a function asks for what microVMs do not have."""
+    if config.network is not Network.NONE:
+        raise Invalid(
+            f"config.network: microVMs have no network yet, and this function has {config.network}; set network: none, "
+            "or another execution_mode",
+            field="config.network",
+        )
+    if config.memory > MOST_MEMORY:
+        raise Invalid(
+            f"config.memory: a microVM has {format_bytes(MOST_MEMORY)} for its function, not "
+            f"{format_bytes(config.memory)}; set memory to that at most, or another execution_mode",
+            field="config.memory",
+        )
+    if config.concurrency > MOST_REQUESTS:
+        raise Invalid(
+            f"config.concurrency: a microVM serves {MOST_REQUESTS} requests at once, not {config.concurrency}; set "
+            "concurrency to that at most, or another execution_mode",
+            field="config.concurrency",
+        )

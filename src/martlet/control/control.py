@@ -136,8 +136,11 @@ class Control:
 
 
 def _modes(settings: SystemSettings) -> frozenset[ExecutionMode]:
-    containers = frozenset() if settings.disable_container else frozenset({ExecutionMode.CONTAINER})
-    return containers | {ExecutionMode.PROCESS}
+    disabled = {
+        ExecutionMode.CONTAINER: settings.disable_container,
+        ExecutionMode.MICROVM: settings.disable_microvm,
+    }
+    return frozenset({ExecutionMode.PROCESS, *(mode for mode, without in disabled.items() if not without)})
 
 
 def images_of(view: RegistryView) -> dict[str, list[str]]:

@@ -9,12 +9,13 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from martlet.drivers.driver import DriverError, Handle
 from martlet.drivers.parent import Parent
 from martlet.drivers.template import Template
-from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.cgroups import Group, Limits, Usage
 
 SOCKET = "sock"
 LOG = "log"
@@ -38,6 +39,7 @@ class Cell:
         in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
         ended: done with the exit code once the process is gone.
         failure: why its sandbox could not be made.
+        starved: whether a kernel of its own has ended it for its memory.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Cell:
         self.in_service = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.failure: str | None = None
+        self.starved = False
         self.removal: asyncio.Task[None] | None = None
         self._limits: Limits | None = None
 
@@ -84,6 +87,11 @@ class Cell:
         except OSError as error:
             raise DriverError(f"the limits of the cell {self.id} cannot be set: {error}") from error
         self._limits = limits
+
+    def usage(self) -> Usage | None:
+        """Returns what it uses, as long as its cgroup is there; None on a host without cgroups."""
+        usage = None if self.group is None else self.group.usage()
+        return usage and replace(usage, oom_kills=usage.oom_kills + self.starved)
 
     async def remove(self) -> None:
         """Kills the cell, waits until it is gone and removes all of it.

@@ -296,7 +296,7 @@ class ContainerDriver(LocalDriver[Keeper]):
             startup = Startup.of(seen.runtime, confined=True)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        task = Task(startup.module, _as_seen(startup.module_folder), startup.program, self._engine.own_kernel)
+        task = Task(startup.module, startup.seen_folder, startup.program, self._engine.own_kernel)
         interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
         frame = Frame(
             root=str(seen.path),
@@ -327,11 +327,6 @@ class ContainerDriver(LocalDriver[Keeper]):
             lease=self._lease,
         )
         return await Keeper.start(at, INTERPRETER, plan, self._ended)
-
-
-def _as_seen(folder: Path) -> str:
-    """Returns where a container sees the folder of its runtime's module."""
-    return f"{RUNTIMES}/{folder.relative_to(SHIPPED)}" if folder.is_relative_to(SHIPPED) else RUNTIME
 
 
 def _profile() -> str:

@@ -10,7 +10,7 @@ FIRST = 2_000_000_000
 PER_LANE = 65_536
 """Lane 0 starts at `FIRST`, the next one `PER_LANE` further. With 256 lanes the last id is 2,016,777,215: it
 fits in 31 bits, and is above what distributions, directories and container engines give away. The first half of them
-is for processes, the second for containers."""
+is for processes, the third quarter for containers, and the last for microVMs."""
 
 
 def first_of(lane: int) -> int:
@@ -30,7 +30,12 @@ class Identities:
     @classmethod
     def of_containers(cls, lane: int) -> Self:
         """Returns those of a lane that are for its containers."""
-        return cls(lane, first=PER_LANE // 2)
+        return cls(lane, PER_LANE // 4, first=PER_LANE // 2)
+
+    @classmethod
+    def of_microvms(cls, lane: int) -> Self:
+        """Returns those of a lane that are for its microVMs."""
+        return cls(lane, PER_LANE // 4, first=PER_LANE * 3 // 4)
 
     def take(self) -> int:
         """Returns an id that nobody holds.

@@ -283,7 +283,7 @@ class LocalDriver(ABC, Generic[ParentT]):
     async def stats(self, handle: Handle) -> Stats | None:
         """Returns what the cgroup counted, until the sandbox is destroyed; None on a host without cgroups."""
         cell = self._cells.get(handle.id)
-        usage = None if cell is None or cell.group is None else cell.group.usage()
+        usage = None if cell is None else cell.usage()
         return None if usage is None else Stats(**asdict(usage))
 
     def _living(self, handle: Handle) -> Cell:
@@ -419,7 +419,7 @@ USUAL_LIMITS = limits_of(FunctionConfig())
 
 def _out_of_memory(cell: Cell, revision: Revision) -> LoadFailed | None:
     """Returns what to say of a cell whose processes the kernel has ended for memory; None where it has not."""
-    usage = None if cell.group is None else cell.group.usage()
+    usage = cell.usage()
     if usage is None or not usage.oom_kills:
         return None
     memory = format_bytes(revision.config.memory)

@@ -56,6 +56,12 @@ class Startup:
             shown | _folders(runtime, confined),
         )
 
+    @property
+    def seen_folder(self) -> str:
+        """Where a sandbox that has the runtime's folders at their usual places sees the folder of the module."""
+        folder = self.module_folder
+        return f"{RUNTIMES}/{folder.relative_to(SHIPPED)}" if folder.is_relative_to(SHIPPED) else RUNTIME
+
 
 def _folders(runtime: Runtime, confined: bool) -> dict[str, str]:
     own, shipped = str(runtime.folder), str(SHIPPED)

@@ -94,6 +94,7 @@ class Sandbox:
         last_capability: the highest that the kernel knows.
         filter: of system calls; None where they are not filtered.
         shown: the folders that it sees beside the system's.
+        kept: descriptors that it has from its zygote.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Sandbox:
         last_capability: int,
         filter: Filter | None,  # noqa: A002
         shown: Collection[str] = (),
+        kept: Collection[int] = (),
     ) -> None:
         self._belongings = belongings
         self._lifeline = lifeline
@@ -111,6 +113,7 @@ class Sandbox:
         self._last_capability = last_capability
         self._filter = filter
         self._shown = shown
+        self._kept = kept
         self._own = {} if means.confined else dict.fromkeys(shown, landlock.READ)
         self._rules: Ruleset | None = None
         self._program: int | None = None
@@ -132,7 +135,7 @@ class Sandbox:
         privileges.forbid_new_privileges()
         if means.confined:
             privileges.empty_bounding_set(self._last_capability)
-        _keep_only(belongings, self._lifeline)
+        _keep_only(belongings, self._lifeline, self._kept)
         self._rules = rules_for(means, self._own)
 
     def confine(self, confinement: Confinement) -> int | None:
@@ -250,14 +253,14 @@ def _spread(process: int, every_cpu: bool) -> None:
             os.sched_setaffinity(int(thread), range(os.cpu_count() or 1))
 
 
-def _keep_only(belongings: Belongings, lifeline: Lifeline) -> None:
+def _keep_only(belongings: Belongings, lifeline: Lifeline, more: Collection[int]) -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(belongings.log, 1)
     os.dup2(belongings.log, 2)
     lowest = 3
     observer = () if belongings.observer is None else (belongings.observer,)
-    for kept in sorted((belongings.listener, lifeline.reader, *observer)):
+    for kept in sorted((belongings.listener, lifeline.reader, *observer, *more)):
         os.closerange(lowest, kept)
         lowest = kept + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))

@@ -44,8 +44,8 @@ class Plan:
     """What a zygote becomes.
 
     Attributes:
-        module: what cells run. It has ``warm()``, and ``serve(listener, prepare)``; where there is a program,
-            ``serve(listener, prepare, program, fork)``.
+        module: what cells run. It has ``warm()``, which may return descriptors for cells to keep, and
+            ``serve(listener, prepare)``; where there is a program, ``serve(listener, prepare, program, fork)``.
         module_folder: the folder it is imported from.
         program: what ``serve`` is to start; None: the module runs functions itself.
         shown: folders of the host to show in the private root besides the system's, by where they are seen.
@@ -90,6 +90,7 @@ class Zygote(Parent):
         self._forks = PidNamespaces().fork if plan.means.confined else fork
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
+        self._kept: tuple[int, ...] = ()
 
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
@@ -104,7 +105,7 @@ class Zygote(Parent):
                 self._plan.resolvers,
                 self._plan.shown,
             )
-        self._module.warm()
+        self._kept = self._module.warm() or ()
         gc.collect()
         gc.freeze()
 
@@ -169,7 +170,13 @@ class Zygote(Parent):
     def _enter(self, cell: str, belongings: Belongings) -> Sandbox:
         plan = self._plan
         sandbox = Sandbox(
-            belongings, self._lifeline, plan.means, self._last_capability, self._filter, plan.shown
+            belongings,
+            self._lifeline,
+            plan.means,
+            self._last_capability,
+            self._filter,
+            plan.shown,
+            self._kept,
         )
         try:
             sandbox.enter()

@@ -15,6 +15,7 @@ from martlet.config import Settings
 from martlet.drivers import engines
 from martlet.drivers.driver import Driver
 from martlet.drivers.egress import Egress, networks_of
+from martlet.drivers.microvm import MicroVmDriver
 from martlet.drivers.process import ProcessDriver
 from martlet.gateway.admission import Admission
 from martlet.gateway.buckets import Buckets
@@ -23,6 +24,7 @@ from martlet.gateway.gateway import Gateway
 from martlet.gateway.routing import Routing
 from martlet.http.hop import Hop
 from martlet.http.server import Server, ServerLimits
+from martlet.microvm.templates import Templates
 from martlet.node.endpoint import Endpoint
 from martlet.node.logs import LogStore
 from martlet.node.node import Node
@@ -76,6 +78,16 @@ async def run_lane(settings: Settings, number: int) -> None:
         way_out = Egress(run, system.egress_subnet, settings.lane_count + number, networks)
         containers = engines.make(system.container_runtime, system, number, run, catalogue, way_out)
         drivers[containers.name] = containers
+    if not system.disable_microvm:
+        microvms = MicroVmDriver(
+            number,
+            packages.directory,
+            run,
+            Templates(system.microvm_path or data / "microvms", lambda line: log.info("microvm", said=line)),
+            max_body=system.max_body,
+            runtimes=catalogue,
+        )
+        drivers[microvms.name] = microvms
 
     def resolve(name: str) -> tuple[str, int | None]:
         runtime = catalogue.resolve(name)

@@ -19,6 +19,7 @@ import structlog
 from martlet.config import Settings
 from martlet.drivers import engines
 from martlet.drivers.driver import DriverError, explain, require
+from martlet.drivers.microvm import what_is_missing
 from martlet.drivers.networks import Networks
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
@@ -91,6 +92,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     await _look_at_store(settings)
     await asyncio.to_thread(_look_at_runtimes, settings)
     settings = await asyncio.to_thread(_settle_engine, settings)
+    settings = await asyncio.to_thread(_settle_microvms, settings)
     run = settings.run_directory
     settings_file = run / "settings.json"
     await remains.sweep(run, settings_file)
@@ -268,6 +270,16 @@ def _settle_engine(settings: Settings) -> Settings:
         update = {"disable_container": True}
         log.info("no_containers", tried=[each.why for each in choice.guarantees])
     return settings.model_copy(update={"system": settings.system.model_copy(update=update)})
+
+
+def _settle_microvms(settings: Settings) -> Settings:
+    """Returns the settings without microVMs where this machine lacks something for them."""
+    if settings.system.disable_microvm or (missing := what_is_missing()) is None:
+        return settings
+    log.info("no_microvms", why=missing.why, remedy=missing.remedy)
+    return settings.model_copy(
+        update={"system": settings.system.model_copy(update={"disable_microvm": True})}
+    )
 
 
 def _make_run_directory(run: Path) -> None:

@@ -1,0 +1,279 @@
+"""What runs a guest: its first process. It warms the runtime, and then lives in every clone of the machine.
+
+What is done before ``warm`` is said, all clones share. A clone that is woken gets entropy and time of its own before
+anything else. A runtime that runs functions itself waits for them in the saved machine already: it draws random numbers
+only once it has code. A program of which we cannot know that is started in the clone. The cell confines itself as a
+container does (`sandbox.inside`), under a user of its own and in a cgroup of the guest.
+
+Standard library only, and `martlet.sandbox`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.links import Interests, Link
+from martlet.sandbox import privileges, root, syscalls
+from martlet.sandbox.bundle import SANDBOX
+from martlet.sandbox.inside import Inside, Task
+from martlet.sandbox.network import enable_loopback
+from martlet.sandbox.syscalls import Mount, MountAttribute
+
+TASK = "task.json"
+"""The file, in the folder of the sandbox, that says what the guest is to do."""
+USER = 1000
+_RUN, _GROUP = "/run", "/sys/fs/cgroup/function"
+_SOCKET, _LOG = f"{_RUN}/sock", f"{_RUN}/log"
+_KERNEL = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
+_READ_ONLY = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
+_SHARED = "/dev/shm"  # noqa: S108  (the guest's own)
+_SMALL = 1024 * 1024
+_LINE = 4096
+_LOOK_AGAIN = 0.02
+_LAST_WORDS_SECONDS = 1.0
+_HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
+_ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
+
+
+class Agent:
+    """See the module."""
+
+    def __init__(self, task: Task, ports: Mapping[str, int]) -> None:
+        self._task = task
+        self._ports = ports
+        self._control = Control(self._ports[CONTROL])
+        self._inside = Inside(task.own_kernel)
+        sys.path.insert(0, task.module_folder)
+        self._module: Any = importlib.import_module(task.module)
+        sys.path.remove(task.module_folder)
+        self._last_capability = privileges.last_capability()
+        self._interests = Interests()
+        self._links = [Link(self._ports[name], self._interests, _connect) for name in LINKS]
+        self._unsaid = b""
+        self._pid = 0
+        os.mkfifo(_LOG)
+        os.chmod(_LOG, 0o622)  # noqa: S103  (the cell opens /dev/stdout as whoever it is then)
+        self._log = os.open(_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(ports[LOG], False)
+
+    def warm(self) -> None:
+        """Does what all clones share, and returns in a clone, once that has been woken."""
+        self._module.warm()
+        gc.collect()
+        gc.freeze()
+        if self._task.program is None:
+            self._start()
+            _await_health()
+        self._control.send(event="warm")
+        message = self._control.receive()
+        _add_entropy(bytes.fromhex(message["entropy"]))
+        time.clock_settime(time.CLOCK_REALTIME, message["time"])
+        if self._task.program is not None:
+            self._start()
+
+    def run(self) -> None:
+        """Carries what concerns the cell, until it has ended, and says how it has."""
+        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._interests.watch(wakeup, select.EPOLLIN)
+        self._interests.watch(self._control.descriptor, select.EPOLLIN)
+        ended, deadline = self._reap(None), 0.0
+        while ended is None or (time.monotonic() < deadline and not self._has_said_all()):
+            self._watch_log()
+            for descriptor, event in self._interests.events.poll(None if ended is None else _LOOK_AGAIN):
+                if descriptor == wakeup:
+                    os.read(wakeup, _LINE)
+                    ended = self._reap(ended)
+                    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+                elif descriptor == self._control.descriptor:
+                    self._obey(self._control.receive())
+                elif descriptor in (self._log, self._ports[LOG]):
+                    self._say()
+                else:
+                    self._serve(descriptor, event)
+        events = dict(line.split() for line in Path(_GROUP, "memory.events").read_text().splitlines())
+        self._control.send(event="exited", code=ended, oom_kills=int(events["oom_kill"]))
+
+    def _start(self) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(_SOCKET)
+        listener.listen(128)
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._be_cell(listener)
+        listener.close()
+
+    def _be_cell(self, listener: socket.socket) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            Path(_GROUP, "cgroup.procs").write_text("0")
+            os.setsid()
+            log = os.open(_LOG, os.O_RDWR)  # one that blocks
+            nothing = os.open("/dev/null", os.O_RDONLY)
+            for number, descriptor in enumerate((nothing, log, log)):
+                os.dup2(descriptor, number)
+            os.closerange(3, listener.fileno())
+            os.closerange(listener.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+            privileges.forbid_new_privileges()
+            privileges.empty_bounding_set(self._last_capability)
+            privileges.become(USER)
+            if self._task.program is None:
+                self._module.serve(listener, self._inside.confine)
+            else:
+                self._module.serve(listener, self._inside.confine, self._task.program, self._inside.fork)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        if message["op"] == "signal":
+            os.kill(self._pid, message["signal"])
+            return
+        try:
+            self._equip(message)
+        except OSError as error:
+            self._control.send(event="refused", error=str(error))
+        else:
+            self._control.send(event="equipped")
+
+    def _equip(self, message: dict[str, Any]) -> None:
+        """Gives the cell its code, its name and its limits."""
+        failure: OSError | None = None
+        for folder in (root.FUNCTION, root.DEPENDENCIES)[: 1 + int(message["dependencies"])]:
+            try:
+                self._control.receive_folder(folder)
+            except OSError as error:
+                failure = error
+            syscalls.mount_setattr(folder, _READ_ONLY)
+        if failure is not None:
+            raise failure
+        root.resize_space(root.SCRATCH, message["scratch"])
+        socket.sethostname(message["hostname"])
+        Path(_GROUP, "memory.max").write_text(str(message["memory"]))
+        Path(_GROUP, "pids.max").write_text(str(message["processes"]))
+
+    def _serve(self, descriptor: int, event: int) -> None:
+        for link in self._links:
+            if descriptor in link.descriptors:
+                link.serve(descriptor, event)
+                return
+
+    def _watch_log(self) -> None:
+        self._interests.watch(self._log, 0 if self._unsaid else select.EPOLLIN)
+        self._interests.watch(self._ports[LOG], select.EPOLLOUT if self._unsaid else 0)
+
+    def _say(self) -> None:
+        """Carries on what the cell has printed."""
+        try:
+            if not self._unsaid:
+                self._unsaid = os.read(self._log, _LINE)
+            self._unsaid = self._unsaid[os.write(self._ports[LOG], self._unsaid) :]
+        except BlockingIOError:
+            pass
+
+    def _has_said_all(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._log, select.POLLIN)
+        return not self._unsaid and not waiting.poll(0) and all(link.quiet for link in self._links)
+
+    def _reap(self, ended: int | None) -> int | None:
+        """Buries whoever has ended. Returns how the cell has, once it has."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if pid == 0:
+                return ended
+            if pid == self._pid:
+                ended = os.waitstatus_to_exitcode(status)
+
+
+def _connect() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(_SOCKET)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _await_health() -> None:
+    """Returns once the cell waits for its code, and has gone the way of a request."""
+    with _connect() as connection:
+        connection.sendall(_HEALTH)
+        while connection.recv(_LINE):
+            pass
+
+
+def _open_ports() -> dict[str, int]:
+    """Returns descriptors of the ports by their names."""
+    found = {}
+    for port in Path("/sys/class/virtio-ports").iterdir():
+        name = (port / "name").read_text().strip()
+        found[name] = os.open(f"/dev/{port.name}", os.O_RDWR | os.O_CLOEXEC)
+    return found
+
+
+def _add_entropy(seed: bytes) -> None:
+    """Makes the kernel's random numbers those of this machine: every clone has the same state before."""
+    device = os.open("/dev/urandom", os.O_RDWR)
+    try:
+        fcntl.ioctl(device, _ADD_ENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
+        fcntl.ioctl(device, _RESEED)
+    finally:
+        os.close(device)
+
+
+def _mount() -> None:
+    for kind, at in (("proc", "/proc"), ("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup")):
+        syscalls.mount(kind, at, _KERNEL)
+    syscalls.mount("devtmpfs", "/dev", Mount.NO_SUID | Mount.NO_EXEC)
+    os.mkdir(_SHARED)
+    root.mount_space(_SHARED, _SMALL)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
+    syscalls.mount("tmpfs", _RUN, _KERNEL, "mode=755,size=1m")
+    root.mount_space(root.SCRATCH, _SMALL)
+    for folder in (root.FUNCTION, root.DEPENDENCIES):
+        syscalls.mount("tmpfs", folder, Mount.NO_SUID | Mount.NO_DEV, "mode=755")
+    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory +pids")
+    os.mkdir(_GROUP)
+    Path(_GROUP, "memory.oom.group").write_text("1")
+    # A function that takes more than its limit is ended for it, whatever the machine has.
+    Path("/proc/sys/vm/overcommit_memory").write_text("1")
+    enable_loopback()
+
+
+def main() -> None:
+    """Runs the guest. Where that fails the first process ends, and with it the machine."""
+    os.umask(0o022)
+    _mount()
+    ports = _open_ports()
+    try:
+        agent = Agent(Task.from_json(json.loads(Path(SANDBOX, TASK).read_text())), ports)
+        agent.warm()
+        agent.run()
+    except BaseException:
+        os.write(ports[LOG], traceback.format_exc().encode()[-_LINE:])
+        raise
+    signal.pause()  # the warden ends the machine, once it has heard all

@@ -1,0 +1,107 @@
+"""What the warden of a microVM and the agent inside it say to each other: one JSON document on each line.
+
+    agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
+    warden → agent   {"op": "wake", "entropy", "time"}          it is another machine now
+    warden → agent   {"op": "equip", "hostname", "memory", "processes", "scratch", "dependencies"}, then one stream of
+                     pieces with the code, and one with the dependencies where there are some
+    agent → warden   {"event": "equipped"}, or {"event": "refused", "error"}
+    warden → agent   {"op": "signal", "signal"}
+    agent → warden   {"event": "exited", "code", "oom_kills"}   the cell has ended
+
+A piece is its length (4 bytes, big-endian) and as many bytes; the piece of length 0 ends the stream, which is a tar.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import tarfile
+from typing import Any
+
+CONTROL, LOG = "control", "log"
+"""The names of the ports that carry no requests."""
+LINKS = tuple(f"link{number}" for number in range(16))
+"""The names of those that do: so many requests run at once."""
+_PIECE = 32 * 1024
+_LENGTH = struct.Struct(">I")
+
+
+class Control:
+    """One end. ``descriptor`` blocks."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, True)
+        self.descriptor = descriptor
+        self._come = b""
+
+    def send(self, **message: Any) -> None:
+        """Says something. Raises OSError."""
+        self._write(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any]:
+        """Returns what is said next. Raises EOFError where the other end is gone."""
+        while b"\n" not in self._come:
+            self._come += self._more()
+        line, _, self._come = self._come.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def send_folder(self, folder: str) -> None:
+        """Sends what is in a folder, as a stream of pieces."""
+        with tarfile.open(fileobj=_Writer(self), mode="w|", bufsize=_PIECE) as archive:
+            archive.add(folder, ".")
+        self._write(_LENGTH.pack(0))
+
+    def receive_folder(self, folder: str) -> None:
+        """Writes such a stream into a folder; reads it to its end, also where that fails. Raises OSError."""
+        reader = _Reader(self)
+        try:
+            with tarfile.open(fileobj=reader, mode="r|", bufsize=_PIECE) as archive:
+                archive.extractall(folder)  # noqa: S202  (the warden has made it)
+        except tarfile.TarError as error:
+            raise OSError(str(error)) from None
+        finally:
+            while reader.read(_PIECE):
+                pass
+
+    def _read(self, size: int) -> bytes:
+        while len(self._come) < size:
+            self._come += self._more()
+        piece, self._come = self._come[:size], self._come[size:]
+        return piece
+
+    def _more(self) -> bytes:
+        piece = os.read(self.descriptor, _PIECE)
+        if not piece:
+            raise EOFError("the other end is gone")
+        return piece
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.descriptor, data) :]
+
+
+class _Writer(io.RawIOBase):
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def write(self, data: Any) -> int:
+        self._control._write(_LENGTH.pack(len(data)) + bytes(data))
+        return len(data)
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._left = 0
+        self._over = False
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._left and not self._over:
+            (self._left,) = _LENGTH.unpack(self._control._read(_LENGTH.size))
+            self._over = self._left == 0
+        piece = self._control._read(min(self._left, size))
+        self._left -= len(piece)
+        return piece

@@ -1,0 +1,191 @@
+"""Templates: machines that were started once for a runtime, made warm, and saved, to be restored in milliseconds.
+
+A template is kept under a digest of all that decides what it is: the kernel, the root, the runtime, Martlet's own part
+of the guest, the monitor and its command line. Whatever of it changes, it is another template, and made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from martlet.errors import Invalid, Unavailable
+from martlet.images.debian import debian_root
+from martlet.images.image import Image
+from martlet.images.inside import Inside
+from martlet.images.store import Images
+from martlet.microvm import qemu
+from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.guest import build_root, parts_of
+from martlet.microvm.kernel import Kernel, debian_kernel
+from martlet.microvm.machine import MEMORY, MEMORY_FILE, ROOT_FILE, STATE_FILE
+from martlet.microvm.qmp import Qmp
+from martlet.microvm.store import Store
+from martlet.runtimes import Runtime
+from martlet.sandbox.inside import Task
+from martlet.sandbox.lifeline import die_with_parent
+
+_BOOT_SECONDS = 600.0
+_LINE = 4096
+_WORDS = (
+    "quiet",
+    "loglevel=0",
+    "mitigations=off",  # on a processor that is emulated, and of which the guest is the only user
+    "random.trust_cpu=on",
+    "tsc=reliable",
+    "no_timer_check",
+    "reboot=t",
+    "panic=-1",
+    "rcupdate.rcu_expedited=1",
+)
+
+Say = Callable[[str], None]
+Describe = Callable[[Runtime], Task]
+"""Returns what the agent is to do for a runtime whose programs have the paths that they have in the guest."""
+
+
+class Templates:
+    """See the module. All methods may wait for long.
+
+    Args:
+        folder: where they are kept, and what they are made from.
+        say: is told how it goes where something is made, line by line.
+    """
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        self._store = Store(folder)
+        self._images = Images(folder / "images")
+        self._say = say
+
+    def of(self, runtime: Runtime, describe: Describe) -> Path:
+        """Returns the folder of the template for a runtime; makes it where there is none.
+
+        Raises:
+            Invalid: it cannot be made; the message says what to install.
+            Unavailable: the disk is full, or the mirror of packages is out of reach.
+            OSError: the machine did not start.
+        """
+        program = monitor()
+        kernel = debian_kernel(self._store, self._say)
+        image = debian_root(self._images, runtime, self._say)
+        fitted = Inside(image.root).fitted(runtime)
+        task = describe(fitted)
+
+        def build(work: Path) -> None:
+            self._say(f"starting a microVM for {runtime.name}, to be saved")
+            build_root(image.root, work, fitted, task, work / ROOT_FILE)
+            _boot(program, kernel, work)
+            self._say(f"saved the microVM for {runtime.name}")
+
+        digest = _digest(program, kernel, image, fitted, task)
+        return self._store.get(runtime.name, digest, build)
+
+
+def monitor() -> str:
+    """Returns the path of QEMU. Raises `Invalid` where it is not on this machine."""
+    program = shutil.which(qemu.PROGRAM)
+    if program is None or not Path(qemu.FIRMWARE).is_file():
+        raise Invalid(
+            f"execution_mode: microvm takes the program {qemu.PROGRAM} (apt-get install qemu-system-x86)",
+            field="config.execution_mode",
+        )
+    return program
+
+
+def _digest(program: str, kernel: Kernel, image: Image, runtime: Runtime, task: Task) -> str:
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    line = qemu.command(
+        "", memory=MEMORY, memory_path="", root="", control=0, channels=dict.fromkeys(_CHANNELS, 0), boot=None
+    )
+    texts = (version, repr(line), repr(_WORDS), kernel.version, image.digest, repr(task))
+    whole = hashlib.sha256("\0".join(texts).encode())
+    for path in parts_of(runtime):
+        whole.update(f"\0{path.name}\0".encode())
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+_CHANNELS = (CONTROL, LOG, *LINKS)
+
+
+def _boot(program: str, kernel: Kernel, work: Path) -> None:
+    """Starts a machine, and saves it once its agent says that the runtime is warm."""
+    pairs = {name: socket.socketpair() for name in ("qmp", *_CHANNELS)}
+    ours, theirs = ({name: pair[end] for name, pair in pairs.items()} for end in (0, 1))
+    state = os.open(work / STATE_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    words = (
+        f"tsc_early_khz={_frequency()}",
+        *_WORDS,
+    )  # measuring it goes wrong where the processor is emulated
+    command = qemu.command(
+        program,
+        memory=MEMORY,
+        memory_path=str(work / MEMORY_FILE),
+        root=str(work / ROOT_FILE),
+        control=theirs["qmp"].fileno(),
+        channels={name: theirs[name].fileno() for name in _CHANNELS},
+        boot=qemu.Boot(str(kernel.image), str(kernel.initrd), words),
+    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[each.fileno() for each in theirs.values()],
+            preexec_fn=partial(die_with_parent),
+        )
+        for each in theirs.values():
+            each.close()
+        with process:
+            try:
+                _wait_until_warm(ours[CONTROL])
+                ours["qmp"].settimeout(_BOOT_SECONDS)
+                qemu.save(Qmp(ours["qmp"]), state, _BOOT_SECONDS)
+                process.wait(_BOOT_SECONDS)
+            except (OSError, EOFError, subprocess.TimeoutExpired) as error:
+                process.kill()
+                said = _last_words(process, ours[LOG])
+                raise Unavailable(f"the microVM did not start: {said or error}") from error
+            finally:
+                process.kill()
+    finally:
+        os.close(state)
+        for each in (*ours.values(), *theirs.values()):
+            each.close()
+
+
+def _wait_until_warm(control: socket.socket) -> None:
+    if not _readable(control):
+        raise OSError(f"its agent was not ready within {_BOOT_SECONDS:g} s")
+    Control(control.fileno()).receive()
+
+
+def _last_words(process: subprocess.Popen[bytes], log: socket.socket) -> str:
+    """Returns what the agent has said of its end, or the monitor of its own, which is over."""
+    assert process.stderr is not None
+    said = process.stderr.read()
+    with suppress(OSError):
+        said += log.recv(_LINE, socket.MSG_DONTWAIT)
+    return said.decode(errors="replace").strip()[-500:]
+
+
+def _readable(connection: socket.socket) -> bool:
+    connection.settimeout(_BOOT_SECONDS)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) != b""
+    except TimeoutError:
+        return False
+
+
+def _frequency() -> int:
+    """Returns the kHz of this machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return int(next(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) * 1000)

@@ -1,0 +1,333 @@
+"""What stands in the sandbox of a microVM for the guest: it restores the machine, and speaks for it.
+
+It is forked from a zygote, as every cell is, and the machine monitor is the program that it starts there: confined by
+the same steps as the program of a function, with a user of its own, no network, and nothing of the host to be seen. So
+a guest that breaks out of its machine is where functions of `execution_mode: process` are.
+
+    lane ── listener ── warden ── links, log, control ── monitor ║ agent ── cell
+
+Standard library only, and `martlet.sandbox`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from martlet.microvm import qemu
+from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.links import PIECE, Interests, Link, PortGone
+from martlet.microvm.machine import MEMORY_FILE, PLACE, STATE_FILE
+from martlet.microvm.qmp import Qmp
+from martlet.sandbox import root
+from martlet.sandbox.inside import CONFINEMENT
+from martlet.sandbox.program import Program
+
+OUT_OF_MEMORY = 250
+"""How it ends where the guest's kernel has ended the function for its memory."""
+QMP, MEMORY = 10, 11
+CHANNELS = {name: 20 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
+"""The descriptors of a monitor, which its command line names."""
+_ANSWER_SECONDS = 30.0
+_LAST_WORDS_SECONDS = 1.0
+_LINE = 4096
+_SPECIALISE = b"POST /_martlet/specialise "
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_kept: dict[int, int] = {}
+
+Prepare = Callable[[dict[str, Any]], None]
+Fork = Callable[[Callable[[], NoReturn]], int]
+
+
+def warm() -> tuple[int, ...]:
+    """Opens the template. Returns the descriptors that cells are to keep.
+
+    The memory of the saved machine becomes one that nobody can write to any more: a monitor maps it copy-on-write, and
+    for that must open it as if to write.
+    """
+    json.loads("{}")
+    memory = os.memfd_create("template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(f"{PLACE}/{MEMORY_FILE}", "rb") as saved:
+        _copy(saved.fileno(), memory)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    _kept[MEMORY] = memory
+    return (memory,)
+
+
+def serve(listener: socket.socket, prepare: Prepare, program: Program, fork: Fork) -> NoReturn:
+    """Lives the life of a cell on a listening socket, then ends the process, and the machine with it.
+
+    Args:
+        listener: where requests come from.
+        prepare: mounts the code, and drops all power of this process.
+        program: the monitor, whose command line has the descriptors above.
+        fork: forks it confined.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    warden = Warden(listener, prepare)
+    warden.start(program.command, fork)
+    os._exit(warden.run())
+
+
+class Warden:
+    """See the module."""
+
+    def __init__(self, listener: socket.socket, prepare: Prepare) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._prepare = prepare
+        self._interests = Interests()
+        self._newcomers: dict[int, tuple[socket.socket, bytes]] = {}
+        self._specialised = False
+        self._unsaid = b""
+        self._stopping = False
+
+    def start(self, command: Any, fork: Fork) -> None:
+        """Starts a monitor, has it restore the machine, and wakes that up. Raises OSError."""
+        pairs = {number: socket.socketpair() for number in (QMP, *CHANNELS.values())}
+        state = os.open(f"{PLACE}/{STATE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+        theirs = {number: pair[1].fileno() for number, pair in pairs.items()}
+        theirs[MEMORY] = _kept[MEMORY]
+        fork(lambda: _execute(list(command), theirs))
+        os.close(_kept[MEMORY])
+        for _, their in pairs.values():
+            their.close()
+        ours = {number: pair[0] for number, pair in pairs.items()}
+        ours[QMP].settimeout(_ANSWER_SECONDS)
+        self._monitor = ours[QMP]  # which pauses where this is closed
+        qemu.restore(Qmp(ours[QMP]), state)
+        os.close(state)
+        self._control = Control(ours[CHANNELS[CONTROL]].detach())
+        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time())
+        self._log = ours[CHANNELS[LOG]].detach()
+        os.set_blocking(self._log, False)
+        self._links = [Link(ours[CHANNELS[name]].detach(), self._interests) for name in LINKS]
+
+    def run(self) -> int:
+        """Carries requests in, and out what becomes of them and what is printed, until the function has ended.
+
+        Returns:
+            The exit code that says how.
+        """
+        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        os.set_blocking(1, False)
+        self._interests.watch(wakeup, select.EPOLLIN)
+        self._interests.watch(self._control.descriptor, select.EPOLLIN)
+        code: int | None = None
+        while code is None:
+            self._watch()
+            for descriptor, event in self._interests.events.poll():
+                if descriptor == wakeup:
+                    code = self._hear(os.read(wakeup, _LINE))
+                elif descriptor == self._control.descriptor:
+                    code = self._end(self._control.receive())
+                else:
+                    code = self._serve(descriptor, event)
+                if code is not None:
+                    break
+        return code
+
+    def _hear(self, signals: bytes) -> int | None:
+        if signal.SIGCHLD in signals and os.waitpid(-1, os.WNOHANG)[0]:
+            return self._lost()
+        if signal.SIGTERM in signals:
+            if not self._specialised:
+                return 0
+            self._stopping = True
+            self._control.send(op="signal", signal=int(signal.SIGTERM))
+        return None
+
+    def _lost(self) -> int:
+        os.set_blocking(1, True)
+        print("the virtual machine has ended", flush=True)
+        return 1
+
+    def _watch(self) -> None:
+        """Takes connections only while there is a link for one: others wait where they are."""
+        takes = not self._stopping and any(link.free for link in self._links)
+        self._interests.watch(self._listener.fileno(), select.EPOLLIN if takes else 0)
+        self._interests.watch(self._log, 0 if self._unsaid else select.EPOLLIN)
+        self._interests.watch(1, select.EPOLLOUT if self._unsaid else 0)
+
+    def _serve(self, descriptor: int, event: int) -> int | None:
+        if descriptor == self._listener.fileno():
+            self._accept()
+        elif descriptor in (self._log, 1):
+            return self._print()
+        elif descriptor in self._newcomers:
+            return self._meet(descriptor)
+        else:
+            try:
+                self._carry(descriptor, event)
+            except PortGone:
+                return self._lost()
+        return None
+
+    def _carry(self, descriptor: int, event: int) -> None:
+        for link in self._links:
+            if descriptor in link.descriptors:
+                link.serve(descriptor, event)
+                return
+
+    def _accept(self) -> None:
+        try:
+            newcomer, _ = self._listener.accept()
+        except OSError:
+            return
+        if self._specialised:
+            self._link(newcomer, b"")
+        else:
+            newcomer.setblocking(False)
+            self._newcomers[newcomer.fileno()] = newcomer, b""
+            self._interests.watch(newcomer.fileno(), select.EPOLLIN)
+
+    def _link(self, newcomer: socket.socket, said: bytes) -> None:
+        link = next((link for link in self._links if link.free), None)
+        if link is None:
+            newcomer.close()
+        else:
+            link.carry(newcomer, said)
+
+    def _meet(self, descriptor: int) -> int | None:
+        """Reads on, until it is known whether a request gives the cell its code, and then until all of it is there."""
+        newcomer, said = self._newcomers.pop(descriptor)
+        try:
+            piece = newcomer.recv(PIECE)
+        except OSError:
+            piece = b""
+        said += piece
+        self._interests.watch(descriptor, 0)
+        if not piece:
+            newcomer.close()
+        elif not said.startswith(_SPECIALISE[: len(said)]) or self._specialised:
+            self._link(newcomer, said)
+        elif (body := _body(said)) is None:
+            self._newcomers[descriptor] = newcomer, said
+            self._interests.watch(descriptor, select.EPOLLIN)
+        else:
+            return self._specialise(newcomer, said, body)
+        return None
+
+    def _specialise(self, newcomer: socket.socket, said: bytes, body: bytes) -> int | None:
+        """Lets go of all power, gives the guest the code, and then the request."""
+        document = json.loads(body)
+        self._specialised = True
+        try:
+            self._prepare(document)
+            answer = self._equip(document)
+        except (OSError, EOFError) as error:
+            answer = {"event": "refused", "error": str(error)}
+        if answer["event"] == "refused":
+            newcomer.setblocking(True)
+            newcomer.sendall(_refusal(answer["error"]))
+            newcomer.close()
+            return None
+        if answer["event"] == "exited":
+            newcomer.close()
+            return self._end(answer)
+        self._link(newcomer, said)
+        return None
+
+    def _equip(self, document: dict[str, Any]) -> dict[str, Any]:
+        confinement = document[CONFINEMENT]
+        dependencies = document["dependencies"] is not None
+        self._control.send(
+            op="equip",
+            hostname=confinement["hostname"],
+            memory=document["memory"],
+            processes=confinement["processes"],
+            scratch=confinement["scratch"],
+            dependencies=dependencies,
+        )
+        self._control.send_folder(root.FUNCTION)
+        if dependencies:
+            self._control.send_folder(root.DEPENDENCIES)
+        return self._control.receive()
+
+    def _end(self, said: dict[str, Any]) -> int:
+        """Carries out what the function has said before its end. Returns the exit code that says how it ended."""
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        self._stopping = True
+        while time.monotonic() < deadline and not self._has_heard_all():
+            self._watch()
+            for descriptor, event in self._interests.events.poll(0.05):
+                if descriptor != self._control.descriptor and self._serve(descriptor, event) is not None:
+                    break
+        if said["oom_kills"]:
+            return OUT_OF_MEMORY
+        code: int = said["code"]
+        return 128 - code if code < 0 else code
+
+    def _has_heard_all(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._log, select.POLLIN)
+        return not self._unsaid and not waiting.poll(0) and all(link.finished for link in self._links)
+
+    def _print(self) -> int | None:
+        try:
+            if not self._unsaid:
+                self._unsaid = os.read(self._log, _LINE)
+                if not self._unsaid:
+                    return self._lost()
+            self._unsaid = self._unsaid[os.write(1, self._unsaid) :]
+        except BlockingIOError:
+            pass
+        return None
+
+
+def _execute(command: list[str], descriptors: Mapping[int, int]) -> NoReturn:
+    """Becomes the monitor, with these descriptors under their numbers and nothing else open but where it prints."""
+    high = 100 + max(descriptors)
+    for number, descriptor in enumerate(descriptors.values()):
+        os.dup2(descriptor, high + number, inheritable=False)
+    for number, wanted in enumerate(descriptors):
+        os.dup2(high + number, wanted)
+    lowest = 3
+    for wanted in (*sorted(descriptors), high + len(descriptors)):
+        os.closerange(lowest, wanted)
+        lowest = wanted + 1
+    os.execv(command[0], command)  # noqa: S606
+
+
+def _body(said: bytes) -> bytes | None:
+    """Returns the body of a request, which the lane sends with its length; None where not all of it is there."""
+    head, end, body = said.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
+    return body if len(body) >= int(fields[b"content-length"]) else None
+
+
+def _refusal(why: str) -> bytes:
+    body = json.dumps({"error": {"type": "OSError", "message": why}}).encode()
+    return (
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def _copy(source: int, target: int) -> None:
+    """Copies what a file holds, and its holes."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError:  # there is a hole up to the end
+            return
+        end = os.lseek(source, offset, os.SEEK_HOLE)
+        os.lseek(source, offset, os.SEEK_SET)
+        os.lseek(target, offset, os.SEEK_SET)
+        while offset < end:
+            offset += os.sendfile(target, source, None, min(end - offset, 1 << 24))
