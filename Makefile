@@ -13,7 +13,7 @@ TEST_PACKAGES := crun curl etcd-client etcd-server erofs-utils iproute2 nftables
 # Elsewhere than in CI this would start a server for all the world.
 TEST_PACKAGES += $(if $(filter true,$(CI)),openssh-server)
 BACKPORTS := runsc
-BENCH_PACKAGES := nginx-light wrk
+BENCH_PACKAGES := crun nginx-light podman runc wrk $(if $(shell command -v dockerd),,docker.io)
 
 export PORT DATA
 # Where it is set each process of a platform compiles its sources anew, which takes as long as all the rest of a start.
@@ -61,6 +61,7 @@ docs: $(BIN)/.installed ## Write the generated parts of docs/ anew
 
 bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
 	@scripts/packages $(BENCH_PACKAGES)
+	-@scripts/backports $(BACKPORTS)
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove all that was installed, built or cached here (not the data folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench import report
 from bench.cold import cold
+from bench.containers import containers
 from bench.density import density
 from bench.many import many_functions
 from bench.neighbours import neighbours
@@ -26,9 +27,10 @@ class Scale:
     functions: int
     instances: int
     starts: int
+    containers: int
 
 
-QUICK, FULL = Scale(2, 100, 200, 30), Scale(5, 1000, 2000, 100)
+QUICK, FULL = Scale(2, 100, 200, 30, 50), Scale(5, 1000, 2000, 100, 500)
 MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "start": lambda _: start_and_memory(),
     "cold": lambda scale: cold(scale.starts),
@@ -37,6 +39,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "neighbours": lambda scale: neighbours(2 * scale.seconds),
     "runtimes": lambda scale: runtimes(scale.seconds, scale.starts // 10),
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
+    "containers": lambda scale: containers(scale.seconds, scale.starts // 3, scale.containers),
     "density": lambda scale: density(scale.instances),
 }
 

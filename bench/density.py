@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.platform import platform
+from bench.platform import Platform, platform
 from bench.row import Row, latencies
 
 AT_ONCE = 16
@@ -24,24 +24,30 @@ def density(count: int) -> Iterator[Row]:
         for number in range(count + NEWCOMERS):
             running.deploy(f"held-{number}")
         running.stop_instances()
-        before = _available_mib()
-        began = time.perf_counter()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda number: running.first_response(f"/invoke/held-{number}"), range(count)))
-        seconds = time.perf_counter() - began
-        time.sleep(2)
-        held = len(running.client.instances())
-        yield {
-            "server": "idle instances",
-            "count": held,
-            "started/s": round(count / seconds),
-            "MiB each": round((before - _available_mib()) / held, 2),
-        }
+        row = hold(running, "idle instances", count)
+        yield row
         took = []
         for number in range(count, count + NEWCOMERS):
             time.sleep(0.25)
             took.append(running.first_response(f"/invoke/held-{number}"))
-        yield latencies(f"cold start beside {held} idle instances", took)
+        yield latencies(f"cold start beside {row['count']} idle instances", took)
+
+
+def hold(running: Platform, name: str, count: int) -> Row:
+    """Starts the functions ``held-0`` and on by a request each, and leaves them idle. Returns the row of this name."""
+    before = _available_mib()
+    began = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda number: running.first_response(f"/invoke/held-{number}"), range(count)))
+    seconds = time.perf_counter() - began
+    time.sleep(2)
+    held = len(running.client.instances())
+    return {
+        "server": name,
+        "count": held,
+        "started/s": round(count / seconds),
+        "MiB each": round((before - _available_mib()) / held, 2),
+    }
 
 
 def _available_mib() -> float:

@@ -91,11 +91,12 @@ def python_workers(count: int, concurrency: int, code: str = HELLO) -> Iterator[
         for path in sockets:
             program = runtime.folder / "shim.py"
             stack.enter_context(running([str(INTERPRETER), str(program), "--socket", str(path)]))
-            _specialise(path, folder, concurrency)
+            specialise(path, folder, concurrency)
         yield sockets
 
 
-def _specialise(path: Path, folder: str, concurrency: int) -> None:
+def specialise(path: Path, folder: str, concurrency: int) -> None:
+    """Waits until a Python runtime listens at ``path``, and makes it an instance of the code in ``folder``."""
     import http.client
 
     deadline = time.monotonic() + 10
@@ -108,7 +109,7 @@ def _specialise(path: Path, folder: str, concurrency: int) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.002)
     document = (
         f'{{"function": "hello", "revision": 1, "code": "{folder}", "dependencies": null, "handler": "handle", '
         f'"environment": {{}}, "concurrency": {concurrency}, "max_body": 20971520}}'
