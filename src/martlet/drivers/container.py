@@ -3,7 +3,7 @@
     lane (this driver) ── keeper, one a runtime ──┬── container   socket, log, cgroup and user id of its own
                                                   └── container
 
-What a container is made of is in `martlet.sandbox`: `bundle`, `keeper`, and `inside`, which it starts as. Its code
+What a container is made of is in `martlet.sandbox`: `bundle`, `keeper`, and `inside`, which runs in it. Its code
 reaches it by a mount that is made once it runs. What takes power is done from outside: it never has any itself.
 """
 
@@ -35,9 +35,10 @@ from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
+from martlet.runtimes.interpreter import PREFIX
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED
-from martlet.sandbox import root
-from martlet.sandbox.bundle import SANDBOX, Frame
+from martlet.sandbox import pause, root
+from martlet.sandbox.bundle import PAUSE, SANDBOX, Frame
 from martlet.sandbox.cgroups import Group, Limits, find_everywhere, name_in_trees, usable_group
 from martlet.sandbox.engine import Engine
 from martlet.sandbox.inside import CONFINEMENT, Task
@@ -60,6 +61,7 @@ _LIGHTEST = "static"
 _IMAGES, _OF_IMAGES = "_images", "_of_images"
 """The keeper of functions that are images, and what these are shown; no runtime is called like this."""
 _DOOR = "door"
+_CAN_WAIT = pause.program() is not None
 _ASK_AGAIN_SECONDS = 0.001
 _TURNS = 2 * (os.cpu_count() or 1)
 """Containers that start at once: to start one is work, of which more at once is none the sooner done."""
@@ -296,20 +298,23 @@ class ContainerDriver(LocalDriver[Keeper]):
             startup = Startup.of(seen.runtime, confined=True)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        task = Task(startup.module, startup.seen_folder, startup.program, self._engine.own_kernel)
+        # What the keeper has loaded must be what the container sees, and its kernel the one that the keeper has.
+        entered = _CAN_WAIT and not self._engine.own_kernel and seen.shows(PREFIX)
+        module_folder = str(startup.module_folder) if entered else startup.seen_folder
+        task = Task(startup.module, module_folder, startup.program, self._engine.own_kernel)
         interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
         frame = Frame(
             root=str(seen.path),
             binds={**seen.binds, RUNTIME: str(runtime.folder), RUNTIMES: str(SHIPPED)},
-            command=[*interpreter, json.dumps(asdict(task))],
+            command=[f"{SANDBOX}/{PAUSE}"] if entered else [*interpreter, json.dumps(asdict(task))],
             profile=_profile(),
         )
-        return await self._start_keeper(runtime.name, frame, at)
+        return await self._start_keeper(runtime.name, frame, task if entered else None, at)
 
     async def _start_keeper_of_images(self, at: Path) -> Keeper:
-        return await self._start_keeper(_IMAGES, None, at)
+        return await self._start_keeper(_IMAGES, None, None, at)
 
-    async def _start_keeper(self, name: str, frame: Frame | None, at: Path) -> Keeper:
+    async def _start_keeper(self, name: str, frame: Frame | None, task: Task | None, at: Path) -> Keeper:
         program = shutil.which(self._engine.name)
         if program is None:
             raise DriverError(f"{self._engine.name} is not on this machine any more")
@@ -320,6 +325,7 @@ class ContainerDriver(LocalDriver[Keeper]):
             engine=self._engine,
             program=program,
             frame=frame,
+            task=task,
             folder=str(folder),
             packages=str(self._packages),
             resolvers=self._resolvers,

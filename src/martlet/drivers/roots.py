@@ -37,6 +37,10 @@ class Root:
     binds: Mapping[str, str]
     runtime: Runtime
 
+    def shows(self, folder: Path) -> bool:
+        """Whether it has the host's folder, at the same place."""
+        return any(place == shown and folder.is_relative_to(place) for place, shown in self.binds.items())
+
 
 class Roots(Protocol):
     """Where the roots of containers come from: one for each runtime."""

@@ -9,6 +9,8 @@ from typing import Any
 CODE, DOOR, SANDBOX = "/.code", "/.martlet", "/.sandbox"
 """Where a container sees the folder that its code is mounted in, that of its socket, and the program it starts as."""
 ENVIRONMENT = ("PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "LANG=C.UTF-8")
+PAUSE = "pause"
+"""The program, in the folder of the sandbox, that does nothing but wait."""
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _MASKED = (
     "/proc/acpi",

@@ -1,7 +1,7 @@
-"""What a container starts as: it warms the runtime, waits for code, confines itself for good and becomes the function.
+"""What runs in a container: the warm runtime, which waits for code, confines itself for good and becomes the function.
 
-It has no power from its first moment on: what takes some, the keeper does from outside, before it asks for anything. It
-is the first process of the container, and so everything in there ends with it.
+It has no power: what takes some, the keeper does from outside, before it asks for anything. It is what the container
+starts as (`main`), or a fork of the keeper that has entered the container (`entering`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, Self
 
 from martlet.sandbox import landlock, rlimits, syscalls
@@ -117,14 +118,18 @@ def _spread(process: int) -> None:
         os.sched_setaffinity(int(thread), range(os.cpu_count() or 1))
 
 
-def main(document: dict[str, Any]) -> None:
-    """Lives the life of a cell, on the socket that it makes."""
-    task = Task.from_json(document)
-    inside = Inside(task.own_kernel)
+def load(task: Task) -> ModuleType:
+    """Returns the module that serves, warm."""
     sys.path.insert(0, task.module_folder)
     module = importlib.import_module(task.module)
     sys.path.remove(task.module_folder)
     module.warm()
+    return module
+
+
+def serve(task: Task, module: ModuleType) -> None:
+    """Lives the life of a cell, on the socket that it makes."""
+    inside = Inside(task.own_kernel)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{DOOR}/{SOCKET}")
     listener.listen(_BACKLOG)
@@ -132,3 +137,9 @@ def main(document: dict[str, Any]) -> None:
         module.serve(listener, inside.confine)
     else:
         module.serve(listener, inside.confine, task.program, inside.fork)
+
+
+def main(document: dict[str, Any]) -> None:
+    """Is what a container starts as."""
+    task = Task.from_json(document)
+    serve(task, load(task))

@@ -11,7 +11,7 @@ It runs in the base interpreter, as a zygote does, and is a `parent`; besides wh
 It is the first process of a PID namespace: the kernel ends all containers with it, and gives it those as children whose
 engine has ended. What it mounts is in a mount namespace of its own, and gone with the last of them too:
 
-    folder/dev sandbox resolv.conf      what all containers are shown
+    folder/dev sandbox resolv.conf      what all containers are shown; in sandbox, what they start as
     folder/cells/<id>/code/…            where code is mounted once the container runs, which sees it by propagation
     folder/cells/<id>/tmp               its scratch space
     folder/cells/<id>/bundle state …    the engine's
@@ -26,15 +26,23 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from martlet.sandbox import bundle, cgroups, namespaces, network, root, syscalls
-from martlet.sandbox.bundle import Frame, Own
+from martlet.sandbox import (
+    bundle,
+    cgroups,
+    namespaces,
+    network,
+    pause,
+    root,
+    syscalls,
+)
+from martlet.sandbox.bundle import PAUSE, Frame, Own
 from martlet.sandbox.engine import BUNDLE, LOG, PID, STATE, Engine
-from martlet.sandbox.inside import FILTER
+from martlet.sandbox.entering import Entrance, Entrant
+from martlet.sandbox.inside import FILTER, Task
 from martlet.sandbox.launcher import join
 from martlet.sandbox.moves import find_tree
 from martlet.sandbox.parent import Parent, serve
@@ -58,6 +66,8 @@ class Plan:
         engine: what starts its containers.
         program: the path of the engine's program.
         frame: what all of them have in common; None: each comes with its own.
+        task: what forks of the keeper do that enter the containers, which then start as `pause`; None: what does it is
+            what they start as.
         folder: an empty directory; what the keeper makes there nobody else sees.
         packages: the folder of all unpacked packages.
         resolvers: the text of ``resolv.conf``, but for those who share the network of the host.
@@ -68,6 +78,7 @@ class Plan:
     engine: Engine
     program: str
     frame: Frame | None
+    task: Task | None
     folder: str
     packages: str
     resolvers: str
@@ -77,8 +88,38 @@ class Plan:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Reads what ``dataclasses.asdict`` and JSON made of a plan."""
-        engine, frame = Engine(**document["engine"]), document["frame"]
-        return cls(**document | {"engine": engine, "frame": frame and Frame(**frame)})
+        engine, frame, task = Engine(**document["engine"]), document["frame"], document["task"]
+        made = {"engine": engine, "frame": frame and Frame(**frame), "task": task and Task.from_json(task)}
+        return cls(**document | made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A container on its way.
+
+    Attributes:
+        cell: its id.
+        identity: its user and group.
+        log: where it prints.
+        doors: of its cgroup.
+        namespaces: that of egress, or none.
+    """
+
+    cell: str
+    identity: int
+    log: int
+    doors: list[int]
+    namespaces: list[int]
+
+    @classmethod
+    def of(cls, message: dict[str, Any], descriptors: list[int]) -> Self:
+        log, *others = descriptors
+        made_ahead = 1 if message["network"] == network.EGRESS else 0
+        return cls(message["id"], message["identity"], log, others[made_ahead:], others[:made_ahead])
+
+    def close(self) -> None:
+        for descriptor in (self.log, *self.doors, *self.namespaces):
+            os.close(descriptor)
 
 
 class Keeper(Parent):
@@ -92,9 +133,12 @@ class Keeper(Parent):
         mounts = Path("/proc/self/mountinfo").read_text()
         self._group = cgroups.name_in_trees(plan.groups, mounts) if plan.engine.makes_cgroups else ""
         self._others = cgroups.find_others(plan.groups, mounts)  # in the lane's own trees it wants the counts
-        self._starting: dict[int, tuple[str, list[int]]] = {}
+        self._starting: dict[int, _Start] = {}
         self._strangers: dict[int, int] = {}
         self._unwanted: dict[str, int] = {}
+        self._firsts: dict[str, int] = {}
+        self._codes: dict[str, int] = {}
+        self._entrance: Entrance | None = None
 
     def prepare(self) -> None:
         """Makes what all containers are shown. Raises OSError."""
@@ -115,6 +159,17 @@ class Keeper(Parent):
         own = self._folder / _SANDBOX / "martlet" / "sandbox"
         own.mkdir(parents=True)
         syscalls.bind(os.path.dirname(__file__), str(own))
+        if self._plan.task is not None and self._plan.frame is not None:
+            self._open(self._plan.task, self._plan.frame)
+
+    def _open(self, task: Task, frame: Frame) -> None:
+        """Makes what containers start as, and what enters them then."""
+        waiting = pause.program()
+        assert waiting is not None
+        program = self._folder / _SANDBOX / PAUSE
+        program.write_bytes(waiting)
+        program.chmod(0o755)
+        self._entrance = Entrance(task, frame.profile)
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
@@ -130,28 +185,24 @@ class Keeper(Parent):
             case {"op": "signal", "id": cell, "signal": number}:
                 if cell in self._pids:
                     self._signal(cell, number)
-                elif any(cell == starting for starting, _ in self._starting.values()):
+                elif any(cell == start.cell for start in self._starting.values()):
                     self._unwanted[cell] = number  # it takes effect once the engine is done
 
     def _start(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        cell = message["id"]
-        log, *doors = descriptors
-        held = [doors.pop(0)] if message["network"] == network.EGRESS else []
+        start = _Start.of(message, descriptors)
         try:
-            self._make_folder(message, held)
+            self._make_folder(message, start)
             pid = os.fork()
         except OSError as error:
-            self._forget(cell)
-            self._tell("refused", id=cell, error=str(error))
-        else:
-            if pid == 0:
-                self._be_engine(message, log, doors)
-            self._starting[pid] = cell, held
-            held = []
-        for descriptor in (log, *doors, *held):
-            os.close(descriptor)
+            start.close()
+            self._forget(start.cell)
+            self._tell("refused", id=start.cell, error=str(error))
+            return
+        if pid == 0:
+            self._be_engine(message, start)
+        self._starting[pid] = start
 
-    def _make_folder(self, message: dict[str, Any], held: Sequence[int]) -> None:
+    def _make_folder(self, message: dict[str, Any], start: _Start) -> None:
         """Makes all that the engine is told of: the bundle, the scratch space, where code will be."""
         cell, net = message["id"], message["network"]
         folder = self._folder / _CELLS / cell
@@ -160,7 +211,8 @@ class Keeper(Parent):
         scratch = f"{folder}{root.SCRATCH}"
         root.mount_space(scratch, _CELL_SCRATCH)
         # As every program names it here, also one that has not inherited it.
-        namespace = f"/proc/{os.getpid()}/fd/{held[0]}" if held else ("" if net == network.NONE else None)
+        here = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in start.namespaces]
+        namespace = here[0] if here else ("" if net == network.NONE else None)
         resolvers = "/etc/resolv.conf" if net == network.HOST else f"{self._folder}/{_RESOLVERS}"
         own = Own(
             message["identity"],
@@ -177,15 +229,15 @@ class Keeper(Parent):
         frame = self._plan.frame or Frame(**message["frame"])
         (folder / BUNDLE / "config.json").write_text(json.dumps(bundle.make(frame, own)))
 
-    def _be_engine(self, message: dict[str, Any], log: int, doors: Sequence[int]) -> NoReturn:
+    def _be_engine(self, message: dict[str, Any], start: _Start) -> NoReturn:
         """Becomes the engine, in the cgroup of the container, which prints where the engine does."""
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if not self._plan.engine.makes_cgroups:
-                join(doors)
+                join(start.doors)
             nothing = os.open("/dev/null", os.O_RDONLY)
-            for number, descriptor in enumerate((nothing, log, log)):
+            for number, descriptor in enumerate((nothing, start.log, start.log)):
                 os.dup2(descriptor, number)
             folder = f"{self._folder}/{_CELLS}/{message['id']}"
             command = self._plan.engine.run(self._plan.program, folder, message["id"], message["network"])
@@ -197,33 +249,67 @@ class Keeper(Parent):
 
     def _bury(self, pid: int, code: int) -> None:
         if pid in self._starting:
-            cell, held = self._starting.pop(pid)
-            for descriptor in held:
-                os.close(descriptor)
-            self._started(cell, code)
+            start = self._starting.pop(pid)
+            self._started(start, code)
+            start.close()
         elif pid in self._ids:
-            cell = self._ids[pid]
-            super()._bury(pid, code)
-            self._forget(cell)
+            self._ended(pid, code)
         elif self._starting:
             self._strangers[pid] = code  # a container may be heard of before its engine
         if not self._starting:
             self._strangers.clear()
 
-    def _started(self, cell: str, code: int) -> None:
+    def _ended(self, pid: int, code: int) -> None:
+        """Notes that a container has ended; where only what runs in it has, ends the rest of it before that."""
+        cell = self._ids[pid]
+        if cell in self._firsts:
+            first = self._firsts.pop(cell)
+            os.kill(first, signal.SIGKILL)
+            del self._ids[pid]
+            self._pids[cell], self._ids[first], self._codes[cell] = first, cell, code
+        else:
+            super()._bury(pid, self._codes.pop(cell, code))
+            self._forget(cell)
+
+    def _started(self, start: _Start, code: int) -> None:
         """Notes what an engine has started, as which the container is the keeper's child now."""
-        folder = self._folder / _CELLS / cell
+        cell, folder = start.cell, self._folder / _CELLS / start.cell
         if code != 0:
             self._unwanted.pop(cell, None)
             self._tell("refused", id=cell, error=_last_words(folder / LOG) or f"the engine ended with {code}")
             self._forget(cell)
             return
         pid = int((folder / PID).read_text())
+        if self._entrance is not None and pid not in self._strangers:
+            try:
+                self._firsts[cell], pid = pid, self._enter(self._entrance, start, pid)
+            except OSError as error:
+                os.kill(pid, signal.SIGKILL)
+                self._unwanted.pop(cell, None)
+                self._tell("refused", id=cell, error=str(error))
+                self._forget(cell)
+                return
         self._begin(cell, pid)
         if pid in self._strangers:
             self._bury(pid, self._strangers.pop(pid))
         elif cell in self._unwanted:
             self._signal(cell, self._unwanted.pop(cell))
+
+    def _enter(self, entrance: Entrance, start: _Start, first: int) -> int:
+        """Forks what runs in the container whose process ``first`` waits. Returns its process id."""
+        others = self._open_other_doors(start.cell)
+        entrant = Entrant(start.identity, start.log, [*start.doors, *others])
+        try:
+            return entrance.fork(
+                first, entrant, lambda error: self._tell("failed", id=start.cell, error=str(error))
+            )
+        finally:
+            for door in others:
+                os.close(door)
+
+    def _open_other_doors(self, cell: str) -> list[int]:
+        """Opens those of the cgroups that the engine alone has made."""
+        return self._others.below(f"{self._group}/{cell}").open_doors() if self._group else []
 
     def _show(self, cell: str, message: dict[str, Any]) -> None:
         """Shows a container its code, and gives it its name and space."""

@@ -14,7 +14,7 @@ OWN = Clone.MOUNT | Clone.IPC | Clone.UTS
 
 
 class PidNamespaces:
-    """Forks children that are each process 1 of a PID namespace of their own.
+    """Forks children into other PID namespaces, of which they are process 1 where the namespace is their own.
 
     ``unshare`` makes the namespace, the next child becomes its first process, and ``setns`` brings the later
     children back home: so plain ``os.fork`` serves, with all that it does for Python's own state.
@@ -26,6 +26,14 @@ class PidNamespaces:
     def fork(self, child: Callable[[], NoReturn]) -> int:
         """Forks; the child runs ``child``. Returns the child's process id as the parent sees it."""
         syscalls.unshare(Clone.PID)
+        try:
+            return fork(child)
+        finally:
+            syscalls.setns(self._home, Clone.PID)
+
+    def fork_into(self, first: int, child: Callable[[], NoReturn]) -> int:
+        """Forks into the PID namespace whose first process is ``first``, a pidfd; otherwise as `fork`."""
+        syscalls.setns(first, Clone.PID)
         try:
             return fork(child)
         finally:

@@ -78,8 +78,16 @@ def mounts():
 
 
 def same_root():
-    """Whether the root of process 1 is this root, and the one it came from is gone."""
-    return os.path.samefile("/proc/1/root", "/") and os.path.samefile("/..", "/")
+    """Whether the root of process 1 is this root, where it may know, and the one it came from is gone."""
+    with contextlib.suppress(PermissionError):
+        if not os.path.samefile("/proc/1/root", "/"):
+            return False
+    return os.path.samefile("/..", "/")
+
+
+def own_command_line():
+    """Where its own is to be seen."""
+    return f"/proc/{os.getpid()}/cmdline"
 
 
 def kernel_addresses():
