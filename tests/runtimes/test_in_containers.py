@@ -1,4 +1,4 @@
-"""What of the runtime contract could differ in a container: how code, environment, logs and ends get in and out."""
+"""The runtime contract in containers: all of it, for the languages that most functions are written in."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import require
 from tests.runtimes.conftest import Function, contract_functions
+from tests.runtimes.test_runtime_contract import *  # noqa: F403  (these are the tests)
 from tests.system.conftest import Platform
 
 LANGUAGES = ("python", "node", "go", "ruby", "php", "java", "http", "lambda")
@@ -22,12 +23,12 @@ def newest() -> list[Any]:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.root,
-    pytest.mark.parametrize("contained", newest(), indirect=True, scope="module"),
+    pytest.mark.parametrize("function", newest(), indirect=True, scope="module"),
 ]
 
 
 @pytest.fixture(scope="module")
-def contained(
+def function(
     request: pytest.FixtureRequest, platform: Platform, runtimes: dict[str, dict[str, Any]]
 ) -> Iterator[Function]:
     """A contract function in a container, deployed once for all tests of the module."""
@@ -41,29 +42,6 @@ def contained(
     platform.client.delete(f"/functions/{function.name}")
 
 
-def test_it_is_served_by_a_container(contained):
-    assert contained.get("/text").content == "text ✓".encode()
-    assert {instance["driver"] for instance in contained.instances()} == {"container"}
-
-
-def test_its_environment_is_the_functions(contained):
-    assert contained.get("/environment").json() == {"GREETING": "good day ☀"}
-
-
-def test_a_large_body_comes_and_goes(contained):
-    assert contained.get("/large").content == b"x" * 5_000_000
-
-
-def test_an_error_is_told(contained):
-    contained.needs("errors")
-    assert contained.get("/raise").status_code == 500
-
-
-def test_what_ends_by_itself_is_replaced(contained):
-    assert contained.get("/crash").status_code == 502
-    assert contained.get("/count").json() == {"count": 1}
-
-
-def test_it_starts_again_from_nothing(contained):
-    contained.end_instances()
-    assert contained.get("/count").json() == {"count": 1}
+def test_it_is_served_by_a_container(function):
+    assert function.get("/text").content == "text ✓".encode()
+    assert {instance["driver"] for instance in function.instances()} == {"container"}
