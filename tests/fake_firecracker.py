@@ -322,7 +322,7 @@ class FakeFirecracker:
         match = re.fullmatch(rb"CONNECT ([0-9]+)\n", await reader.readline())
         await self._paused.wait()
         if match is not None and int(match[1]) in self.listeners:
-            writer.write(b"OK 1073741824\n")
+            writer.write(b"OK 1024\n")
             await self.listeners[int(match[1])](reader, writer)
 
     async def _tell_guest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from martlet.microvm.firecracker.probe import Probe, Version, probe
-from tests.conftest import require
 
 
 def install(folder: Path, name: str, said: str) -> None:
@@ -99,8 +98,8 @@ def test_what_is_in_the_place_of_kvm_is_told_apart(tmp_path: Path):
     assert "does not open" in said_of(look(tmp_path, kvm=tmp_path), "KVM")
 
 
+@pytest.mark.root
 def test_who_may_not_open_kvm_is_told_how_to(tmp_path: Path):
-    require(os.geteuid() == 0, "root, to become a user who may not")
     (tmp_path / "kvm").touch(mode=0o600)
     os.seteuid(65_534)
     try:

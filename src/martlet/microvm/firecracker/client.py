@@ -52,6 +52,8 @@ class Firecracker:
     async def connect(cls, socket: Path, patience: float = PATIENCE) -> Firecracker:
         """Returns the Firecracker at ``socket`` once it answers: it takes some ms to start.
 
+        That its process has ended is not known here: whoever has started it cancels this then.
+
         Raises:
             NoAnswer: it does not within ``patience`` seconds.
         """
