@@ -324,6 +324,39 @@ class ApiKey(Frozen):
     expires: float | None = None
 
 
+class NodeLane(Frozen):
+    """A lane of a node: how many instances it has and may have, and how many cells stand ready.
+
+    One that is ``away`` does not answer: it is being started anew.
+    """
+
+    name: str
+    state: Literal["ready", "away"]
+    instances: int = 0
+    capacity: int = 0
+    cells: int = 0
+
+
+class Node(Frozen):
+    """A platform that runs instances, with all its lanes, as it tells the others.
+
+    ``id`` is that of its data folder, ``address`` where it listens. ``memory`` is the machine's, ``load`` its processes
+    that ran or wanted to in the last minute, for each of its ``cores``. ``started`` is when it joined.
+    """
+
+    id: str
+    host: str
+    address: str
+    version: str
+    rungs: tuple[ExecutionMode, ...]
+    runtimes: tuple[str, ...]
+    cores: int
+    memory: int
+    load: float
+    lanes: tuple[NodeLane, ...]
+    started: float
+
+
 class BuildState(StrEnum):
     """The steps of a deploy, in order; ``failed`` and ``cancelled`` may follow any but ``ready``."""
 

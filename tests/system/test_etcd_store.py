@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,36 @@ def test_other_platforms_of_the_store_see_it_too(stored: Platform, make: Callabl
     assert client.get("/functions").status_code == 200  # unknown in memory, it is looked up
     stored.admin.delete(f"/keys/{made['id']}")
     until(lambda: client.get("/functions").status_code == 401, within=5)
+
+    both = {stored.port, other.port}
+    until(lambda: seen_by(stored).keys() == seen_by(other).keys() == both, why="they did not see each other")
+    before = seen_by(stored)[other.port]
+    assert (before["state"], [lane["name"] for lane in before["lanes"]]) == ("ready", ["lane-0"])
+    die(other)
+    # One lease of ten seconds, and what a busy machine adds.
+    until(lambda: seen_by(stored).keys() == {stored.port}, within=25, why="the dead one is still listed")
+    other.start()
+    until(lambda: seen_by(stored).keys() == both, why="it did not come back")
+    assert seen_by(stored)[other.port]["id"] == before["id"]
     other.stop()
+    assert seen_by(stored).keys() == {stored.port}
+
+
+def seen_by(platform: Platform) -> dict[int, dict[str, Any]]:
+    """Returns the nodes that a platform lists, by their port."""
+    nodes = platform.client.get("/nodes").json()
+    return {int(node["address"].rpartition(":")[2]): node for node in nodes}
+
+
+def die(platform: Platform) -> None:
+    """Ends all of a platform as the end of its machine would: nobody says goodbye."""
+    assert platform.process is not None
+    platform.process.send_signal(signal.SIGSTOP)  # it would start them anew
+    for pid in platform.children().values():
+        os.kill(pid, signal.SIGKILL)
+    platform.process.kill()
+    platform.process.wait()
+    platform.process = None
 
 
 def test_without_its_store_a_platform_serves_what_it_knows(stored: Platform, cluster: Cluster) -> None:

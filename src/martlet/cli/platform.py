@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from martlet.cli.connection import connect
-from martlet.cli.formats import moment
+from martlet.cli.formats import age, moment
 from martlet.cli.output import Json, note, show_fields, show_json, show_list
 from martlet.terminal import plain
 
@@ -102,15 +102,23 @@ def runtimes(context: typer.Context, as_json: Json = False) -> None:
 
 
 def nodes(context: typer.Context, as_json: Json = False) -> None:
-    """List the nodes: who runs instances, and how many."""
+    """List the nodes: the machines that share the store, and what each runs."""
     with connect(context) as client:
         found = client.nodes()
     columns = {
-        "NAME": lambda node: node["name"],
+        "ID": lambda node: node["id"],
+        "HOST": lambda node: node["host"],
+        "ADDRESS": lambda node: node["address"],
         "STATE": lambda node: node["state"],
+        "STARTED": lambda node: age(node["started"]),
+        "LANES": lambda node: (
+            f"{sum(lane['state'] == 'ready' for lane in node['lanes'])}/{len(node['lanes'])}"
+        ),
         "INSTANCES": lambda node: node["instances"],
         "CAPACITY": lambda node: node["capacity"],
         "CELLS": lambda node: node["cells"],
+        "LOAD": lambda node: node["load"],
+        "VERSION": lambda node: node["version"],
     }
     show_list(found, columns, as_json=as_json, empty="No node answers: they may be restarting.")
 

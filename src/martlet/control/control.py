@@ -17,6 +17,7 @@ from martlet.control.deployments import Deployments
 from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
+from martlet.control.machine import Machine
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
 from martlet.drivers.egress import Egress, networks_of
@@ -90,6 +91,7 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
+        self.machine = Machine(settings, lanes, catalogue, _modes(system))
         self.configuration = Configuration(system, networks, catalogue, _modes(system), self.images)
         self.deployments = Deployments(
             settings=system,

@@ -19,6 +19,7 @@ from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
+from martlet.control.membership import Membership
 from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
@@ -44,11 +45,14 @@ async def run_control(settings: Settings) -> None:
     networks = await asyncio.to_thread(Networks.of, settings.system)
     catalogue = await asyncio.to_thread(Catalogue.of, settings.system)
     control = Control(settings, store, Blobs.local(data / "blobs"), lanes, networks, catalogue)
+    membership = Membership(control.registry, control.machine.node)
     try:
         await control.open()
+        membership.open()
         tempfile.tempdir = str(control.uploads)  # forms are spooled there: /tmp may be memory
         await _serve(control, run / SOCKET)
     finally:
+        await membership.close()
         await control.close()
         await store.close()
 

@@ -1,25 +1,23 @@
-"""``/nodes``: what owns instances. Each lane of this machine is one."""
+"""``/nodes``: the platforms that share the store, each with its lanes."""
 
 from __future__ import annotations
 
+from time import time
 from typing import Literal
 
 from fastapi import APIRouter
 
 from martlet.control.parameters import Platform, problems
-from martlet.model import Frozen
+from martlet.model import Node
 
 router = APIRouter(tags=["platform"])
 
 
-class NodeView(Frozen):
-    """A node: how many instances it has and may have, and how many cells stand ready.
+class NodeView(Node):
+    """A node, and its lanes together. One that is ``away`` has no lane that answers; ``age`` is in seconds."""
 
-    One that is ``away`` does not answer: it is being started anew.
-    """
-
-    name: str
     state: Literal["ready", "away"]
+    age: float
     instances: int
     capacity: int
     cells: int
@@ -27,14 +25,18 @@ class NodeView(Frozen):
 
 @router.get("/nodes", responses=problems())
 async def list_nodes(platform: Platform) -> list[NodeView]:
-    """Lists the nodes."""
-    return [
-        NodeView(
-            name=name,
-            state="away" if said is None else "ready",
-            instances=(said or {}).get("instances", 0),
-            capacity=(said or {}).get("capacity", 0),
-            cells=(said or {}).get("cells", 0),
-        )
-        for name, said in (await platform.lanes.health()).items()
-    ]
+    """Lists the nodes that are alive: this one, and those that the store has heard of within ten seconds."""
+    own = await platform.machine.node()
+    nodes = {**platform.view.nodes, own.id: own}
+    return [_view(node) for node in sorted(nodes.values(), key=lambda node: (node.host, node.id))]
+
+
+def _view(node: Node) -> NodeView:
+    return NodeView(
+        **node.model_dump(),
+        state="ready" if any(lane.state == "ready" for lane in node.lanes) else "away",
+        age=round(max(0.0, time() - node.started), 1),
+        instances=sum(lane.instances for lane in node.lanes),
+        capacity=sum(lane.capacity for lane in node.lanes),
+        cells=sum(lane.cells for lane in node.lanes),
+    )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from martlet.errors import Conflict, NotFound
-from martlet.model import Alias, ApiKey, Build, Draft, Function, Revision, Waiting
+from martlet.model import Alias, ApiKey, Build, Draft, Function, Node, Revision, Waiting
 from martlet.storage.resources import (
     ALIASES,
     BUILDS,
     DRAFTS,
     FUNCTIONS,
     KEYS,
+    NODES,
     REVISIONS,
     WAITING,
     Model,
     Resource,
 )
-from martlet.storage.store import RevisionMismatch, Store
+from martlet.storage.store import Lease, RevisionMismatch, Store
 from martlet.storage.view import OnChange, RegistryView
 
 __all__ = ["OnChange", "Registry", "RegistryView"]
@@ -147,6 +148,14 @@ class Registry:
         """Deletes a build."""
         return await self._delete(BUILDS, build_id)
 
+    async def join(self, ttl: float) -> Lease:
+        """Grants the lease under which a node is known, of ``ttl`` seconds."""
+        return await self._store.lease(ttl)
+
+    async def put_node(self, node: Node, lease: Lease) -> int:
+        """Writes a node, which is forgotten with its lease. Raises `LeaseExpired`."""
+        return await self._put(NODES, node, node.id, lease=lease)
+
     async def list_waiting(self) -> list[Waiting]:
         """Returns all deploys that have not ended, by the id of their build."""
         return await self._list(WAITING)
@@ -170,11 +179,16 @@ class Registry:
         return [resource.read(entry.value) for entry in entries]
 
     async def _put(
-        self, resource: Resource[Model], thing: Model, *path: str | int, expect_revision: int | None = None
+        self,
+        resource: Resource[Model],
+        thing: Model,
+        *path: str | int,
+        expect_revision: int | None = None,
+        lease: Lease | None = None,
     ) -> int:
-        document = resource.write(thing)
+        key, document = resource.key(*path), resource.write(thing)
         try:
-            return await self._store.put(resource.key(*path), document, expect_revision=expect_revision)
+            return await self._store.put(key, document, expect_revision=expect_revision, lease=lease)
         except RevisionMismatch as mismatch:
             raise _conflict(mismatch, resource, *path) from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from martlet.errors import FunctionNotFound, NotFound
-from martlet.model import Alias, ApiKey, Build, Draft, Frozen, Function, Revision, Waiting
+from martlet.model import Alias, ApiKey, Build, Draft, Frozen, Function, Node, Revision, Waiting
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -41,4 +41,5 @@ ALIASES = Resource("alias", "aliases", Alias, FunctionNotFound)
 KEYS = Resource("key", "keys", ApiKey)
 DRAFTS = Resource("function", "drafts", Draft, FunctionNotFound)
 BUILDS = Resource("build", "builds", Build)
+NODES = Resource("node", "nodes", Node)
 WAITING = Resource("waiting deploy", "waiting", Waiting)

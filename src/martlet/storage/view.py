@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from martlet.errors import Invalid, Unavailable
-from martlet.model import Alias, ApiKey, Function, Revision
-from martlet.storage.resources import ALIASES, FUNCTIONS, KEYS, REVISIONS, Resource
+from martlet.model import Alias, ApiKey, Function, Node, Revision
+from martlet.storage.resources import ALIASES, FUNCTIONS, KEYS, NODES, REVISIONS, Resource
 from martlet.storage.store import Change, Compacted, Store, StoreError
 
 log = structlog.get_logger()
@@ -23,23 +23,25 @@ RETRY_SECONDS = 1.0
 OnChange = Callable[[str, str], None]
 """Called with ``function``, ``revision`` or ``alias`` and a function's name, or with ``key`` and its id."""
 
-Thing = Function | Revision | Alias | ApiKey
+Thing = Function | Revision | Alias | ApiKey | Node
 
 _RESOURCES: dict[str, Resource[Any]] = {
-    resource.folder: resource for resource in (FUNCTIONS, REVISIONS, ALIASES, KEYS)
+    resource.folder: resource for resource in (FUNCTIONS, REVISIONS, ALIASES, KEYS, NODES)
 }
 
 
 class RegistryView:
-    """Functions, revisions, aliases and keys as plain dicts: read them, do not write them.
+    """Functions, revisions, aliases, keys and nodes as plain dicts: read them, do not write them.
 
     Attributes:
         functions: by name.
         revisions: by function and number.
         aliases: by function, then by name; a function without any is not in it.
         keys: by the sha256 (32 bytes) of each of their secrets.
+        nodes: by id; those whose lease has not run out.
         revision: the store revision up to which every change is applied.
-        on_change: called after each change.
+        on_change: called after each change, but for those of nodes: they come every few seconds, and no answer that is
+            remembered depends on them.
     """
 
     def __init__(self, store: Store) -> None:
@@ -47,6 +49,7 @@ class RegistryView:
         self.revisions: dict[tuple[str, int], Revision] = {}
         self.aliases: dict[str, dict[str, Alias]] = {}
         self.keys: dict[bytes, ApiKey] = {}
+        self.nodes: dict[str, Node] = {}
         self.revision = 0
         self.on_change: list[OnChange] = []
         self._store = store
@@ -156,7 +159,7 @@ class RegistryView:
                 self._held[change.key] = new
                 self._add(new)
         changed = old if new is None else new
-        if changed is not None:
+        if changed is not None and not isinstance(changed, Node):
             self._tell(resource.noun, _name(changed))
 
     def _add(self, thing: Thing) -> None:
@@ -169,6 +172,8 @@ class RegistryView:
                 self.aliases.setdefault(thing.function, {})[thing.name] = thing
             case ApiKey():
                 self.keys.update((bytes.fromhex(digest), thing) for digest in thing.hashes)
+            case Node():
+                self.nodes[thing.id] = thing
 
     def _remove(self, thing: Thing) -> None:
         match thing:
@@ -184,6 +189,8 @@ class RegistryView:
                 for digest in map(bytes.fromhex, thing.hashes):
                     if self.keys[digest] is thing:
                         del self.keys[digest]
+            case Node():
+                del self.nodes[thing.id]
 
     def _tell(self, noun: str, name: str) -> None:
         for callback in self.on_change:
@@ -193,7 +200,7 @@ class RegistryView:
                 log.exception("change_not_followed", kind=noun, name=name)
 
 
-def _name(thing: Thing) -> str:
+def _name(thing: Function | Revision | Alias | ApiKey) -> str:
     match thing:
         case Function():
             return thing.name

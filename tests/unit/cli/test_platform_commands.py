@@ -71,7 +71,25 @@ MISSING_RUNTIME = {
     "missing": "there is no gnat in PATH",
     "remedy": "apt-get install gnat",
 }
-NODE = {"name": "lane-0", "state": "ready", "instances": 1, "capacity": 500, "cells": 2}
+LANE = {"name": "lane-0", "state": "ready", "instances": 1, "capacity": 500, "cells": 2}
+NODE = {
+    "id": "5f2b7c9d0e1a",
+    "host": "one",
+    "address": "10.0.0.1:8000",
+    "version": "0.1.0",
+    "rungs": ["process"],
+    "runtimes": ["python3.11"],
+    "cores": 2,
+    "memory": 2**34,
+    "load": 0.5,
+    "lanes": [LANE],
+    "started": 1e9,
+    "state": "ready",
+    "age": 60.0,
+    "instances": 1,
+    "capacity": 500,
+    "cells": 2,
+}
 KEY = {
     "id": "k1",
     "name": "for tests",
@@ -132,7 +150,7 @@ def test_logs_are_followed_until_the_platform_ends_them(martlet, platform):
         (["builds"], "/builds", [BUILD], "b1"),
         (["keys", "list"], "/keys", [KEY], "k1"),
         (["runtimes"], "/runtimes", [RUNTIME], "python3.11"),
-        (["nodes"], "/nodes", [NODE], "lane-0"),
+        (["nodes"], "/nodes", [NODE], "5f2b7c9d0e1a"),
     ],
 )
 def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, path, documents, first_row):

@@ -159,10 +159,9 @@ async def test_what_a_lane_that_is_away_would_say_is_left_out(platform, client):
     await platform.lanes[1].stop()
     assert [one["id"] for one in (await client.get("/instances")).json()] == ["0-1"]
     assert (await client.get("/stats")).json()["lanes"] == 1
-    assert {one["name"]: one["state"] for one in (await client.get("/nodes")).json()} == {
-        "lane-0": "ready",
-        "lane-1": "away",
-    }
+    (node,) = (await client.get("/nodes")).json()
+    assert {lane["name"]: lane["state"] for lane in node["lanes"]} == {"lane-0": "ready", "lane-1": "away"}
+    assert (node["state"], node["instances"], node["capacity"], node["cells"]) == ("ready", 1, 500, 2)
     assert (await client.put("/functions/hello", json={"config": {"timeout": 3}})).status_code == 200
 
 
