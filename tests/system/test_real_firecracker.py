@@ -11,7 +11,7 @@ import secrets
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,12 +31,19 @@ from martlet.microvm.firecracker.models import (
     MachineConfiguration,
     MemoryBackend,
     Metrics,
+    MmdsConfig,
+    NetworkInterface,
+    NetworkInterfaceUpdate,
+    NetworkOverride,
+    RateLimiter,
     SnapshotCreate,
     SnapshotLoad,
+    TokenBucket,
     Vsock,
 )
-from martlet.microvm.firecracker.probe import Program, probe
+from martlet.microvm.firecracker.probe import OLDEST, RENAMES_TAPS, Program, probe
 from martlet.sandbox.cgroups import GroupV2, Limits, find_everywhere, usable_group
+from tests.namespaces import Namespace
 
 pytestmark = pytest.mark.anyio
 
@@ -96,13 +103,15 @@ def kernel() -> bytes:
 
 
 @asynccontextmanager
-async def started(program: Program, folder: Path) -> AsyncIterator[tuple[Firecracker, Path]]:
+async def started(
+    program: Program, folder: Path, network: Namespace | None = None
+) -> AsyncIterator[tuple[Firecracker, Path]]:
     """A Firecracker in a folder of its own, with what a guest is made of."""
     (folder / "kernel").write_bytes(kernel())
     (folder / "disk").write_bytes(bytes(65536))
     for name in ("log", "metrics"):
         (folder / name).touch()
-    with (folder / "out").open("wb") as out:
+    with (folder / "out").open("wb") as out, network.entered() if network else nullcontext():
         process = subprocess.Popen(
             [str(program.path), "--id", "vm-1", "--api-sock", "api.sock", "--level", "Error"],
             cwd=folder,
@@ -151,6 +160,14 @@ def short() -> Iterator[Path]:
     with TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace for taps."""
+    namespace = Namespace()
+    yield namespace
+    namespace.close()
 
 
 async def test_it_is_told_and_says_what_the_description_has(programs: tuple[Program, Program], short: Path):
@@ -240,6 +257,42 @@ async def test_a_guest_runs_stops_and_goes_on_in_clones(programs: tuple[Program,
             await ticks(clone)
 
 
+@pytest.mark.root
+@pytest.mark.usefixtures("kvm")
+async def test_a_clone_has_a_tap_of_its_own(
+    programs: tuple[Program, Program], short: Path, namespace: Namespace
+):
+    if (programs[0].version or OLDEST) < RENAMES_TAPS:
+        pytest.skip(f"not run: {programs[0].version} gives clones no tap of their own")
+    template, clone = short / "template", short / "clone"
+    for number, folder in enumerate((template, clone)):
+        folder.mkdir()
+        namespace.run("ip", "tuntap", "add", f"tap{number}", "mode", "tap")
+    slowly = RateLimiter(bandwidth=TokenBucket(size=1 << 20, refill_time=100))
+    async with started(programs[0], template, namespace) as (firecracker, _):
+        await put_together(firecracker)
+        eth0 = NetworkInterface(iface_id="eth0", host_dev_name="tap0", guest_mac="06:00:AC:10:00:02")
+        await firecracker.put(eth0)
+        with pytest.raises(Refused, match="make the tap"):
+            await firecracker.put(NetworkInterface(iface_id="eth1", host_dev_name="tap0"))
+        await firecracker.put(MmdsConfig(network_interfaces=("eth0",), ipv4_address="169.254.170.2"))
+        await firecracker.start()
+        await firecracker.patch(NetworkInterfaceUpdate(iface_id="eth0", rx_rate_limiter=slowly))
+        await firecracker.pause()
+        await firecracker.put(SnapshotCreate(snapshot_path="state", mem_file_path="memory"), patience=SECONDS)
+        for name in ("state", "memory"):
+            (clone / name).hardlink_to(template / name)
+        # The template goes on, and has its tap.
+        async with started(programs[0], clone, namespace) as (cloned, _):
+            overrides = (NetworkOverride(iface_id="eth0", host_dev_name="tap1"),)
+            load = SnapshotLoad(snapshot_path="state", mem_backend=MEMORY, network_overrides=overrides)
+            await cloned.put(load, patience=SECONDS)
+            await cloned.resume()
+            await ticks(clone)
+            namespace.run("ip", "link", "set", "tap1", "up")
+            assert "LOWER_UP" in namespace.run("ip", "link", "show", "tap1")  # somebody holds it
+
+
 @pytest.mark.usefixtures("kvm")
 @pytest.mark.parametrize("broken", ["state", "memory"])
 async def test_a_snapshot_that_is_not_whole_is_known(
@@ -265,7 +318,7 @@ async def test_a_snapshot_that_is_not_whole_is_known(
 @pytest.mark.root
 @pytest.mark.parametrize("new_pid_ns", [False, True])
 async def test_a_jailed_one_is_locked_in_and_removed(
-    programs: tuple[Program, Program], short: Path, new_pid_ns: bool
+    programs: tuple[Program, Program], short: Path, namespace: Namespace, new_pid_ns: bool
 ):
     program, jailer = programs
     group = usable_group()
@@ -279,6 +332,7 @@ async def test_a_jailed_one_is_locked_in_and_removed(
         program.path,
         USER,
         USER,
+        netns=Path(namespace.path),
         new_pid_ns=new_pid_ns,
         cgroup_version=version,
         parent_cgroup=parent,
@@ -297,6 +351,7 @@ async def test_a_jailed_one_is_locked_in_and_removed(
         status = Path(f"/proc/{pid}/status").read_text()
         assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in status
         assert Path(f"/proc/{pid}/root").samefile(jail.root)
+        assert Path(f"/proc/{pid}/ns/net").samefile(namespace.path)
         assert "Max open files            512 " in Path(f"/proc/{pid}/limits").read_text()
         if group is not None:
             assert group.below(parent).below("vm-1").limits() == Limits(1 << 28, 500, 64)
