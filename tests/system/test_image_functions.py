@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
@@ -18,10 +19,11 @@ from tests.system.test_adoption import kill_lane
 from tests.system.test_containers import left_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
+MARTLET = Path(sys.executable).with_name("martlet")
 SOURCE = Path(__file__).parent.parent / "programs" / "server.c"
-PRELOADED = """__attribute__((constructor)) static void loaded(void) {
-    __asm__ volatile ("syscall" :: "a"(1), "D"(1), "S"("INTRUDED\\n"), "d"(9) : "rcx", "r11", "memory");
-}"""
+INTRUDER = """long write(int, const void *, unsigned long);
+__attribute__((constructor)) static void loaded(void) { write(1, "INTRUDED\\n", 9); }
+"""
 ENGINES = ["crun", "runc", "runsc"]
 
 
@@ -191,13 +193,27 @@ def test_the_handler_names_another_program_of_the_image(shop):
     assert shop.ask("named").status_code == 200
 
 
+def test_the_command_line_deploys_an_image_without_any_folder(shop, tmp_path):
+    shop.image("told")
+    own = {"MARTLET_URL": shop.platform.url, "MARTLET_KEY": shop.platform.key}
+    command = [MARTLET, "deploy", "--image", "told", "--execution-mode", "container"]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{shop.platform.url}/invoke/told\n"
+    assert shop.ask("told").status_code == 200
+
+
 def test_a_server_on_a_port_of_its_own_is_reached_where_the_function_says_so(shop):
-    shop.image("fixed", Cmd=["elsewhere", "8080"])
+    shop.image("fixed", Cmd=["elsewhere", "80"])
 
     refused = shop.deploy("fixed").json()
-    assert "it listens on 8080" in refused["detail"]
+    assert "it listens on 80" in refused["detail"]
     assert "set PORT" in refused["detail"]
-    assert shop.deploy("fixed", environment={"PORT": "8080"}).status_code == 201
+    assert shop.deploy("fixed", environment={"PORT": "80"}).status_code == 201
     assert shop.ask("fixed").status_code == 200
 
 
@@ -232,7 +248,7 @@ def test_an_image_that_does_not_serve_fails_its_deploy_which_says_why(shop, name
 
 
 def test_a_hostile_image_is_nobody_and_reaches_nothing_of_the_platforms(shop, tmp_path):
-    intruder = compiled(tmp_path / "intruder.so", PRELOADED, "-shared", "-fPIC", "-nostdlib")
+    intruder = compiled(tmp_path / "intruder.so", INTRUDER, "-shared", "-fPIC", "-nostdlib")
     loader, libraries = loaded.libraries()
     traps = [Entry(path.lstrip("/"), intruder, mode=0o755) for path in [*libraries, loader]]
     traps += [Entry("intruder.so", intruder, mode=0o755), Entry("etc/ld.so.preload", "/intruder.so\n")]

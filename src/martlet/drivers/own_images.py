@@ -67,7 +67,8 @@ class OwnImages:
         self._profile = profile
         self._at = images
         self._lock = Lock()
-        self._opened: tuple[Images, Interpreter] | None = None
+        self._images: Images | None = None
+        self._interpreter: Interpreter | None = None
         self._taken: dict[str, tuple[Image, Hold]] = {}
 
     def take(self, cell: str, reference: str) -> Image:
@@ -77,14 +78,14 @@ class OwnImages:
 
         Raises:
             LoadFailed: there is none.
-            DriverError: the machine's interpreter cannot be shown in images.
         """
         if cell in self._taken:
             return self._taken[cell][0]
-        images, _ = self._open()
+        if self._images is None:
+            self._images = Images(self._at)
         try:
-            image = images.find(reference)
-            self._taken[cell] = image, images.hold(image, self._user)
+            image = self._images.find(reference)
+            self._taken[cell] = image, self._images.hold(image, self._user)
         except MartletError as error:
             raise LoadFailed("NoImage", error.detail) from None
         return image
@@ -102,7 +103,7 @@ class OwnImages:
             DriverError: the machine's interpreter cannot be shown there.
             OSError: the root cannot be changed.
         """
-        _, interpreter = self._open()
+        interpreter = self._furnished()
         make_places(image.root, _FOLDERS, [_HOSTS, _RESOLVERS])
         files = [_HOSTS]
         if os.path.lexists(_inside(image.root, _PRELOAD)):
@@ -128,19 +129,20 @@ class OwnImages:
         """
         return _program(self._taken[cell][0].config, config)
 
-    def _open(self) -> tuple[Images, Interpreter]:
+    def _furnished(self) -> Interpreter:
+        """Returns the interpreter of images, having made what they are shown."""
         with self._lock:
-            if self._opened is None:
-                interpreter = Interpreter.make(
-                    self._folder / "interpreter", WARDEN_FOLDER, [WARDEN, Task.__module__]
-                )
+            if self._interpreter is None:
+                names = [WARDEN, Task.__module__]
+                interpreter = Interpreter.make(self._folder / "interpreter", WARDEN_FOLDER, names)
                 for place, text in _TEXTS.items():
                     file = _inside(self._folder, place)
                     file.parent.mkdir(exist_ok=True)
-                    file.write_text(text)
+                    if not file.exists():  # an earlier life has made it, and containers see it
+                        file.write_text(text)
                 open_to_all(self._folder)
-                self._opened = Images(self._at), interpreter
-            return self._opened
+                self._interpreter = interpreter
+            return self._interpreter
 
 
 def _program(image: ImageConfig, config: FunctionConfig) -> dict[str, Any]:

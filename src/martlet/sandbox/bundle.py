@@ -84,7 +84,7 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
     namespaces = [{"type": name} for name in ("pid", "ipc", "uts", "mount")]
     if own.namespace is not None:
         namespaces.append({"type": "network"} | ({"path": own.namespace} if own.namespace else {}))
-    linux = {
+    linux: dict[str, Any] = {
         "namespaces": namespaces,
         # What is mounted later for one container reaches it, and nothing that it mounts reaches anybody.
         "rootfsPropagation": "rslave",
@@ -93,6 +93,9 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
     }
     if own.group:
         linux["cgroupsPath"] = own.group
+    if own.namespace is not None:
+        # Nobody else is in its network: a server may listen where it always does.
+        linux["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     return {
         "ociVersion": "1.0.2",
         "process": process,
