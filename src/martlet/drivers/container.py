@@ -257,10 +257,13 @@ class ContainerDriver(LocalDriver[Keeper]):
             hostname=confinement.hostname,
             scratch=confinement.scratch,
         )
+        places = root.FUNCTION, root.DEPENDENCIES
+        if cell.image is not None:
+            places = own_images.FUNCTION, own_images.DEPENDENCIES
         document = contract.specialisation(
             revision,
-            code=root.FUNCTION if cell.image is None else own_images.FUNCTION,
-            dependencies=None if confinement.dependencies is None else root.DEPENDENCIES,
+            code=places[0],
+            dependencies=None if confinement.dependencies is None else places[1],
             max_body=self._max_body,
             template=template,
         )

@@ -164,13 +164,20 @@ def _program(image: ImageConfig, config: FunctionConfig) -> dict[str, Any]:
 
 def explained(error: LoadFailed) -> LoadFailed:
     """Returns what is said of an image whose program did not come to serve."""
-    if error.kind != "Crashed":
-        return error
-    return LoadFailed(
-        "Crashed",
-        f"the image does not serve: {str(error).removeprefix('Crashed: ')}. Its program must stay, and serve HTTP on "
-        "the port that $PORT names; what it has printed may say why it does not",
-    )
+    said = str(error).removeprefix(f"{error.kind}: ")
+    if error.kind == "NotStarted":
+        what_to_do = (
+            "It must be in the image, and so must its folder and what it takes (an interpreter, a loader); "
+            "config.handler names another program"
+        )
+        return LoadFailed(error.kind, f"{said}. {what_to_do}")
+    if error.kind == "Crashed":
+        what_to_do = (
+            "Its program must stay, and serve HTTP on the port that $PORT names; what it has printed may say why it "
+            "does not"
+        )
+        return LoadFailed(error.kind, f"the image does not serve: {said}. {what_to_do}")
+    return error
 
 
 def not_served(deadline: float, listening: Sequence[int]) -> LoadFailed:

@@ -36,9 +36,14 @@ def crashed(child: Child) -> Answer:
     return _refusal("Crashed", f"the process {how} while it loaded the code")
 
 
-def not_started(error: OSError, what: str) -> Answer:
-    """Returns the answer for a program that cannot be executed; ``what`` is what people call it."""
-    return _refusal("Crashed", f"{what} does not start: {error}")
+def not_started(error: OSError) -> Answer:
+    """Returns the answer for a program that cannot be executed."""
+    return _refusal("Crashed", f"the runtime does not start: {error}")
+
+
+def image_not_started(error: OSError) -> Answer:
+    """Likewise for that of an image."""
+    return _refusal("NotStarted", f"the program of the image does not start: {error}")
 
 
 def read_line(child: Child) -> bytes | None:

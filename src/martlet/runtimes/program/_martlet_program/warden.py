@@ -104,7 +104,7 @@ class _Warden:
             else:
                 self._child.tell(self._specification)
         except OSError as error:
-            return answer.not_started(error, "the runtime" if image is None else "the program of the image")
+            return answer.not_started(error) if image is None else answer.image_not_started(error)
         # Whoever hears that the code is loaded may ask for the end at once, before `run` listens for that.
         signal.signal(signal.SIGTERM, lambda *_: self._ask_to_end())
         return self._way.hear(self._child)
