@@ -481,8 +481,27 @@ def test_who_does_not_answer_is_told_apart(tmp_path: Path):
         asyncio.run(Firecracker(server.socket).version())
     with pytest.raises(NoAnswer, match=r"there is no socket|its process has ended"):
         asyncio.run(Firecracker(socket).version())
-    with pytest.raises(NoAnswer, match="over 107 bytes"):
-        asyncio.run(Firecracker.connect(tmp_path / ("x" * 100) / "sock", patience=60))
+
+
+def test_a_link_in_the_place_of_a_socket_is_not_followed(tmp_path: Path, server: Server):
+    asked = len(server.requests)
+    (tmp_path / "link").symlink_to(server.socket)
+    (tmp_path / "file").touch()
+    for at in (tmp_path / "link", tmp_path / "file"):
+        with pytest.raises(NoAnswer, match="what is there is no socket"):
+            asyncio.run(Firecracker(at).put_mmds({"martlet": "secret"}))
+        with pytest.raises(NoAnswer, match="does not take connections"):
+            asyncio.run(vsock.connect(at, 5, asyncio.Protocol, timeout=5))
+    assert len(server.requests) == asked
+
+
+def test_a_path_may_be_longer_than_sockets_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with running(Path("sock")) as server:
+        server.answer = response(200, {"firecracker_version": "1.12.1"})
+        assert asyncio.run(Firecracker(folder / "sock").version()) == "1.12.1"
 
 
 def test_a_firecracker_that_starts_late_is_waited_for(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from martlet.microvm.firecracker.models import (
     Patch,
     Put,
 )
-from martlet.microvm.firecracker.sockets import MAX_SOCKET_PATH
+from martlet.microvm.firecracker.sockets import address_of
 
 PATIENCE = 5.0
 _MAX_ANSWER = 1024 * 1024
@@ -66,12 +67,10 @@ class Firecracker:
                         await found.version()
                         return found
                     except NoAnswer as error:
-                        if len(bytes(socket)) > MAX_SOCKET_PATH:
-                            raise
                         last = error
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
-            raise last or NoAnswer(_silence(socket, "GET /version", None, patience)) from None
+            raise last or NoAnswer(_silence(socket, "GET /version", TimeoutError(), patience)) from None
 
     async def put(self, what: Put, patience: float | None = None) -> None:
         """Makes or replaces a resource: what it is decides where it goes."""
@@ -157,10 +156,11 @@ class Firecracker:
         patience = patience or self._patience
         call = f"{method} {path}"
         try:
-            status, body = await fetch(
-                self.socket, method, path, document, timeout=patience, at_most=_MAX_ANSWER
-            )
-        except FetchError as error:
+            with address_of(self.socket) as address:
+                status, body = await fetch(
+                    address, method, path, document, timeout=patience, at_most=_MAX_ANSWER
+                )
+        except (OSError, FetchError) as error:
             raise NoAnswer(_silence(self.socket, call, error, patience)) from error
         if status == _OK and method != "GET":
             return None
@@ -197,10 +197,8 @@ def _fault(body: bytes) -> str:
     return ""
 
 
-def _silence(socket: Path, call: str, error: FetchError | None, patience: float) -> str:
-    match TimeoutError() if error is None else error.__cause__:
-        case OSError() if len(bytes(socket)) > MAX_SOCKET_PATH:
-            why, remedy = f"its path is over {MAX_SOCKET_PATH} bytes", "choose a folder with a shorter path"
+def _silence(socket: Path, call: str, error: OSError | FetchError, patience: float) -> str:
+    match error.__cause__ if isinstance(error, FetchError) else error:
         case FileNotFoundError():
             why, remedy = (
                 "there is no socket",
@@ -210,6 +208,11 @@ def _silence(socket: Path, call: str, error: FetchError | None, patience: float)
             why, remedy = "its process has ended", "read its log, and start another one"
         case PermissionError():
             why, remedy = "this user may not use the socket", "run as root, or as the user of Firecracker"
+        case OSError(errno=errno.ENOTSOCK):
+            why, remedy = (
+                "what is there is no socket",
+                "give the path of its --api-sock; a link is not followed",
+            )
         case TimeoutError():
             why, remedy = f"there was no answer within {patience:g} s", "read its log; end it if it hangs"
         case _:

@@ -20,6 +20,7 @@ from socket import socket as socket_of
 from typing import TypeVar
 
 from martlet.microvm.firecracker.errors import BadAnswer, NoAnswer
+from martlet.microvm.firecracker.sockets import address_of
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _GREETING = re.compile(rb"OK [0-9]{1,10}\n")
@@ -47,7 +48,8 @@ async def connect(
     connection = socket_of(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK)
     try:
         async with asyncio.timeout(timeout):
-            await loop.sock_connect(connection, str(path))
+            with address_of(path) as address:
+                await loop.sock_connect(connection, address)
             await loop.sock_sendall(connection, b"CONNECT %d\n" % port)
             greeting = bytearray()
             # Byte by byte, because all that follows the line is the protocol's.
