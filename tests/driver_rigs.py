@@ -251,6 +251,7 @@ async def microvm_rig(
     """A `MicroVmDriver` whose saved machines are kept from one run of the tests to the next."""
     templates = prepare_microvms()
     (folder / "packages").mkdir()
+    options = {"runtimes": _installed()} | options
     driver = MicroVmDriver(lane, folder / "packages", folder / "run", templates, **options)
     rig = Rig(driver, folder, runtime)
     rig.many = 4
@@ -259,13 +260,18 @@ async def microvm_rig(
         yield rig
 
 
+@cache
+def _saved_machines() -> Templates:
+    templates = Templates(MICROVMS, print)
+    templates.of(_installed().resolve("python"), describe)
+    return templates
+
+
 def prepare_microvms() -> Templates:
     """Returns saved machines, among them one of the usual runtime; skips the test where they cannot be had."""
     missing = what_is_missing()
     require(missing is None, f"microVMs: {missing}")
-    templates = Templates(MICROVMS, print)
-    templates.of(_installed().resolve("python"), describe)
-    return templates
+    return _saved_machines()
 
 
 @asynccontextmanager

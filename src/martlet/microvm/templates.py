@@ -41,6 +41,7 @@ _WORDS = (
     "random.trust_cpu=on",
     "tsc=reliable",
     "no_timer_check",
+    "nowatchdog",  # which would wake every idle guest
     "reboot=t",
     "panic=-1",
     "rcupdate.rcu_expedited=1",
@@ -63,15 +64,22 @@ class Templates:
         self._store = Store(folder)
         self._images = Images(folder / "images")
         self._say = say
+        self._found: dict[str, Path] = {}
 
     def of(self, runtime: Runtime, describe: Describe) -> Path:
-        """Returns the folder of the template for a runtime; makes it where there is none.
+        """Returns the folder of the template for a runtime, the same one each time; makes it where there is none.
 
         Raises:
             Invalid: it cannot be made; the message says what to install.
             Unavailable: the disk is full, or the mirror of packages is out of reach.
             OSError: the machine did not start.
         """
+        found = self._found.get(runtime.name)
+        if found is None or not found.is_dir():
+            found = self._found[runtime.name] = self._make(runtime, describe)
+        return found
+
+    def _make(self, runtime: Runtime, describe: Describe) -> Path:
         program = monitor()
         kernel = debian_kernel(self._store, self._say)
         image = debian_root(self._images, runtime, self._say)
