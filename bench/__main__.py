@@ -39,7 +39,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "neighbours": lambda scale: neighbours(2 * scale.seconds),
     "runtimes": lambda scale: runtimes(scale.seconds, scale.starts // 10),
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
-    "containers": lambda scale: containers(scale.seconds, scale.starts // 3, scale.containers),
+    "containers": lambda scale: containers(scale.seconds, scale.starts // 4, scale.containers),
     "density": lambda scale: density(scale.instances),
 }
 

@@ -15,9 +15,9 @@ from bench.platform import Platform, platform
 from bench.row import Row, latencies
 
 RUNTIMES = ("crun", "runc", "runsc")
-CELLS = 4
-"""Ready cells of each lane: enough for requests one by one."""
-STOCKED_SECONDS = 60.0
+CELLS = 1
+"""Ready cells of each lane: enough for requests one by one, and made anew before the next."""
+STOCKED_SECONDS = 120.0
 PAUSE = 0.1
 RUNGS = ("process", "container")
 MANY = 32
@@ -27,7 +27,7 @@ SLOWER = {"runsc": 3}
 """By how much less often what takes longer is started."""
 PEER_STARTS = 5
 ROUNDS = 3
-FEWER = 10
+FEWER = 20
 """By how much fewer containers of the other runtimes are held than of the first: each is much like the next."""
 
 
@@ -94,7 +94,7 @@ def _warm(name: str, seconds: float) -> Row:
             for rung in RUNGS:
                 _load(running, rung, connections, WARM_UP)
             for _, rung in product(range(ROUNDS), RUNGS):
-                answered = _load(running, rung, connections, seconds / 2)
+                answered = _load(running, rung, connections, seconds // 2)
                 seen.setdefault((rung, connections), []).append(answered)
     p50 = {rung: median(each.p50 for each in seen[rung, 1]) for rung in RUNGS}
     rate = {rung: median(each.rate for each in seen[rung, MANY]) for rung in RUNGS}

@@ -94,7 +94,13 @@ def podman() -> Iterator[Engine]:
     with _folder("podman") as folder:
         places = {"root": "root", "runroot": "run", "tmpdir": "tmp"}
         own = [f"--{option}={folder / name}" for option, name in places.items()]
-        command = ["podman", *own, "--cgroup-manager=cgroupfs", "--events-backend=none"]
+        # Its usual one, crun, takes no machine that has both kinds of cgroup trees.
+        usual = [
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=none",
+            f"--runtime={shutil.which('runc') or 'crun'}",
+        ]
+        command = ["podman", *own, *usual]
         yield _with_image(command, folder)
 
 

@@ -99,7 +99,7 @@ def specialise(path: Path, folder: str, concurrency: int) -> None:
     """Waits until a Python runtime listens at ``path``, and makes it an instance of the code in ``folder``."""
     import http.client
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         connection = http.client.HTTPConnection("worker")
         connection.sock = socket.socket(socket.AF_UNIX)

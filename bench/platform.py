@@ -16,6 +16,8 @@ from bench.load import free_port, request_ms
 from martlet.client import Client
 
 HELLO = "def handle(request):\n    return 'hello'\n"
+END_SECONDS = 120
+"""What ending a platform may take, with all the instances that it holds."""
 UNLIMITED = "100000000/min"
 """So high that nothing is refused: the buckets are taken from all the same."""
 
@@ -93,7 +95,7 @@ def platform(**system: object) -> Iterator[Platform]:
             yield running
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(END_SECONDS)
 
 
 def _wait_ready(running: Platform, log: Path) -> None:
