@@ -7,6 +7,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+_PIECE = 64 * 1024
+
 
 class QmpError(OSError):
     """QEMU refused a command, or has ended."""
@@ -24,7 +26,7 @@ class Qmp:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._stream = connection.makefile("rb")
+        self._come = b""
         self._events: list[str] = []
         self._read()
         self.execute("qmp_capabilities")
@@ -55,11 +57,16 @@ class Qmp:
         self._events.remove(event)
 
     def _read(self) -> dict[str, Any]:
-        try:
-            line = self._stream.readline()
-        except OSError as error:
-            raise QmpError(f"QEMU does not answer: {error}") from None
-        if not line:
-            raise QmpError("QEMU has ended")
+        while b"\n" not in self._come:
+            try:
+                piece = self._connection.recv(_PIECE)
+            except ConnectionResetError:
+                piece = b""
+            except OSError as error:
+                raise QmpError(f"QEMU does not answer: {error}") from None
+            if not piece:
+                raise QmpError("QEMU has ended")
+            self._come += piece
+        line, _, self._come = self._come.partition(b"\n")
         document: dict[str, Any] = json.loads(line)
         return document
