@@ -10,6 +10,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.etcd import Cluster
+    from tests.redis_server import RedisServer
+    from tests.s3 import S3Server
 
 # How hypothesis looks for examples; `pytest --hypothesis-profile=long` looks longer. In CI it tries the same ones each
 # time, so that a change is never blamed for what it has not done; fuzzers (tests/fuzz) find what is new. No deadlines:
@@ -60,6 +62,32 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cluster"]:
         yield cluster
     finally:
         cluster.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+    """A real Redis; each test takes a queue of its own."""
+    from tests.redis_server import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    """A real S3 server with the empty bucket ``tests``; each test takes a prefix of its own."""
+    from tests.s3 import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture(autouse=True)

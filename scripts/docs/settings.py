@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator, PlainValidator
 from pydantic.fields import FieldInfo
 
+from martlet.bucket import parse_bucket
 from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT, DeclaredFunction, SystemSettings
 from martlet.model import FunctionConfig
 from martlet.store_address import PASSWORD_VARIABLE, parse_store
@@ -23,6 +24,7 @@ Write = Callable[[Any], str]
 HEADINGS = ("key", "value", "default", "meaning")
 BOUNDS = (("ge", "from"), ("gt", "over"), ("le", "to"))
 UNITS: dict[Any, tuple[str, Write]] = {
+    parse_bucket: ("address", str),
     parse_bytes: ("size", format_bytes),
     parse_millicores: ("CPU", format_millicores),
     parse_rate: ("rate", str),

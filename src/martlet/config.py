@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from martlet.bucket import BucketText
 from martlet.errors import Invalid
 from martlet.model import IMAGE_NAME, ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
 from martlet.paths import default_storage_path, runtime_path
@@ -55,6 +56,12 @@ class SystemSettings(Frozen):
         description="What keeps functions, keys and builds: `sqlite` (in `function_storage_path`), or "
         "`etcd://USER:PASSWORD@HOST:2379,HOST2:2379/PREFIX?ca=FILE&cert=FILE&key=FILE`, the members of a cluster, the "
         "nearest first. The password may also be in `FAAS_STORE_PASSWORD`, or in a file (`?password_file=FILE`).",
+    )
+    blobs: BucketText | None = Field(
+        None,
+        description="Where packages are kept, by default in `function_storage_path`: a bucket of an S3-compatible "
+        "service, `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&credentials=FILE`, of which all but the bucket may be "
+        "left out. Keys come from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, the file, or the machine's role.",
     )
     toolchains_path: tuple[Path, ...] | None = Field(
         None,

@@ -2,22 +2,31 @@
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from martlet.storage.blobs import CHUNK, BlobCorrupt, BlobError, BlobNotFound, Blobs
+from martlet.storage.blobs import PART, BlobCorrupt, BlobError, BlobNotFound, Blobs
+from tests.s3 import CREDENTIALS, S3Server
 
 pytestmark = pytest.mark.anyio
 
 A, B = "a" * 64, "b" * 64
-LARGE = bytes(range(256)) * (3 * CHUNK // 256) + b"the rest"
+LARGE = bytes(range(256)) * (2 * PART // 256) + b"the rest"
 
 
-@pytest.fixture(params=["memory", "local"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    return Blobs.memory() if request.param == "memory" else Blobs.local(tmp_path / "blobs")
+@pytest.fixture(params=["memory", "local", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
+    if request.param == "memory":
+        return Blobs.memory()
+    if request.param == "local":
+        return Blobs.local(tmp_path / "blobs")
+    server: S3Server = request.getfixturevalue("s3_server")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return Blobs.s3(server.bucket(f"contract/{secrets.token_hex(4)}"))
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\xff", b"hello", LARGE], ids=["empty", "binary", "small", "large"])

@@ -69,7 +69,7 @@ class Control:
         self.publishing = Publishing(self.registry, self.view, lanes)
         packages = PackageStore(blobs)
         self.garbage = Garbage(
-            store, self.registry, self.view, self.publishing, packages, system.revisions_kept
+            store, self.registry, self.view, self.publishing, packages, self.queue, system.revisions_kept
         )
         self.workshop = Workshop(
             settings.run_directory,

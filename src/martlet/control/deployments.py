@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from time import time
 
+import structlog
+
 from martlet.builder.builder import Builder, Order
 from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
 from martlet.builder.packages import Claim, PackageStore
@@ -37,6 +39,10 @@ IMAGE_FILE = "image"
 GIVEN_UP = (
     f"the platform ended {MOST_ATTEMPTS} times while this was built, perhaps because of it; deploy it again"
 )
+
+UNREACHABLE = "the platform was restarted and what was sent is out of its reach; deploy it again"
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -144,13 +150,22 @@ class Deployments:
         """
         for each in waiting:
             if each.attempts >= MOST_ATTEMPTS:
-                await self._builds.give_up(each.build, GIVEN_UP)
-                await self._queue.drop(each.build)
+                await self._give_up(each, GIVEN_UP)
                 continue
-            deploy = await self._queue.retry(each, Archive(uploads / each.build))
+            try:
+                deploy = await self._queue.retry(each, Archive(uploads / each.build))
+            except BlobError as error:
+                log.warning("upload_not_fetched", build=each.build, error=str(error))
+                await self._give_up(each, UNREACHABLE)
+                continue
             again = self._builds.again(each.build) or new_build(each.function, each.build)
             running = self._builds.begin(again, partial(self._run, deploy))
             running.say(f"the platform was restarted; this is attempt {each.attempts + 1} of {MOST_ATTEMPTS}")
+
+    async def _give_up(self, waiting: Waiting, why: str) -> None:
+        await self._builds.give_up(waiting.build, why)
+        with suppress(BlobError):  # then it is swept later
+            await self._queue.drop(waiting.build)
 
     async def rollback(self, name: str, number: int) -> None:
         """Makes an older revision the one that serves, once it has shown that it still loads.

@@ -8,6 +8,7 @@ import structlog
 
 from martlet.builder.packages import PackageStore
 from martlet.control.publishing import Publishing
+from martlet.control.queue import Queue
 from martlet.model import Revision
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry, RegistryView
@@ -25,6 +26,7 @@ class Garbage:
         view: the store in memory.
         publishing: deletes revisions.
         packages: deletes packages.
+        queue: deletes uploads.
         revisions_kept: revisions that a function keeps besides those that something points at.
     """
 
@@ -35,6 +37,7 @@ class Garbage:
         view: RegistryView,
         publishing: Publishing,
         packages: PackageStore,
+        queue: Queue,
         revisions_kept: int,
     ) -> None:
         self._store = store
@@ -42,6 +45,7 @@ class Garbage:
         self._view = view
         self._publishing = publishing
         self._packages = packages
+        self._queue = queue
         self._kept = revisions_kept
         self._sweep: asyncio.Task[None] | None = None
 
@@ -67,9 +71,9 @@ class Garbage:
         self.sweep_soon()
 
     def sweep_soon(self) -> None:
-        """Deletes the packages that nothing needs, in the background."""
+        """Deletes the packages and uploads that nothing needs, in the background."""
         if self._sweep is None or self._sweep.done():
-            self._sweep = asyncio.create_task(self._sweep_packages())
+            self._sweep = asyncio.create_task(self._sweep_blobs())
 
     async def close(self) -> None:
         """Stops what goes on in the background."""
@@ -77,9 +81,10 @@ class Garbage:
             self._sweep.cancel()
             await asyncio.gather(self._sweep, return_exceptions=True)
 
-    async def _sweep_packages(self) -> None:
+    async def _sweep_blobs(self) -> None:
         try:
             count = await self._packages.sweep(self._referenced)
+            await self._queue.sweep()
         except (BlobError, StoreError) as error:
             log.warning("packages_not_swept", error=str(error))
         else:

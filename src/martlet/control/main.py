@@ -44,7 +44,9 @@ async def run_control(settings: Settings) -> None:
     )
     networks = await asyncio.to_thread(Networks.of, settings.system)
     catalogue = await asyncio.to_thread(Catalogue.of, settings.system)
-    control = Control(settings, store, Blobs.local(data / "blobs"), lanes, networks, catalogue)
+    control = Control(
+        settings, store, Blobs.of(settings.system.blobs, data / "blobs"), lanes, networks, catalogue
+    )
     membership = Membership(control.registry, control.machine.node)
     try:
         await control.open()

@@ -27,6 +27,7 @@ class Queue:
     def __init__(self, registry: Registry, blobs: Blobs) -> None:
         self._registry = registry
         self._blobs = blobs
+        self._kept: set[str] = set()  # digests of uploads that this life has begun to keep
 
     async def put(self, build: str, deploy: Deploy, started: float) -> None:
         """Keeps a deploy that has been accepted.
@@ -35,6 +36,7 @@ class Queue:
             StoreError, BlobError: it cannot be kept.
         """
         kind, file = _kind(deploy.source), ""
+        self._kept.add(_digest(build))  # from now on, or it might be swept before it is known to be needed
         if isinstance(deploy.source, Inline):
             await self._blobs.put(PREFIX, _digest(build), deploy.source.code.encode("utf-8", "surrogatepass"))
             file = deploy.source.file
@@ -61,15 +63,19 @@ class Queue:
             await self._registry.delete_waiting(build)
         except NotFound:
             return
+        self._kept.discard(_digest(build))
         await self._blobs.delete(PREFIX, _digest(build))
 
     async def open(self) -> list[Waiting]:
-        """Returns the deploys that an earlier life has not ended, the oldest first; removes what belongs to none."""
-        waiting = await self._registry.list_waiting()
-        needed = {_digest(each.build) for each in waiting}
-        for digest in set(await self._blobs.list(PREFIX)) - needed:
+        """Returns the deploys that an earlier life has not ended, the oldest first."""
+        return sorted(await self._registry.list_waiting(), key=lambda each: each.started)
+
+    async def sweep(self) -> None:
+        """Removes uploads that belong to no deploy any more. Raises StoreError, BlobError."""
+        found = set(await self._blobs.list(PREFIX))
+        needed = {_digest(each.build) for each in await self._registry.list_waiting()}
+        for digest in found - needed - self._kept:
             await self._blobs.delete(PREFIX, digest)
-        return sorted(waiting, key=lambda each: each.started)
 
     async def retry(self, waiting: Waiting, archive: Archive) -> Deploy:
         """Returns a deploy anew, having counted the attempt.

@@ -22,7 +22,7 @@ from martlet.drivers.driver import (
     LoadFailed,
     Unforkable,
 )
-from martlet.errors import FunctionLoadFailed, FunctionNotFound, NoCapacity, NotFound
+from martlet.errors import FunctionLoadFailed, FunctionNotFound, NoCapacity, NotFound, Unavailable
 from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
@@ -39,6 +39,7 @@ from martlet.node.scaling import explain
 from martlet.node.slot import Slot
 from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
+from martlet.storage.blobs import BlobError
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
 
@@ -202,9 +203,9 @@ class Node:
             LoadFailed: the user's code does not load.
             Unforkable: it is not for a template.
             NoCapacity: the host refuses another sandbox.
+            Unavailable: its code is not on this machine, and out of reach.
         """
-        code = await self.packages.ensure(revision.code)
-        dependencies = await self.packages.ensure(revision.dependencies) if revision.dependencies else None
+        code, dependencies = await self._packages_of(revision)
         config = revision.config
         try:
             cell = await self.stocks.take(config)
@@ -232,6 +233,14 @@ class Node:
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
+
+    async def _packages_of(self, revision: Revision) -> tuple[Path, Path | None]:
+        try:
+            code = await self.packages.ensure(revision.code)
+            return code, await self.packages.ensure(revision.dependencies) if revision.dependencies else None
+        except BlobError as error:
+            log.error("package_not_fetched", revision=revision.id, error=str(error))
+            raise Unavailable(f"the code of {revision.id} cannot be fetched right now; try again") from error
 
     def read_log(self, handle: Handle, revision: Revision) -> None:
         """Begins to read what an instance of a revision prints. Raises OSError."""

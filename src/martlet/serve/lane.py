@@ -60,7 +60,7 @@ async def run_lane(settings: Settings, number: int) -> None:
         data / "logs", f"lane-{number}", system.log_bytes_per_function, system.log_bytes_per_invocation
     )
     catalogue = Catalogue.of(system)
-    packages = PackageCache(data / "packages", Blobs.local(data / "blobs"), system.package_cache)
+    packages = PackageCache(data / "packages", Blobs.of(system.blobs, data / "blobs"), system.package_cache)
     networks = networks_of(settings.lane_count)
     driver = ProcessDriver(
         number,

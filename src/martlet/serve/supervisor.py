@@ -27,6 +27,7 @@ from martlet.http.fetch import FetchError, fetch
 from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
+from martlet.storage.blobs import Blobs
 from martlet.storage.opening import open_store
 from martlet.storage.store import StoreError
 from martlet.store_address import PASSWORD_VARIABLE
@@ -75,7 +76,8 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
         NotIsolated: a guarantee of the sandbox is not held, and the settings say strict.
         Intruded: the folder of sockets belongs to another user.
         Unavailable: the store is out of reach, or refuses the platform.
-        Invalid: this machine cannot give functions the network, or has not the engine, that the settings name.
+        Invalid: this machine cannot give functions the network, or has not the engine or the file, that the settings
+            name.
     """
     configure(settings.system.logging_level, settings.system.logging_format)
     return asyncio.run(_serve(settings, announce))
@@ -90,6 +92,7 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
     await _look_at_store(settings)
+    Blobs.of(settings.system.blobs, data / "blobs")  # says now what control and the lanes could not use
     await asyncio.to_thread(_look_at_runtimes, settings)
     settings = await asyncio.to_thread(_settle_engine, settings)
     settings = await asyncio.to_thread(_settle_microvms, settings)

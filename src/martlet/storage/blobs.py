@@ -3,8 +3,9 @@
 A blob is one object, ``<prefix>/<digest>/<sha256 of its bytes>``. So in a local folder it is a plain file,
 and damage shows without a second object that might be missing.
 
-Only the blocking calls of obstore are used, in threads: a process that ends soon after it awaited one of the
-coroutines is sometimes aborted by the library.
+Only the blocking calls of obstore are used: a process that ends soon after it awaited one of the coroutines is
+sometimes aborted by the library. They run in threads of their own, so that a service that has fallen silent keeps
+nobody else waiting.
 """
 
 from __future__ import annotations
@@ -13,23 +14,40 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, MemoryStore, ObjectStore
+from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
+
+from martlet.bucket import Bucket
+from martlet.storage.credentials import CredentialsFile
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.store import S3Config
 
-CHUNK = 1024 * 1024
-"""Bytes that are in memory at once while a blob is fetched into a file."""
+PART = 8 * 1024 * 1024
+"""Bytes that one request carries; a larger blob is sent and fetched in parts, and only what was cut off is repeated."""
+PARTS_AT_ONCE = 2
+THREADS = 8
+REQUEST_SECONDS = 30.0
+"""How long one request to a service may take, with the part that it carries."""
+RETRY_SECONDS = 10.0
+"""For how long a request is begun anew that was refused or cut off, or met a fault of the service."""
 
 _PREFIX = re.compile(r"[a-z][a-z0-9-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class BlobError(Exception):
@@ -45,7 +63,7 @@ class BlobCorrupt(BlobError):
 
 
 class Blobs:
-    """A place for blobs. Make one with `local` or `memory`.
+    """A place for blobs. Make one with `local`, `s3` or `memory`.
 
     A prefix is a lower-case word, a digest 64 hexadecimal digits; anything else is a ValueError. Every method
     raises `BlobError` when the place is out of reach.
@@ -53,6 +71,12 @@ class Blobs:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
+
+    @classmethod
+    def of(cls, bucket: Bucket | None, folder: Path) -> Blobs:
+        """Returns the blobs of a bucket, or of a local folder where there is none. Raises `Invalid` as `s3` does."""
+        return cls.local(folder) if bucket is None else cls.s3(bucket)
 
     @classmethod
     def local(cls, path: Path) -> Blobs:
@@ -61,13 +85,48 @@ class Blobs:
             return cls(LocalStore(path, mkdir=True, automatic_cleanup=True))
 
     @classmethod
+    def s3(
+        cls, bucket: Bucket, *, request_seconds: float = REQUEST_SECONDS, retry_seconds: float = RETRY_SECONDS
+    ) -> Blobs:
+        """Returns the blobs of a bucket; the service is not asked yet.
+
+        Each request fails after ``request_seconds`` and, where it may help, is begun anew for ``retry_seconds``.
+
+        Raises:
+            Invalid: the file with the keys cannot be read.
+        """
+        config: S3Config = {"disable_bulk_delete": True}  # not every service has it
+        if bucket.endpoint is not None:
+            config["endpoint"] = bucket.endpoint
+        if bucket.region is not None:
+            config["region"] = bucket.region
+        return cls(
+            S3Store(
+                bucket.name,
+                prefix=bucket.prefix or None,
+                config=config,
+                credential_provider=CredentialsFile(bucket.credentials) if bucket.credentials else None,
+                client_options={
+                    "allow_http": bucket.endpoint is not None and bucket.endpoint.startswith("http:"),
+                    "connect_timeout": timedelta(seconds=min(3.0, request_seconds)),
+                    "timeout": timedelta(seconds=request_seconds),
+                },
+                retry_config={
+                    "max_retries": 100,  # time is what bounds them
+                    "retry_timeout": timedelta(seconds=retry_seconds),
+                    "backoff": {"max_backoff": timedelta(seconds=2)},
+                },
+            )
+        )
+
+    @classmethod
     def memory(cls) -> Blobs:
         """Returns blobs that are lost with this object."""
         return cls(MemoryStore())
 
     async def put(self, prefix: str, digest: str, data: bytes | Path) -> None:
         """Stores the bytes, or the file, under its digest; it is there as a whole or not at all."""
-        await asyncio.to_thread(self._put, prefix, digest, data)
+        await self._in_thread(self._put, prefix, digest, data)
 
     async def get(self, prefix: str, digest: str) -> bytes:
         """Returns the bytes.
@@ -76,7 +135,7 @@ class Blobs:
             BlobNotFound: there is no such blob.
             BlobCorrupt: its bytes are not those that were put.
         """
-        return await asyncio.to_thread(self._get, prefix, digest)
+        return await self._in_thread(self._get, prefix, digest)
 
     async def fetch(self, prefix: str, digest: str, target: Path) -> None:
         """Writes the bytes to the file ``target``, which appears only when it is whole.
@@ -85,19 +144,22 @@ class Blobs:
             BlobNotFound: there is no such blob.
             BlobCorrupt: its bytes are not those that were put.
         """
-        await asyncio.to_thread(self._fetch, prefix, digest, target)
+        await self._in_thread(self._fetch, prefix, digest, target)
 
     async def exists(self, prefix: str, digest: str) -> bool:
         """Whether there is such a blob; its bytes are not looked at."""
-        return bool(await asyncio.to_thread(self._find, prefix, digest))
+        return bool(await self._in_thread(self._find, prefix, digest))
 
     async def delete(self, prefix: str, digest: str) -> None:
         """Removes the blob; harmless when there is none."""
-        await asyncio.to_thread(self._delete, prefix, digest)
+        await self._in_thread(self._delete, prefix, digest)
 
     async def list(self, prefix: str) -> Sequence[str]:
         """Returns the digests of the blobs under the prefix, in order."""
-        return await asyncio.to_thread(self._list, prefix)
+        return await self._in_thread(self._list, prefix)
+
+    async def _in_thread(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _put(self, prefix: str, digest: str, data: bytes | Path) -> None:
         folder = _folder(prefix, digest)
@@ -107,37 +169,39 @@ class Blobs:
                     checksum = hashlib.file_digest(file, "sha256").hexdigest()
             else:
                 checksum = hashlib.sha256(data).hexdigest()
-            obstore.put(self._objects, f"{folder}/{checksum}", data)
+            path = f"{folder}/{checksum}"
+            obstore.put(self._objects, path, data, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
 
     def _get(self, prefix: str, digest: str) -> bytes:
-        return b"".join(self._chunks(prefix, digest))
+        return b"".join(self._parts(prefix, digest))
 
     def _fetch(self, prefix: str, digest: str, target: Path) -> None:
         part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
         with _errors():
             try:
                 with part.open("xb") as file:
-                    file.writelines(self._chunks(prefix, digest))
+                    file.writelines(self._parts(prefix, digest))
                 part.rename(target)
             finally:
                 part.unlink(missing_ok=True)
 
-    def _chunks(self, prefix: str, digest: str) -> Iterator[bytes]:
+    def _parts(self, prefix: str, digest: str) -> Iterator[bytes]:
         """Yields the bytes of the blob, and raises at the end if they are not those that were put."""
         objects = self._find(prefix, digest)
         if not objects:
             raise BlobNotFound(f"there is no blob {prefix}/{digest}")
         # A digest may have been put again with other bytes (another compression, say): the newest is as good.
-        path = max(objects, key=lambda found: found["last_modified"])["path"]
+        newest = max(objects, key=lambda found: found["last_modified"])
+        path, size = newest["path"], newest["size"]
         checksum = hashlib.sha256()
-        with _errors():
-            try:
-                content = obstore.get(self._objects, path)
-            except FileNotFoundError:
-                raise BlobNotFound(f"the blob {prefix}/{digest} was deleted meanwhile") from None
-            for chunk in content.stream(min_chunk_size=CHUNK):
-                checksum.update(chunk)
-                yield bytes(chunk)
+        for start in range(0, size, PART):
+            with _errors():
+                try:
+                    part = obstore.get_range(self._objects, path, start=start, end=min(start + PART, size))
+                except FileNotFoundError:
+                    raise BlobNotFound(f"the blob {prefix}/{digest} was deleted meanwhile") from None
+            checksum.update(part)
+            yield bytes(part)
         if not path.endswith(f"/{checksum.hexdigest()}"):
             raise BlobCorrupt(f"the blob {prefix}/{digest} is damaged: delete it and put it again")
 
@@ -151,9 +215,10 @@ class Blobs:
             return obstore.list(self._objects, _folder(prefix, digest)).collect()
 
     def _list(self, prefix: str) -> Sequence[str]:
+        # Not by folders: services that keep some show those, too, that are empty by now.
         with _errors():
-            folders = obstore.list_with_delimiter(self._objects, _checked(_PREFIX, prefix))["common_prefixes"]
-        return sorted(folder.rpartition("/")[2] for folder in folders)
+            found = obstore.list(self._objects, _checked(_PREFIX, prefix)).collect()
+        return sorted({each["path"].split("/")[1] for each in found})
 
 
 def _folder(prefix: str, digest: str) -> str:
@@ -175,5 +240,8 @@ def _errors() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    """Returns what the library says without the dump of its inner state that follows."""
-    return str(error).partition("\n")[0]
+    """Returns what the library says without the service's document and the dump of its inner state that follow."""
+    said = str(error)
+    sentence = said.partition("\n")[0].partition(": <")[0]
+    code = _CODE.search(said)
+    return f"{sentence} ({code[1]})" if code else sentence
