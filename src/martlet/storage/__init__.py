@@ -1,1 +1,1 @@
-"""What Martlet remembers: the store and its typed view, and blobs."""
+"""What Martlet remembers: the store and its typed view, blobs, and queues."""

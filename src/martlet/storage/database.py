@@ -1,9 +1,9 @@
 """One SQLite file and the one thread that talks to it, so that the event loop never waits for a disk.
 
-The file is in WAL mode: several processes have it open, and readers never wait for the writer. It is flushed
-at checkpoints only (``synchronous=NORMAL``). A killed process loses nothing that was committed, because the
-kernel has it by then. A power cut may lose the commits since the last checkpoint, at most some 4 MiB of them;
-what is left is whole, as it was after some earlier commit.
+The file is in WAL mode: several processes have it open, and readers never wait for the writer. Unless each
+commit is to be durable, it is flushed at checkpoints only (``synchronous=NORMAL``). A killed process loses
+nothing that was committed, because the kernel has it by then. A power cut may lose the commits since the last
+checkpoint, at most some 4 MiB of them; what is left is whole, as it was after some earlier commit.
 """
 
 from __future__ import annotations
@@ -39,19 +39,22 @@ class Database:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[Migration]) -> Database:
+    async def open(cls, path: Path, migrations: Sequence[Migration], *, durable: bool = False) -> Database:
         """Opens ``path``, made with mode 0600 where there is none, and brings it to the newest version.
 
         Args:
             path: the file; its folder must exist.
             migrations: the n-th takes version n - 1 to version n; what was released never changes.
+            durable: flush each commit, so that a power cut loses none either.
 
         Raises:
             StoreError: the file cannot be opened, is no database, or was written by a newer Martlet.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, _open, path, migrations)
+            connection = await asyncio.get_running_loop().run_in_executor(
+                thread, _open, path, migrations, durable
+            )
         except BaseException as error:
             thread.shutdown(wait=False)
             if isinstance(error, sqlite3.Error | OSError):
@@ -120,7 +123,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
 
 
-def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def _open(path: Path, migrations: Sequence[Migration], durable: bool) -> sqlite3.Connection:
     # Never opens a file that exists: closing the descriptor would drop the locks that other connections of
     # this process hold on it.
     with suppress(FileExistsError):
@@ -128,7 +131,7 @@ def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     connection = connect(path)
     try:
         _use_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         _migrate(connection, path, migrations)
     except BaseException:
         connection.close()
