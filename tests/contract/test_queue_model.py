@@ -194,7 +194,7 @@ def _test(opening: Callable[[str, Path], Awaitable[Queue]], examples: int) -> No
 
 
 def test_in_memory() -> None:
-    _test(_memory, 60)
+    _test(_memory, 25)
 
 
 def test_in_sqlite() -> None:
@@ -205,4 +205,4 @@ def test_in_redis(redis_server: RedisServer) -> None:
     async def opening(name: str, folder: Path) -> Queue:
         return RedisQueue(redis_server.url, name, MOST)
 
-    _test(opening, 12)
+    _test(opening, 8)
