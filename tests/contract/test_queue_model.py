@@ -205,4 +205,4 @@ def test_in_redis(redis_server: RedisServer) -> None:
     async def opening(name: str, folder: Path) -> Queue:
         return RedisQueue(redis_server.url, name, MOST)
 
-    _test(opening, 8)
+    _test(opening, 12)

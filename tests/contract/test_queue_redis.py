@@ -146,6 +146,16 @@ async def _spoil(link: FaultyLink, queue: RedisQueue, answered: bool) -> None:
     link.breaks_after, link.breaks = 0, "down" if answered else "up"
 
 
+async def test_what_has_expired_is_found_wherever_the_last_look_ended(queue: RedisQueue) -> None:
+    for number in range(3):
+        await queue.put(b"%d" % number)
+    deliveries = await queue.take(3, LONG)
+    for delivery in reversed(deliveries):
+        await queue.extend(delivery, 0.001)
+        await asyncio.sleep(0.005)
+        assert [each.id for each in await queue.take(1, LONG)] == [delivery.id]
+
+
 async def test_two_consumers_never_hold_the_same_at_once(redis_server: RedisServer, name: str) -> None:
     consumers = [RedisQueue(redis_server.url, name, max_deliveries=1000) for _ in range(2)]
     ids = [await consumers[0].put(b"%d" % number) for number in range(20)]

@@ -95,7 +95,8 @@ for _, id in ipairs(redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT
     redis.call('ZREM', delayed, id)
     wait(id, 0)
 end
--- Some of what is held, from where the last look ended: it may be much.
+-- What is held, around from where the last look ended; only some of it, for it may be much.
+local from_start = cursor == '0-0'
 for _ = 1, 100 do
     if #taken >= n then
         break
@@ -106,7 +107,10 @@ for _ = 1, 100 do
         deliver(entry[1], entry[2][2])
     end
     if cursor == '0-0' then
-        break
+        if from_start then
+            break
+        end
+        from_start = true
     end
 end
 while #taken < n do

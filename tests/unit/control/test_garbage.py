@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.unit.control.conftest import HANDLER
+from martlet.storage.blobs import Blobs
+from tests.s3 import CREDENTIALS
+from tests.unit.control.conftest import HANDLER, Platform, running
 
 pytestmark = pytest.mark.anyio
 
@@ -57,3 +59,18 @@ async def test_a_package_that_another_deploy_claims_again_stays(platform, client
     lane.hold.set()
     assert (await making)["code"] == made["code"]
     assert await platform.blobs.exists("packages", made["code"])
+
+
+async def test_a_bucket_is_swept_as_a_folder_is(tmp_path, s3_server, monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    platform = Platform(tmp_path)
+    platform.blobs = Blobs.s3(s3_server.bucket("garbage"))
+    async with running(platform):
+        kept, gone = await platform.create("one"), await platform.create("two", HANDLER + "# other\n")
+        await platform.blobs.put("uploads", "4" * 64, b"left")
+        assert sorted(await platform.blobs.list("packages")) == sorted([kept["code"], gone["code"]])
+        await platform.client.delete("/functions/two")
+        await sweep(platform)
+        assert await platform.blobs.list("packages") == [kept["code"]]
+        assert await platform.blobs.list("uploads") == []

@@ -1,13 +1,16 @@
 """Control is killed at every step of every change: what is left is what was before, or what was asked for."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from martlet.bucket import Bucket
 from martlet.model import BuildState
+from martlet.storage.blobs import Blobs
 from martlet.storage.store import Change, Entry, Lease, Store, StoreError
 from tests.unit.control.conftest import FakeLane, Platform, assert_problem, running, zipped
 
@@ -211,6 +214,28 @@ async def test_an_archive_is_taken_up_again_too(tmp_path: Path) -> None:
         await platform.start()
         assert (await ended(platform, build))["state"] == "ready"
         assert list(platform.control.uploads.iterdir()) == []
+
+
+async def test_an_upload_that_is_out_of_reach_after_a_restart_stops_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    platform = Platform(tmp_path)
+    async with running(platform):
+        build = await begin(platform)
+        await kill(platform)
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # and does not listen
+            endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+            platform.blobs = Blobs.s3(Bucket("gone", "", endpoint), request_seconds=1, retry_seconds=1)
+            await platform.start()
+            found = await ended(platform, build)
+            assert found["state"] == "failed"
+            assert "out of its reach; deploy it again" in found["error"]
+            assert await platform.control.registry.list_waiting() == []
+            refused = await platform.client.post("/functions", json={"name": "other", "code": "x = 1"})
+            assert_problem(refused, 503, "unavailable")
 
 
 async def test_a_build_that_ends_control_again_and_again_fails(tmp_path: Path) -> None:
