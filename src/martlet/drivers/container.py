@@ -56,8 +56,6 @@ _PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 _OF_ENGINES = ("docker-default", "crun-default", "containers-default")
 _MOUNTS = Path("/proc/self/mountinfo")
 _PROMISE = "functions with execution_mode: container run, each in a container of its own"
-_LIGHTEST = "static"
-"""The runtime that is started soonest."""
 _IMAGES, _OF_IMAGES = "_images", "_of_images"
 """The keeper of functions that are images, and what these are shown; no runtime is called like this."""
 _DOOR = "door"
@@ -146,7 +144,7 @@ class ContainerDriver(LocalDriver[Keeper]):
     def _rehearse(self) -> None:
         with TemporaryDirectory(prefix="martlet-engine-") as folder:
             run = Path(folder, "run")
-            cell = CellSpec("throw-away", _LIGHTEST, Network.NONE, run / "cell")
+            cell = CellSpec("throw-away", FunctionConfig().runtime, Network.NONE, run / "cell")
             cell.directory.mkdir(parents=True)
             asyncio.run(self._throw_away(run, cell))
 
@@ -301,8 +299,9 @@ class ContainerDriver(LocalDriver[Keeper]):
             startup = Startup.of(seen.runtime, confined=True)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        # What the keeper has loaded must be what the container sees, and its kernel the one that the keeper has.
-        entered = _CAN_WAIT and not self._engine.own_kernel and seen.shows(PREFIX)
+        # What the keeper has loaded must be what the container sees, and its kernel the one that the keeper has. The
+        # warden of a program has the same user, and must be the first process, which nobody inside can end.
+        entered = _CAN_WAIT and startup.program is None and not self._engine.own_kernel and seen.shows(PREFIX)
         module_folder = str(startup.module_folder) if entered else startup.seen_folder
         task = Task(startup.module, module_folder, startup.program, self._engine.own_kernel)
         interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
