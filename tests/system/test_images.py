@@ -24,7 +24,7 @@ def test_functions_run_in_a_debian_that_was_built_of_the_machines_mirrors(make_p
     try:
         admin = {"authorization": f"Bearer {platform.admin_key}"}
         with httpx2.Client(base_url=platform.url, headers=admin, timeout=300) as client:
-            said = client.post("/images/build", json={"runtimes": ["python"]}).text
+            said = client.post("/images/debian/build", json={"runtimes": ["python"]}).text
             assert "is ready" in said
             function = {"name": "seen", "code": SEEN, "config": {"execution_mode": "container"}}
             deployed = client.post("/functions", json=function)

@@ -205,7 +205,7 @@ def add_image(name: str, archive: BinaryIO) -> Plan[Document]:
 
 def build_images(runtimes: list[str], on_line: Callable[[Document], None]) -> Plan[None]:
     """Builds the Debian roots of runtimes; calls ``on_line`` with what is said, of which a failure has ``failed``."""
-    return none(Call("POST", "/images/build", json={"runtimes": runtimes}, on_event=on_line))
+    return none(Call("POST", "/images/debian/build", json={"runtimes": runtimes}, on_event=on_line))
 
 
 def scan_image(name: str) -> Plan[Document]:

@@ -79,7 +79,7 @@ async def add_image(platform: Platform, request: Request, name: ImageQuery) -> I
 
 
 @router.post(
-    "/images/build",
+    "/images/debian/build",
     response_class=Response,
     responses=problems() | events_response(ImageLine, "How it goes, until all are built."),
 )

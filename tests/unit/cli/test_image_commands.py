@@ -65,7 +65,7 @@ def test_an_engine_that_is_not_there_is_said(martlet, platform, monkeypatch):
 
 def test_a_build_says_how_it_goes_and_fails_where_a_root_does(martlet, platform):
     lines = [{"message": "building", "failed": False}, {"message": "bun: no Debian package", "failed": True}]
-    platform.answers["POST", "/images/build"] = events(*lines)
+    platform.answers["POST", "/images/debian/build"] = events(*lines)
 
     result = martlet("images", "build", "python", "bun")
 

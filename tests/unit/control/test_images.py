@@ -156,12 +156,12 @@ async def test_roots_of_runtimes_that_cannot_be_built_say_why(
 ):
     monkeypatch.setenv("PATH", "/nonexistent")
 
-    answer = await platform.client.post("/images/build", json={"runtimes": ["python"]})
+    answer = await platform.client.post("/images/debian/build", json={"runtimes": ["python"]})
 
     lines = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
     assert [line["failed"] for line in lines][-1]
     assert "apt" in lines[-1]["message"]
-    unknown = await platform.client.post("/images/build", json={"runtimes": ["cobol"]})
+    unknown = await platform.client.post("/images/debian/build", json={"runtimes": ["cobol"]})
     assert "no runtime 'cobol'" in assert_problem(unknown, 422, "invalid")["detail"]
 
 
@@ -171,7 +171,7 @@ async def test_roots_of_runtimes_that_cannot_be_built_say_why(
 async def test_roots_are_built_and_it_is_said_how_it_goes(platform: Platform):
     require(shutil.which("mmdebstrap"), "mmdebstrap (apt-get install mmdebstrap)")
 
-    answer = await platform.client.post("/images/build", json={"runtimes": ["http"]})
+    answer = await platform.client.post("/images/debian/build", json={"runtimes": ["http"]})
 
     lines = [
         json.loads(line[6:])["message"] for line in answer.text.splitlines() if line.startswith("data: ")
