@@ -87,6 +87,9 @@ class S3Server:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+            for port in self._ports:  # it makes some sockets there, wherever else it is told to
+                for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    socket_file.unlink(missing_ok=True)
 
     def log(self) -> str:
         """Returns the end of what the server has printed."""
