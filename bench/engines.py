@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,10 +114,26 @@ def _folder(name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _wait_for_ends(folder)
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for place in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
             _quietly(["umount", "--lazy", place])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_ends(folder: Path) -> None:
+    """Returns once no process has a folder on its command line: podman tidies up after itself some time later."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and any(
+        _names(process, folder) for process in Path("/proc").glob("[0-9]*")
+    ):
+        time.sleep(0.05)
+
+
+def _names(process: Path, folder: Path) -> bool:
+    with suppress(OSError):
+        return f"{folder}/".encode() in (process / "cmdline").read_bytes()
+    return False
 
 
 def _with_image(command: list[str], folder: Path) -> Engine:
