@@ -30,6 +30,11 @@ UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
 """In the environment of tests that run without root, on a stage of `tests.unprivileged`: the isolation level there."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds what the tests may be asked to do besides."""
+    parser.addoption("--every-engine", action="store_true", help="run every attack on every container engine")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts files with slow tests first, so that no worker is left with one at the end while others have none."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

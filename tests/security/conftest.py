@@ -1,16 +1,19 @@
 """One platform under attack, a neighbour on it that must not notice, and the proof after each test that all is well."""
 
 import io
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from tests.conftest import require
 from tests.system.conftest import Platform, make_platform, until
 
 __all__ = ["make_platform"]
@@ -59,26 +62,72 @@ def package(*files: Path) -> bytes:
     return archive.getvalue()
 
 
+RUNGS = ("process", "crun", "runc", "runsc")
+"""What functions are isolated by: processes, or containers of an engine."""
+_ELSEWHERE = ("runc", "runsc")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has tests with hostile functions attack every rung. On the first engine of containers that is all of them; on the
+    others, those whose walls the engine itself builds (``pytest.mark.engine("runc")``), or all with ``--every-engine``.
+    """
+    if "hostile" not in metafunc.fixturenames:
+        return
+    everything = metafunc.config.getoption("every_engine")
+    marker = metafunc.definition.get_closest_marker("engine")
+    marked = () if marker is None else marker.args
+    metafunc.parametrize(
+        "rung",
+        [
+            pytest.param(rung, marks=() if rung == "process" else pytest.mark.slow)
+            for rung in RUNGS
+            if everything or rung in marked or rung not in _ELSEWHERE
+        ],
+        indirect=True,
+        scope="module",
+    )
+
+
+@pytest.fixture(scope="module")
+def rung(request: pytest.FixtureRequest) -> str:
+    """What is attacked; where a test has no function for it, the platform of processes."""
+    rung: str = getattr(request, "param", "process")
+    require(rung == "process" or shutil.which(rung), rung)
+    return rung
+
+
 @pytest.fixture(scope="session")
-def platform(make_platform: Callable[..., Platform]) -> Platform:
-    """The platform that every test here attacks."""
-    platform = make_platform(header_timeout=2, body_timeout=2)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SECRET", "nobody-else-knows-platform")
-        platform.start()
-    secret = {"SECRET": "nobody-else-knows-environment"}
-    platform.deploy("neighbour", NEIGHBOUR, min_instances=1, environment=secret)
-    return platform
+def attacked(make_platform: Callable[..., Platform]) -> Callable[[str], Platform]:
+    """Returns the platform that every test of a rung attacks: the one of processes has crun as well."""
+
+    @cache
+    def start(engine: str) -> Platform:
+        platform = make_platform(header_timeout=2, body_timeout=2, container_runtime=engine)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("SECRET", "nobody-else-knows-platform")
+            platform.start()
+        secret = {"SECRET": "nobody-else-knows-environment"}
+        platform.deploy("neighbour", NEIGHBOUR, min_instances=1, environment=secret)
+        return platform
+
+    return start
 
 
-@pytest.fixture(scope="module", params=["process", pytest.param("container", marks=pytest.mark.slow)])
-def hostile(request: pytest.FixtureRequest, platform: Platform) -> Iterator[Callable[..., Hostile]]:
+@pytest.fixture(scope="module")
+def platform(attacked: Callable[[str], Platform], rung: str) -> Platform:
+    """The platform that the tests of a module attack, by rung."""
+    usual = "crun" if shutil.which("crun") else "auto"
+    return attacked(usual if rung == "process" else rung)
+
+
+@pytest.fixture(scope="module")
+def hostile(rung: str, platform: Platform) -> Iterator[Callable[..., Hostile]]:
     """Deploys files of ``functions/``; what it has deployed is deleted after the module."""
     deployed: set[str] = set()
 
     def deploy(file: str, name: str | None = None, **config: Any) -> Hostile:
         name = name or file
-        config = {"execution_mode": request.param} | config
+        config = {"execution_mode": "process" if rung == "process" else "container"} | config
         body = {
             "files": {"archive": ("code.zip", package(FUNCTIONS / f"{file}.py", FUNCTIONS / "attempts.py"))},
             "data": {"name": name, "config": httpx2.Response(200, json=config).text},

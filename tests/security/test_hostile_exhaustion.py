@@ -19,15 +19,15 @@ def exhausting(hostile):
 
 
 def inside(pids):
-    """Returns the processes that live in the namespaces of these, themselves included, as the host numbers them."""
-    spaces = {}
+    """Returns the processes in the cgroups of these, themselves included: each instance has one of its own."""
+    groups = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                spaces.setdefault((entry / "ns/pid").readlink(), set()).add(int(entry.name))
+                groups.setdefault((entry / "cgroup").read_text(), set()).add(int(entry.name))
             except OSError:
                 continue
-    return set().union(*(members for members in spaces.values() if members & set(pids)))
+    return set().union(*(members for members in groups.values() if members & set(pids)))
 
 
 def assert_recovers(function):

@@ -9,6 +9,8 @@ from tests.security.conftest import undisturbed
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "EROFS"}
 
+pytestmark = pytest.mark.engine("runc")
+
 
 @pytest.fixture(scope="module")
 def kernel(hostile):

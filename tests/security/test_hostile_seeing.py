@@ -4,6 +4,8 @@ import pytest
 
 from tests.security.conftest import NEIGHBOUR_SECRETS
 
+pytestmark = pytest.mark.engine("runc")
+
 
 @pytest.fixture(scope="module")
 def seeing(hostile):

@@ -7,6 +7,8 @@ import pytest
 
 DENIED = {"EROFS", "EACCES", "EPERM"}
 
+pytestmark = pytest.mark.engine("runc", "runsc")
+
 
 @pytest.fixture(scope="module")
 def writing(hostile):
