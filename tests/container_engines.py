@@ -157,51 +157,97 @@ def podman_service(folder: Path) -> Service:
 
 
 class DockerOfTests:
-    """What a platform is told of `dockerd`."""
+    """A Docker Engine of its own that a platform is told of, which may be struck down and come back."""
 
     name = "docker"
+    words = "does not answer.*What to do: start Docker Engine"
+    """What deployers are told while it is down."""
 
     def __init__(self) -> None:
-        self.environment = {"DOCKER_HOST": f"unix://{dockerd().socket}"}
+        self._daemon = Dockerd()
+        self._daemon.start()
+        self.environment = {"DOCKER_HOST": f"unix://{self._daemon.socket}"}
 
     def containers(self) -> list[str]:
         """Returns the ids of all of its containers."""
-        return dockerd().containers()
+        return self._daemon.containers()
+
+    def kill_container(self, container: str) -> None:
+        """Kills a container as ``docker kill`` does."""
+        target = f"http://docker/containers/{container}/kill"
+        command = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--request",
+            "POST",
+            "--unix-socket",
+            str(self._daemon.socket),
+        ]
+        subprocess.run([*command, target], check=True)
+
+    def strike_down(self, run: Path) -> None:
+        """Kills it."""
+        self._daemon.kill()
+
+    def restore(self) -> None:
+        """Starts it anew."""
+        self._daemon.start()
+
+    def remove(self) -> None:
+        """Ends it and removes all that it had."""
+        self._daemon.remove()
 
 
 class PodmanOfTests:
-    """What a platform is told of podman, so that it starts one with folders of the tests."""
+    """A podman with folders of the tests that a platform is told of, which may be struck down and come back."""
 
     name = "podman"
+    words = "podman's service ended: .*toml"
 
     def __init__(self) -> None:
         own = _podman_folder()
-        storage = own / "storage.conf"
-        storage.write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{own}/root"\nrunroot = "{own}/run"\n'
-        )
+        self._storage = own / "storage.conf"
+        self._folder = own
+        self.restore()
         self.environment = {
-            "CONTAINERS_STORAGE_CONF": str(storage),
+            "CONTAINERS_STORAGE_CONF": str(self._storage),
             "CONTAINERS_CONF": os.environ["CONTAINERS_CONF"],
             "CONTAINER_HOST": f"unix://{own}/nobody-listens-here",
         }
 
     def containers(self) -> list[str]:
         """Returns the ids of all of its containers, running or not."""
+        return self._podman("ps", "--all", "--quiet", "--no-trunc").split()
+
+    def kill_container(self, container: str) -> None:
+        """Kills a container as ``podman kill`` does."""
+        self._podman("kill", container)
+
+    def strike_down(self, run: Path) -> None:
+        """Kills the services of a platform, and lets none start anew."""
+        self._storage.write_text("[storage")
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if f"unix://{run}/".encode() in place.read_bytes():
+                    os.kill(int(place.parent.name), signal.SIGKILL)
+
+    def restore(self) -> None:
+        """Lets services start."""
+        own = self._folder
+        self._storage.write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{own}/root"\nrunroot = "{own}/run"\n'
+        )
+
+    def remove(self) -> None:
+        """Leaves its folders to the end of the tests."""
+
+    def _podman(self, *arguments: str) -> str:
         environment = {**os.environ, **self.environment}
         del environment["CONTAINER_HOST"]
-        command = [
-            "podman",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=none",
-            "ps",
-            "--all",
-            "--quiet",
-            "--no-trunc",
-        ]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
-        ).stdout.split()
+        command = ["podman", "--cgroup-manager=cgroupfs", "--events-backend=none", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
 
 
 def _remove(folder: Path) -> None:

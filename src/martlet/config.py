@@ -111,6 +111,12 @@ class SystemSettings(Frozen):
         description="What starts containers: `crun`, `runc`, `runsc` (gVisor: a kernel of its own for each), "
         "`docker` or `podman` (by their API), or `auto`: the first but runsc that does on this machine.",
     )
+    container_label: Literal["auto", "none"] = Field(
+        "auto",
+        description="What confines containers of `crun`, `runc` and `runsc` besides: `auto` takes the profile of "
+        "AppArmor or the context of SELinux that this machine has for containers, if they start under it; `none` "
+        "takes neither. `docker` and `podman` do as they are configured.",
+    )
     disable_microvm: bool = Field(False, description="Refuse functions with `execution_mode: microvm`.")
     microvm_path: Path | None = Field(
         None,

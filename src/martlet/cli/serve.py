@@ -63,7 +63,9 @@ def announce(settings: Settings) -> None:
         {
             "address": url,
             "keys": "demo-key, admin-key (development mode)" if system.development else f"in {admin_key}",
-            "rungs": "process",
+            "rungs": "process"
+            if system.disable_container
+            else f"process, container (by {system.container_runtime})",
             "network": f"{system.default_network}, for functions that name none",
             "lanes": settings.lane_count,
             "data": system.function_storage_path,

@@ -20,6 +20,7 @@ from martlet.control.lanes import Lanes
 from martlet.control.machine import Machine
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
+from martlet.control.roots import Roots
 from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
 from martlet.images.store import Images
@@ -98,6 +99,7 @@ class Control:
             configuration=self.configuration,
             publishing=self.publishing,
             lanes=lanes,
+            roots=Roots(system, self.images),
             packages=packages,
             builds=self.builds,
             builder=self.builder,

@@ -27,11 +27,14 @@ from martlet.control.garbage import Garbage
 from martlet.control.lanes import Lanes
 from martlet.control.publishing import Current, Publishing
 from martlet.control.queue import Queue
+from martlet.control.roots import Roots
 from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
 from martlet.model import BuildState, FunctionConfig, Revision, Waiting
 from martlet.package.rules import Limits
 from martlet.storage.blobs import BlobError
 from martlet.storage.store import StoreError
+
+log = structlog.get_logger()
 
 MOST_ATTEMPTS = 3
 IMAGE_FILE = "image"
@@ -87,6 +90,7 @@ class Deployments:
         configuration: makes configurations.
         publishing: writes what functions point at.
         lanes: tries revisions.
+        roots: makes what containers see as their root.
         packages: keeps packages.
         builds: runs deploys and remembers them.
         builder: makes what runs of what was sent.
@@ -101,6 +105,7 @@ class Deployments:
         configuration: Configuration,
         publishing: Publishing,
         lanes: Lanes,
+        roots: Roots,
         packages: PackageStore,
         builds: Builds,
         builder: Builder,
@@ -111,6 +116,7 @@ class Deployments:
         self._configuration = configuration
         self._publishing = publishing
         self._lanes = lanes
+        self._roots = roots
         self._packages = packages
         self._builds = builds
         self._builder = builder
@@ -178,6 +184,8 @@ class Deployments:
             current = await self._publishing.serving(name)
             revision = await self._publishing.revision(name, number)
             if number != current.revision.number:
+                if self._roots.needs(revision.config):
+                    await self._roots.make(self._configuration.runtime(revision.config), log.info)
                 await self._lanes.load(revision)
                 await self._publishing.point(current, number)
 
@@ -226,6 +234,9 @@ class Deployments:
         if attempt.is_current(code, dependencies):
             build.say(f"{attempt.before.id} is the same and serves already")
             return Outcome(attempt.before.number, unchanged=True)
+        if self._roots.needs(attempt.config):
+            async with build.slot():
+                await self._roots.make(self._configuration.runtime(attempt.config), build.say)
         build.enter(BuildState.PACKED)
         number, current = await self._publishing.reserve(name, attempt.current)
         revision = Revision(

@@ -13,8 +13,9 @@ import asyncio
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.keeper import Keeper
 from martlet.drivers.local import LEASE, START_SECONDS, LocalDriver
+from martlet.drivers.mandatory import Labels, in_force
 from martlet.drivers.own_images import PROGRAM, OwnImages
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots, Roots
@@ -52,12 +54,12 @@ from martlet.sandbox import inside
 sys.path.remove({SANDBOX!r})
 inside.main(json.loads(sys.argv[1]))
 """
-_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
-_OF_ENGINES = ("docker-default", "crun-default", "containers-default")
 _MOUNTS = Path("/proc/self/mountinfo")
 _PROMISE = "functions with execution_mode: container run, each in a container of its own"
 _IMAGES, _OF_IMAGES = "_images", "_of_images"
 """The keeper of functions that are images, and what these are shown; no runtime is called like this."""
+_OF_PAGES = "static"
+_NO_LABELS = Labels()
 _DOOR = "door"
 _CAN_WAIT = pause.program() is not None
 _ASK_AGAIN_SECONDS = 0.001
@@ -73,6 +75,10 @@ class ContainerDriver(LocalDriver[Keeper]):
         lane: as all that is not named here, for `LocalDriver`.
         roots: what containers see as ``/``; by default the system folders of this machine.
         images: the folder of those that functions may be; None: there are none.
+        labels: what AppArmor or SELinux is to confine containers by.
+
+    Attributes:
+        label: what confined the container that `probe` started, besides.
     """
 
     name = "container"
@@ -88,6 +94,7 @@ class ContainerDriver(LocalDriver[Keeper]):
         *,
         roots: Roots | None = None,
         images: Path | None = None,
+        labels: Labels = _NO_LABELS,
         egress: Egress | None = None,
         allow_host_network: bool = False,
         max_body: int = 20 * MiB,
@@ -107,6 +114,8 @@ class ContainerDriver(LocalDriver[Keeper]):
             lease=lease,
         )
         self._engine = engine
+        self._labels = labels
+        self.label = ""
         self._turns = asyncio.Semaphore(_TURNS)
         self._folder = self._run / "containers"
         self._resolvers = Resolvers.find().text
@@ -120,7 +129,7 @@ class ContainerDriver(LocalDriver[Keeper]):
                 f"lane-{lane}",
                 bootstrap=_BOOTSTRAP,
                 own_kernel=engine.own_kernel,
-                profile=_profile(),
+                labels=labels,
             )
 
     def probe(self) -> list[Guarantee]:
@@ -144,15 +153,37 @@ class ContainerDriver(LocalDriver[Keeper]):
     def _rehearse(self) -> None:
         with TemporaryDirectory(prefix="martlet-engine-") as folder:
             run = Path(folder, "run")
-            cell = CellSpec("throw-away", FunctionConfig().runtime, Network.NONE, run / "cell")
-            cell.directory.mkdir(parents=True)
-            asyncio.run(self._throw_away(run, cell))
+            with self._page() as page:
+                runtime = FunctionConfig().runtime if page is None else _OF_PAGES
+                cell = CellSpec("throw-away", runtime, Network.NONE, run / "cell")
+                cell.directory.mkdir(parents=True)
+                asyncio.run(self._throw_away(run, cell, page))
 
-    async def _throw_away(self, run: Path, cell: CellSpec) -> None:
-        driver = ContainerDriver(self._engine, self._lane, self._packages, run, runtimes=self._runtimes)
+    @contextmanager
+    def _page(self) -> Iterator[Path | None]:
+        """Lends a package that lies where all do, for SELinux may let a container start and see nothing there."""
+        if not self._labels.process:
+            yield None
+            return
+        self._packages.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".throw-away-", dir=self._packages) as folder:
+            Path(folder).chmod(0o755)
+            Path(folder, "index.html").write_text("seen")
+            yield Path(folder)
+
+    async def _throw_away(self, run: Path, cell: CellSpec, page: Path | None) -> None:
+        driver = ContainerDriver(
+            self._engine, self._lane, self._packages, run, runtimes=self._runtimes, labels=self._labels
+        )
         await driver.open(lambda *_: None)
         try:
-            await driver.start(cell)
+            handle = await driver.start(cell)
+            assert handle.pid is not None
+            self.label = in_force(handle.pid)
+            if page is not None:
+                config = FunctionConfig(runtime=cell.runtime)
+                revision = Revision(function=cell.id, number=1, config=config, code="0" * 64, created=0.0)
+                await driver.specialise(handle, revision, page, None, START_SECONDS)
         finally:
             await driver.close()
 
@@ -173,12 +204,19 @@ class ContainerDriver(LocalDriver[Keeper]):
         if not self._parents:
             await self._empty_trees()
 
-    async def _empty_trees(self) -> None:
-        """Removes the lane's cgroup from the trees that limit nothing too, where the engine makes it there."""
+    async def _forget(self, cell: Cell) -> None:
+        await super()._forget(cell)
+        if isinstance(cell.parent, Keeper) and not cell.parent.alive:  # which would have done it
+            await self._empty_trees(cell.id)
+        if self._own_images is not None:
+            self._own_images.let_go(cell.id)
+
+    async def _empty_trees(self, below: str = "") -> None:
+        """Removes the lane's cgroup, or one below, also from trees that limit nothing, where the engine makes it."""
         if self._group is not None and self._engine.makes_cgroups:
             mounts = await asyncio.to_thread(_MOUNTS.read_text)
             name = name_in_trees(self._group.directories, mounts)
-            await empty(find_everywhere(mounts).below(name))
+            await empty(find_everywhere(mounts).below(f"{name}/{below}"))
 
     async def _begin(self) -> Group | None:
         group = usable_group()
@@ -203,11 +241,6 @@ class ContainerDriver(LocalDriver[Keeper]):
     def _name_of_parent(self, handle: Handle) -> str:
         return _IMAGES if "image" in handle.state else super()._name_of_parent(handle)
 
-    async def _forget(self, cell: Cell) -> None:
-        await super()._forget(cell)
-        if self._own_images is not None:
-            self._own_images.let_go(cell.id)
-
     async def _frame_of_image(self, cell: str, image: str) -> Frame:
         images = self._own_images
         if images is None:
@@ -226,7 +259,31 @@ class ContainerDriver(LocalDriver[Keeper]):
         os.chown(door, cell.identity, cell.identity)
         with cell.belongings() as descriptors:
             cell.limit(self._usual_limits)
-            return await parent.launch(cell.id, network, cell.identity, door, descriptors, frame)
+            try:
+                return await self._launch(parent, cell, network, descriptors, frame)
+            except DriverError:
+                if not parent.rootless:
+                    raise
+            cell.parent = parent = await self._replace(parent, cell)
+            return await self._launch(parent, cell, network, descriptors, frame)
+
+    async def _launch(
+        self, parent: Keeper, cell: Cell, network: Network, descriptors: Sequence[int], frame: Frame | None
+    ) -> int:
+        door = cell.directory / _DOOR
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await parent.launch(cell.id, network, cell.identity, door, descriptors, frame)
+        except TimeoutError:
+            raise DriverError(
+                f"{self._engine.name} has not started a container within {START_SECONDS:g} s"
+            ) from None
+
+    async def _replace(self, parent: Keeper, cell: Cell) -> Keeper:
+        """Returns the next keeper of a runtime whose root is gone, with its containers, once there is another root."""
+        await self._roots.of(self._runtimes.resolve(cell.runtime))
+        await parent.close()
+        return await self._parent_of(cell)
 
     async def _greet(self, cell: Cell) -> None:
         """Asks until the container answers, then takes the socket out of its sight, and closes the folder it was in."""
@@ -300,8 +357,10 @@ class ContainerDriver(LocalDriver[Keeper]):
         except Invalid as error:
             raise DriverError(error.detail) from None
         # What the keeper has loaded must be what the container sees, and its kernel the one that the keeper has. The
-        # warden of a program has the same user, and must be the first process, which nobody inside can end.
-        entered = _CAN_WAIT and startup.program is None and not self._engine.own_kernel and seen.shows(PREFIX)
+        # warden of a program has the same user, and must be the first process, which nobody inside can end. What
+        # enters a container does not get its label.
+        alike = not self._engine.own_kernel and seen.shows(PREFIX)
+        entered = _CAN_WAIT and startup.program is None and alike and not self._labels
         module_folder = str(startup.module_folder) if entered else startup.seen_folder
         task = Task(startup.module, module_folder, startup.program, self._engine.own_kernel)
         interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
@@ -309,14 +368,18 @@ class ContainerDriver(LocalDriver[Keeper]):
             root=str(seen.path),
             binds={**seen.binds, RUNTIME: str(runtime.folder), RUNTIMES: str(SHIPPED)},
             command=[f"{SANDBOX}/{PAUSE}"] if entered else [*interpreter, json.dumps(asdict(task))],
-            profile=_profile(),
+            profile=self._labels.profile,
+            process_label=self._labels.process,
+            file_label=self._labels.files,
         )
-        return await self._start_keeper(runtime.name, frame, task if entered else None, at)
+        return await self._start_keeper(runtime.name, frame, task if entered else None, at, seen.hold)
 
     async def _start_keeper_of_images(self, at: Path) -> Keeper:
         return await self._start_keeper(_IMAGES, None, None, at)
 
-    async def _start_keeper(self, name: str, frame: Frame | None, task: Task | None, at: Path) -> Keeper:
+    async def _start_keeper(
+        self, name: str, frame: Frame | None, task: Task | None, at: Path, hold: int | None = None
+    ) -> Keeper:
         program = shutil.which(self._engine.name)
         if program is None:
             raise DriverError(f"{self._engine.name} is not on this machine any more")
@@ -333,15 +396,7 @@ class ContainerDriver(LocalDriver[Keeper]):
             resolvers=self._resolvers,
             groups=self._group.directories,
             lease=self._lease,
+            hold=hold,
         )
-        return await Keeper.start(at, INTERPRETER, plan, self._ended)
-
-
-def _profile() -> str:
-    """Returns the profile of AppArmor that container engines have loaded on this machine; empty where none has."""
-    try:
-        loaded = _PROFILES.read_text().splitlines()
-    except OSError:
-        return ""
-    names = [line.partition(" ")[0] for line in loaded if line.endswith("(enforce)")]
-    return next((name for name in names if name.startswith(_OF_ENGINES)), "")
+        inherited = [] if hold is None else [hold]
+        return await Keeper.start(at, INTERPRETER, plan, self._ended, inherited)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import structlog
 
 from martlet.config import SystemSettings
+from martlet.drivers import mandatory
 from martlet.drivers.container import ContainerDriver
 from martlet.drivers.docker import DockerDriver
 from martlet.drivers.docker.service import Name, Service
@@ -17,9 +18,11 @@ from martlet.drivers.driver import Driver, DriverError, Guarantee, State, explai
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.images import ImageRoots
+from martlet.drivers.mandatory import Labels
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots, Roots
 from martlet.errors import Invalid
+from martlet.images.base import HOST
 from martlet.images.store import Images
 from martlet.runtimes import Catalogue
 from martlet.sandbox.engine import CRUN, ENGINES, RUNC
@@ -28,8 +31,6 @@ log = structlog.get_logger()
 
 AUTO = "auto"
 _IMAGES = "images"
-HOST = "host"
-"""The base image that is the machine's own folders."""
 _BY_API: tuple[Name, ...] = ("docker", "podman")
 _PREFERRED = (CRUN.name, RUNC.name, *_BY_API)
 """What ``auto`` tries, the best first. runsc is for those who ask for it: it costs more."""
@@ -51,10 +52,12 @@ class Choice:
     Attributes:
         engine: its name; None: there are no containers here.
         guarantees: what holds of each engine that was tried, the chosen one last.
+        label: what ``system.container_label`` has come to.
     """
 
     engine: str | None
     guarantees: tuple[Guarantee, ...]
+    label: Literal["auto", "none"] = "none"
 
 
 def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
@@ -77,11 +80,18 @@ def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
             field="system.base_image",
         )
     tried: list[Guarantee] = []
+    labels = _labels(settings)
     for name in _candidates(settings):
-        found = _probe(make(name, settings, 0, run, runtimes))
+        driver = make(name, settings, 0, run, runtimes)
+        found = _probe(driver)
+        chosen = settings.container_label
+        if labels and name not in _BY_API and any(each.broken for each in found):
+            chosen = "none"
+            driver = make(name, settings.model_copy(update={"container_label": chosen}), 0, run, runtimes)
+            found = _probe(driver)
         tried += found
         if not any(each.broken for each in found):
-            return Choice(name, tuple(tried))
+            return Choice(name, (*tried, mandatory.guarantee(labels, driver.label)), chosen)
     if settings.container_runtime != AUTO:
         why = " ".join(explain(tried))
         raise Invalid(f"system.container_runtime: {why}", field="system.container_runtime")
@@ -95,7 +105,7 @@ def make(
     run: Path,
     runtimes: Catalogue,
     egress: Egress | None = None,
-) -> Driver:
+) -> ContainerDriver | DockerDriver:
     """Returns the driver of a lane for the engine of this name."""
     options: Options = {
         "egress": egress,
@@ -118,8 +128,13 @@ def make(
         run,
         roots=_roots(settings, lane),
         images=data / _IMAGES,
+        labels=_labels(settings),
         **options,
     )
+
+
+def _labels(settings: SystemSettings) -> Labels:
+    return Labels.find() if settings.container_label == AUTO else Labels()
 
 
 def _roots(settings: SystemSettings, lane: int) -> Roots | None:

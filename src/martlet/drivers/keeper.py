@@ -13,9 +13,14 @@ from martlet.sandbox.bundle import Frame
 
 
 class Keeper(Parent):
-    """One keeper and the containers it started."""
+    """One keeper and the containers it started.
+
+    Attributes:
+        rootless: whether what its containers have as their root has been deleted.
+    """
 
     program = "keeper"
+    rootless = False
 
     async def launch(
         self,
@@ -65,6 +70,8 @@ class Keeper(Parent):
 
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
+            case {"event": "rootless"}:
+                self.rootless = True
             case {"event": "shown", "id": cell}:
                 self._settle(cell, None)
             case _:

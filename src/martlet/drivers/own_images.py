@@ -18,6 +18,7 @@ from typing import Any
 
 from martlet.drivers.driver import LoadFailed
 from martlet.drivers.interpreter import ENVIRONMENT, PLACE, Interpreter
+from martlet.drivers.mandatory import Labels
 from martlet.drivers.roots import make_places, open_to_all
 from martlet.drivers.startup import WARDEN, WARDEN_FOLDER
 from martlet.errors import MartletError
@@ -54,17 +55,17 @@ class OwnImages:
         user: who holds images, for people (``lane-0``).
         bootstrap: what the interpreter runs; it gets a `Task`.
         own_kernel: as in `Task`.
-        profile: as in `Frame`.
+        labels: what AppArmor or SELinux confines containers by.
     """
 
     def __init__(
-        self, images: Path, folder: Path, user: str, *, bootstrap: str, own_kernel: bool, profile: str
+        self, images: Path, folder: Path, user: str, *, bootstrap: str, own_kernel: bool, labels: Labels
     ) -> None:
         self._folder = folder
         self._user = user
         self._bootstrap = bootstrap
         self._own_kernel = own_kernel
-        self._profile = profile
+        self._labels = labels
         self._at = images
         self._lock = Lock()
         self._images: Images | None = None
@@ -117,7 +118,9 @@ class OwnImages:
             root=str(image.root),
             binds={**interpreter.binds, RUNTIMES: str(SHIPPED), **binds},
             command=[*interpreter.command, *options],
-            profile=self._profile,
+            profile=self._labels.profile,
+            process_label=self._labels.process,
+            file_label=self._labels.files,
             environment=ENVIRONMENT,
         )
 

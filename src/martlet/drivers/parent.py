@@ -68,7 +68,9 @@ class Parent:
         asyncio.get_running_loop().add_reader(control, self._receive)
 
     @classmethod
-    async def start(cls, at: Path, interpreter: Path, plan: Any, on_end: OnEnd) -> Self:
+    async def start(
+        cls, at: Path, interpreter: Path, plan: Any, on_end: OnEnd, inherited: Sequence[int] = ()
+    ) -> Self:
         """Starts a parent and returns it once it is able to start cells.
 
         Args:
@@ -76,13 +78,14 @@ class Parent:
             interpreter: the Python that runs it, without site folder and environment.
             plan: what it becomes, a dataclass.
             on_end: see `OnEnd`; called for every cell, also when all of them end with the parent.
+            inherited: descriptors that it gets, under the same numbers.
 
         Raises:
             DriverError: it could not be made; the message says why.
         """
         with channel.listen(at) as listener:
             control = channel.connect(at)
-            process = _execute(cls.program, interpreter, listener.fileno(), plan)
+            process = _execute(cls.program, interpreter, listener.fileno(), plan, inherited)
         parent = cls(control, on_end, process)
         try:
             async with asyncio.timeout(_READY_SECONDS):
@@ -211,9 +214,13 @@ class Parent:
                 self._cells[cell] = pid
                 self._settle(cell, pid)
             case {"event": "refused", "id": cell, "error": error}:
-                if self._cells.get(cell, 0) is None:
+                began = self._cells.get(cell, 0) is None
+                if began:
                     del self._cells[cell]
-                self._refuse(cell, DriverError(f"the {self.program} refused: {error}"))
+                if cell in self._asked:
+                    self._refuse(cell, DriverError(f"the {self.program} refused: {error}"))
+                elif began:
+                    self._on_end(cell, -signal.SIGKILL, None)
             case {"event": "failed", "id": cell, "error": error}:
                 self._failures[cell] = error
             case {"event": "exited", "id": cell, "code": code}:
@@ -248,13 +255,15 @@ class Parent:
             self._on_end(self._cells.popitem()[0], -signal.SIGKILL, None)
 
 
-def _execute(program: str, interpreter: Path, listener: int, plan: Any) -> subprocess.Popen[bytes]:
+def _execute(
+    program: str, interpreter: Path, listener: int, plan: Any, inherited: Sequence[int]
+) -> subprocess.Popen[bytes]:
     folder = Path(martlet.__file__).parent.parent
     arguments = [str(folder), str(listener), json.dumps(asdict(plan))]
     return subprocess.Popen(
         [interpreter, "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP.format(program=program), *arguments],
         stdin=subprocess.DEVNULL,
-        pass_fds=[listener],
+        pass_fds=[listener, *inherited],
         env=_ENVIRONMENT,
         start_new_session=True,
     )

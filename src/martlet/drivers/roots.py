@@ -31,11 +31,18 @@ class Root:
         path: the folder that is ``/``. It is never written to, and has been furnished.
         binds: folders of the host that are shown in it, read-only, by where they are seen.
         runtime: the runtime it is for, with the paths that its interpreter and programs have inside.
+        hold: a descriptor that keeps it from being removed; None: nobody removes it.
     """
 
     path: Path
     binds: Mapping[str, str]
     runtime: Runtime
+    hold: int | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is there still: somebody may have deleted it by hand."""
+        return _inside(self.path, DOOR).is_dir()
 
     def shows(self, folder: Path) -> bool:
         """Whether it has the host's folder, at the same place."""

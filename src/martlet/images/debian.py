@@ -7,14 +7,12 @@ and containers need is done here.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,8 @@ _EMPTIED = ("dev", "tmp", "var/cache", "var/lib/apt", "var/log", "run")
 _USERS = "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 _GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 _MERGED = Path("/usr/share/mmdebstrap/hooks/merged-usr")
+_FULL = "No space left on device"
+_DOOMED = (_FULL, "received signal")
 _SAY_PACKAGES = (
     'for deb in "$1"/var/cache/apt/archives/*.deb; do '
     'dpkg-deb --field "$deb"; echo "Status: install ok installed"; echo; '
@@ -108,7 +108,7 @@ def debian_root(images: Images, runtime: Runtime, say: Say, etc: Path = Path("/e
         Unavailable: the disk is full, or the mirror is out of reach.
     """
     name, recipe = name_of(runtime), recipe_of(runtime, etc)
-    with _turn(images, name):
+    with images.turn(name, lambda: say(f"waiting for another that builds {name}")):
         try:
             image = images.find(name)
             if image.inputs == recipe.inputs:
@@ -179,6 +179,8 @@ def _bootstrap(recipe: Recipe, work: Path, root: Path, say: Say) -> None:
         lines = []
         for line in process.stdout:
             lines.append(line.strip())
+            if any(sign in line for sign in _DOOMED):
+                process.kill()  # it has been seen to wait for what will not come
             if line.startswith("I: "):
                 say(line.removeprefix("I: ").strip())
     if process.returncode != 0:
@@ -186,7 +188,7 @@ def _bootstrap(recipe: Recipe, work: Path, root: Path, say: Say) -> None:
 
 
 def _failed(work: Path, lines: list[str]) -> None:
-    if any("No space left on device" in line for line in lines) or shutil.disk_usage(work).free < CHUNK:
+    if any(_FULL in line for line in lines) or shutil.disk_usage(work).free < CHUNK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     faults = [line for line in lines if line.startswith(("E:", "Err:", "W: Failed"))] or lines
     raise Unavailable(
@@ -273,14 +275,3 @@ def _release(path: Path) -> dict[str, str]:
 
 def _proxies() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-
-
-@contextmanager
-def _turn(images: Images, name: str) -> Iterator[None]:
-    """Waits until nobody else builds this root."""
-    lock = os.open(images.folder / f".build-{name}", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -50,20 +50,16 @@ def import_from_engine(images: Images, name: str, source: str, limit: int) -> Im
         return import_image(images, name, export(source, work, limit), source, limit)
 
 
+def identity(source: str) -> str:
+    """Returns what tells an image of an engine from others that had its name. Raises as `import_from_engine`."""
+    command, image = _asked(source)
+    return str(_inspect(command, image, source)["Id"])
+
+
 def export(source: str, folder: Path, limit: int) -> Path:
     """Writes an image of an engine as an OCI layout into a folder and returns where. Raises as `import_from_engine`."""
-    engine, _, image = source.partition("://")
-    if engine not in ENGINES or not image or image.startswith("-"):
-        raise Invalid(
-            f"image: {source!r} is none of an engine: write docker://NAME or podman://NAME", field="image"
-        )
-    program = shutil.which(engine)
-    if program is None:
-        raise unusable(
-            f"there is no {engine} on this machine; save the image to a file elsewhere and send that"
-        )
-    command = [program, *_OPTIONS[engine]]
-    found = orjson.loads(_run([*command, "image", "inspect", image], source))[0]
+    command, image = _asked(source)
+    found = _inspect(command, image, source)
     layout = folder / "layout"
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
@@ -79,6 +75,26 @@ def export(source: str, folder: Path, limit: int) -> Path:
     index = {"schemaVersion": 2, "manifests": [_blob(blobs, manifest)]}
     (layout / "index.json").write_bytes(orjson.dumps(index))
     return layout
+
+
+def _asked(source: str) -> tuple[list[str], str]:
+    """Returns the command that a source is asked for by, and the image's name there."""
+    engine, _, image = source.partition("://")
+    if engine not in ENGINES or not image or image.startswith("-"):
+        raise Invalid(
+            f"image: {source!r} is none of an engine: write docker://NAME or podman://NAME", field="image"
+        )
+    program = shutil.which(engine)
+    if program is None:
+        raise unusable(
+            f"there is no {engine} on this machine; save the image to a file elsewhere and send that"
+        )
+    return [program, *_OPTIONS[engine]], image
+
+
+def _inspect(command: Sequence[str], image: str, source: str) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(_run([*command, "image", "inspect", image], source))[0]
+    return found
 
 
 def _layer(command: Sequence[str], image: str, source: str, blobs: Path, limit: int) -> str:

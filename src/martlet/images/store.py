@@ -6,6 +6,7 @@
     names/<name>           the digest that the name stands for
     .work-*/               work in progress, under a ``flock`` of whoever works there
     .gone-*/               what is being removed
+    .build-<name>          held by whoever makes the image of that name
     .lock                  held while names and folders change
 
 An image appears by one rename and gets its name by another, after its files have reached the disk; whoever is killed
@@ -36,7 +37,7 @@ _RECORD = "record.json"
 _USERS = "users"
 _NAMES = "names"
 _LOCK = ".lock"
-_WORK, _GONE = ".work-", ".gone-"
+_WORK, _GONE, _TURN = ".work-", ".gone-", ".build-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _REFERENCE = re.compile(IMAGE_REFERENCE)
@@ -47,17 +48,16 @@ class Images:
     """See the module. All methods may wait for the disk.
 
     Args:
-        folder: where they are kept; made where there is none.
+        folder: where they are kept; made where there is none, also when somebody has deleted it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / _NAMES).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
 
     def list(self) -> list[Image]:
         """Returns the images that have a name, by name."""
-        names = sorted(name for name in os.listdir(self.folder / _NAMES) if not name.startswith("."))
+        names = sorted(name for name in os.listdir(self._names()) if not name.startswith("."))
         return [image for name in names if (image := self._named(name)) is not None]
 
     def find(self, reference: str) -> Image:
@@ -113,6 +113,8 @@ class Images:
             (work / part).rename(new / part)
         with self._lock():
             if self._read(record.digest, name) is None:
+                if (self.folder / record.digest).exists():  # somebody has deleted a part of it by hand
+                    self._set_aside(record.digest)
                 new.rename(self.folder / record.digest)
             self._name(name, record.digest)
             return self.find(name)
@@ -168,7 +170,33 @@ class Images:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         return Hold(descriptor)
 
+    @contextmanager
+    def turn(self, name: str, wait: Callable[[], None]) -> Iterator[None]:
+        """Lets one at a time make the image of a name.
+
+        Args:
+            name: of the image.
+            wait: is told where somebody else makes it now.
+        """
+        self._names()
+        lock = os.open(self.folder / f"{_TURN}{name}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
     # -- names
+
+    def _names(self) -> Path:
+        """Returns the folder of names, which is made where there is none."""
+        folder = self.folder / _NAMES
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
     def _named(self, name: str) -> Image | None:
         try:
@@ -177,7 +205,7 @@ class Images:
             return None
 
     def _name(self, name: str, digest: str) -> None:
-        new = self.folder / _NAMES / f".{secrets.token_hex(8)}"
+        new = self._names() / f".{secrets.token_hex(8)}"
         with new.open("w") as file:
             file.write(digest)
             file.flush()
@@ -192,6 +220,8 @@ class Images:
         try:
             record = Record.model_validate_json((folder / _RECORD).read_bytes())
         except FileNotFoundError:
+            return None
+        if not (folder / ROOT).is_dir():
             return None
         return Image(**record.model_dump(), name=name, root=folder / ROOT)
 
@@ -228,6 +258,7 @@ class Images:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        self._names()
         lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -251,14 +282,18 @@ def said_when_full(folder: Path) -> Iterator[None]:
 
 
 class Hold:
-    """Keeps an image from being removed."""
+    """Keeps an image from being removed.
+
+    Attributes:
+        descriptor: whoever has inherited it holds the image too.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def close(self) -> None:
         """Lets go of it."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def _is_abandoned(work: Path) -> bool:

@@ -13,7 +13,15 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from martlet.errors import FunctionNotFound, Invalid, MartletError, NotFound, Overloaded, Unavailable
+from martlet.errors import (
+    FunctionNotFound,
+    Invalid,
+    MartletError,
+    NoCapacity,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from martlet.http.body import client_left, read_body
 from martlet.http.exchange import Exchange
 from martlet.http.fetch import FetchError, fetch
@@ -198,7 +206,10 @@ class Endpoint:
                 return
             except FetchError:
                 self._node.allowance.lost(home)
-        exchange.answer_json(200, await self._node.load(revision))
+        try:
+            exchange.answer_json(200, await self._node.load(revision))
+        except NoCapacity as error:  # whoever deploys may know why
+            raise error if error.__cause__ is None else NoCapacity(str(error.__cause__)) from error
 
     async def _place(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], question: Any) -> None:
         answer: Placement = self._node.allowance.asked(

@@ -41,6 +41,8 @@ class Frame:
         command: what it starts.
         profile: of AppArmor; empty: the host has none for containers.
         environment: of the command.
+        process_label: the context of SELinux that they run in; empty: the host has none for containers.
+        file_label: that of what the engine mounts; empty: likewise.
     """
 
     root: str
@@ -48,6 +50,8 @@ class Frame:
     command: Sequence[str]
     profile: str
     environment: Sequence[str] = ENVIRONMENT
+    process_label: str = ""
+    file_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
     }
     if frame.profile:
         process["apparmorProfile"] = frame.profile
+    if frame.process_label:
+        process["selinuxLabel"] = frame.process_label
     namespaces = [{"type": name} for name in ("pid", "ipc", "uts", "mount")]
     if own.namespace is not None:
         namespaces.append({"type": "network"} | ({"path": own.namespace} if own.namespace else {}))
@@ -91,6 +97,8 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READ_ONLY),
     }
+    if frame.file_label:
+        linux["mountLabel"] = frame.file_label
     if own.group:
         linux["cgroupsPath"] = own.group
     if own.namespace is not None:

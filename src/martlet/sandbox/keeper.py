@@ -6,6 +6,7 @@ It runs in the base interpreter, as a zygote does, and is a `parent`; besides wh
                     {"op": "show", "id", "code", "dependencies", "hostname", "scratch"}
                     {"op": "signal", "id", "signal"}
     keeper → lane   {"event": "refused", "id", "error"}     the engine starts no such container, or code cannot be shown
+                    {"event": "rootless"}                   what containers have as their root has been deleted
                     {"event": "shown", "id"}                the code is there
 
 It is the first process of a PID namespace: the kernel ends all containers with it, and gives it those as children whose
@@ -26,6 +27,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -53,6 +55,7 @@ from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
 _CELLS, _PROC, _DEV, _SANDBOX, _RESOLVERS = "cells", "proc", "dev", "sandbox", "resolv.conf"
 _FUNCTION, _DEPENDENCIES = "function", "dependencies"
 _CELL_SCRATCH = 1024 * 1024
+_END_SECONDS = 1.0
 _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 _PACKAGE = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -73,6 +76,7 @@ class Plan:
         resolvers: the text of ``resolv.conf``, but for those who share the network of the host.
         groups: the lane's cgroup, one directory for each tree; that of a cell is below and has its id for a name.
         lease: seconds to wait for the next lane when one is gone.
+        hold: a descriptor that the keeper has inherited, by which the root stays; None: it does without.
     """
 
     engine: Engine
@@ -84,6 +88,7 @@ class Plan:
     resolvers: str
     groups: list[str]
     lease: float
+    hold: int | None
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -135,10 +140,11 @@ class Keeper(Parent):
         self._others = cgroups.find_others(plan.groups, mounts)  # in the lane's own trees it wants the counts
         self._starting: dict[int, _Start] = {}
         self._strangers: dict[int, int] = {}
-        self._unwanted: dict[str, int] = {}
         self._firsts: dict[str, int] = {}
         self._codes: dict[str, int] = {}
         self._entrance: Entrance | None = None
+        if plan.hold is not None:
+            os.set_inheritable(plan.hold, False)
 
     def prepare(self) -> None:
         """Makes what all containers are shown. Raises OSError."""
@@ -183,13 +189,15 @@ class Keeper(Parent):
                 else:
                     self._tell("shown", id=cell)
             case {"op": "signal", "id": cell, "signal": number}:
-                if cell in self._pids:
-                    self._signal(cell, number)
-                elif any(cell == start.cell for start in self._starting.values()):
-                    self._unwanted[cell] = number  # it takes effect once the engine is done
+                for engine, start in self._starting.items():
+                    if start.cell == cell:
+                        os.kill(engine, signal.SIGKILL)  # which may never be done
+                self._signal(cell, number)
 
     def _start(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        start = _Start.of(message, descriptors)
+        start, frame = _Start.of(message, descriptors), self._plan.frame
+        if frame is not None and not os.path.isdir(frame.root + bundle.DOOR):
+            self._tell("rootless")
         try:
             self._make_folder(message, start)
             pid = os.fork()
@@ -274,26 +282,33 @@ class Keeper(Parent):
     def _started(self, start: _Start, code: int) -> None:
         """Notes what an engine has started, as which the container is the keeper's child now."""
         cell, folder = start.cell, self._folder / _CELLS / start.cell
-        if code != 0:
-            self._unwanted.pop(cell, None)
-            self._tell("refused", id=cell, error=_last_words(folder / LOG) or f"the engine ended with {code}")
+        pid = self._container_of(cell) if code == 0 else None
+        if pid is None:
+            name = self._plan.engine.name
+            why = f"ended with {code}" if code else "says that it has, and has not"
+            self._tell("refused", id=cell, error=_last_words(folder / LOG) or f"{name} {why}")
             self._forget(cell)
             return
-        pid = int((folder / PID).read_text())
         if self._entrance is not None and pid not in self._strangers:
             try:
                 self._firsts[cell], pid = pid, self._enter(self._entrance, start, pid)
             except OSError as error:
                 os.kill(pid, signal.SIGKILL)
-                self._unwanted.pop(cell, None)
                 self._tell("refused", id=cell, error=str(error))
                 self._forget(cell)
                 return
         self._begin(cell, pid)
         if pid in self._strangers:
             self._bury(pid, self._strangers.pop(pid))
-        elif cell in self._unwanted:
-            self._signal(cell, self._unwanted.pop(cell))
+
+    def _container_of(self, cell: str) -> int | None:
+        """Returns the process that an engine says it has started, if it is in the cgroup of its cell, or has been."""
+        try:
+            pid = int((self._folder / _CELLS / cell / PID).read_text())
+            groups = "" if pid in self._strangers else Path(f"/proc/{pid}/cgroup").read_text()
+        except (OSError, ValueError):
+            return None
+        return pid if pid in self._strangers or f"/{cell}\n" in groups else None
 
     def _enter(self, entrance: Entrance, start: _Start, first: int) -> int:
         """Forks what runs in the container whose process ``first`` waits. Returns its process id."""
@@ -324,14 +339,14 @@ class Keeper(Parent):
             _name(self._pids[cell], message["hostname"])
 
     def _forget(self, cell: str) -> None:
-        """Removes what is left of a container that has ended; the engine would do no more."""
+        """Removes what is left of a container that has ended, or of its start; the engine would do no more."""
         folder = self._folder / _CELLS / cell
         for mounted in (f"code/{_FUNCTION}", f"code/{_DEPENDENCIES}", root.SCRATCH[1:]):
             with contextlib.suppress(OSError):  # nothing was mounted
                 syscalls.unmount(str(folder / mounted))
         shutil.rmtree(folder, ignore_errors=True)
         if self._group:
-            self._others.below(f"{self._group}/{cell}").remove()
+            self._others.below(f"{self._group}/{cell}").empty(time.monotonic() + _END_SECONDS)
 
     def _outside(self, pid: int) -> int:
         return namespaces.host_id(pid, f"{self._folder}/{_PROC}")

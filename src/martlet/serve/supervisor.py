@@ -267,8 +267,11 @@ def _settle_engine(settings: Settings) -> Settings:
     """
     choice = engines.choose(settings.system, settings.run_directory, Catalogue.of(settings.system))
     if choice.engine is not None:
-        update: dict[str, object] = {"container_runtime": choice.engine}
-        log.info("containers", engine=choice.engine)
+        update: dict[str, object] = {
+            "container_runtime": choice.engine,
+            "container_label": choice.label,
+        }
+        log.info("containers", engine=choice.engine, label=choice.label)
     else:
         update = {"disable_container": True}
         log.info("no_containers", tried=[each.why for each in choice.guarantees])

@@ -39,6 +39,7 @@ from martlet.drivers.driver import (
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.local import USUAL_LIMITS, limits_of, open_files_of
+from martlet.drivers.mandatory import in_force
 from martlet.drivers.roots import Roots
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
@@ -60,7 +61,11 @@ _FIRST_SIGNAL, _LAST_SIGNAL = 129, 192
 
 
 class DockerDriver:
-    """See the package. It belongs to one event loop."""
+    """See the package. It belongs to one event loop.
+
+    Attributes:
+        label: what confined the container that `probe` started, besides.
+    """
 
     name = "container"
 
@@ -90,6 +95,7 @@ class DockerDriver:
             max_body: bytes of the largest request body, for the runtime.
             runtimes: those it may start; all of this machine by default.
         """
+        self.label = ""
         self._lane = lane
         self._run = run.absolute() / f"lane-{lane}"
         self._labels = Labels.of(run, lane)
@@ -114,7 +120,7 @@ class DockerDriver:
         engine = self._service.name
         try:
             with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop already
-                thread.submit(asyncio.run, self._rehearse()).result()
+                self.label = thread.submit(asyncio.run, self._rehearse()).result()
         except DriverError as error:
             why, _, remedy = str(error).partition(WHAT_TO_DO)
             remedy = remedy or f"see what {engine} itself says, or choose another container_runtime"
@@ -385,8 +391,15 @@ class DockerDriver:
         if self._cells.pop(cell.id, None) is not None:
             self._identities.give_back(cell.identity)
 
-    async def _rehearse(self) -> None:
-        """Starts a container as a platform of its own would, in the event loop of this thread. Raises `DriverError`."""
+    async def _rehearse(self) -> str:
+        """Starts a container as a platform of its own would, in the event loop of this thread.
+
+        Returns:
+            What AppArmor or SELinux confines it by.
+
+        Raises:
+            DriverError: it does not start.
+        """
         self._run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._run) as folder:
             trial = DockerDriver(
@@ -399,7 +412,9 @@ class DockerDriver:
             )
             try:
                 await trial.open(lambda *_: None)
-                await trial.start(CellSpec("trial", "python", Network.NONE, Path(folder, "trial")))
+                handle = await trial.start(CellSpec("trial", "python", Network.NONE, Path(folder, "trial")))
+                assert handle.pid is not None
+                return in_force(handle.pid)
             finally:
                 await trial.close()
 
