@@ -18,7 +18,7 @@ import yaml
 from martlet.config import load_settings
 from tests.conftest import TOOLCHAINS, require
 
-START_TIMEOUT = 40
+START_TIMEOUT = 90
 
 
 def until(
@@ -84,9 +84,13 @@ class Platform:
         return self._clients[-1]
 
     def start(self) -> None:
-        """Starts the platform and waits until it is ready."""
+        """Starts the platform and waits until it is ready; stops it again if it never is."""
         self.launch()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def remember_versions(self) -> None:
         """Lets the platform know what the toolchains of the tests answered when they were installed."""
