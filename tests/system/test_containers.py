@@ -24,7 +24,7 @@ def handle(r):
 """
 
 ORPHANS = """
-import os, time
+import contextlib, os, time
 def handle(r):
     for _ in range(5):
         if os.fork() == 0:
@@ -37,8 +37,10 @@ def handle(r):
     return {"dead": dead()}
 
 def dead():
-    everyone = filter(str.isdigit, os.listdir("/proc"))
-    states = [open(f"/proc/{each}/stat").read().rpartition(") ")[2][0] for each in everyone]
+    states = []
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it is buried just now
+            states.append(open(f"/proc/{each}/stat").read().rpartition(") ")[2][0])
     return states.count("Z")
 """
 
