@@ -85,12 +85,12 @@ def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
         driver = make(name, settings, 0, run, runtimes)
         found = _probe(driver)
         chosen = settings.container_label
-        if labels and name not in _BY_API and any(each.broken for each in found):
+        if labels and name not in _BY_API and not _starts(found):
             chosen = "none"
             driver = make(name, settings.model_copy(update={"container_label": chosen}), 0, run, runtimes)
             found = _probe(driver)
         tried += found
-        if not any(each.broken for each in found):
+        if _starts(found):
             return Choice(name, (*tried, mandatory.guarantee(labels, driver.label)), chosen)
     if settings.container_runtime != AUTO:
         why = " ".join(explain(tried))
@@ -157,6 +157,10 @@ def _probe(driver: Driver) -> list[Guarantee]:
     except (DriverError, OSError) as error:
         remedy = "see docs/containers.md"
         return [Guarantee("containers", "functions run in containers", State.MISSING, str(error), remedy)]
+
+
+def _starts(found: Iterable[Guarantee]) -> bool:
+    return not any(each.broken or each.state is State.MISSING for each in found)
 
 
 def _candidates(settings: SystemSettings) -> Iterable[str]:
