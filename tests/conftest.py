@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts files with slow tests first, so that no worker is left with one at the end while others have none."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder as ``tmp_path`` is, for sockets deep in it: no path of one may have more than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="martlet-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

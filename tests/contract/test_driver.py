@@ -49,8 +49,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(params=RIGS)
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with request.param(tmp_path) as rig:
+async def rig(request: pytest.FixtureRequest, short_path: Path) -> AsyncIterator[Rig]:
+    async with request.param(short_path) as rig:
         yield rig
 
 

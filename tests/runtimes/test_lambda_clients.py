@@ -36,7 +36,7 @@ pytestmark = [
 def function(request, platform, tmp_path_factory):
     """A function with the client of a language, deployed as a folder with its ``bootstrap`` alone."""
     folder = tmp_path_factory.mktemp(f"lambda-{request.param}")
-    package = folder / "package"
+    package = folder / request.param  # which the function is called after
     package.mkdir()
     shutil.copy(build(request.param, folder / "source"), package / "bootstrap")
     return Function(platform, package, "lambda")

@@ -3,7 +3,7 @@
 import socket
 from types import TracebackType
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Cut(Exception):

@@ -41,8 +41,8 @@ def handle(request):
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with microvm_rig(tmp_path) as rig:
+async def rig(short_path: Path) -> AsyncIterator[Rig]:
+    async with microvm_rig(short_path) as rig:
         yield rig
 
 
