@@ -37,7 +37,8 @@ RIGS = [
     pytest.param(partial(program_rig, cell="cold"), id="cold-program", marks=pytest.mark.root),
     pytest.param(docker_rig, id="docker", marks=ENGINE),
     pytest.param(podman_rig, id="podman", marks=ENGINE),
-    pytest.param(microvm_rig, id="microvm", marks=ENGINE),
+    # The first test with it makes a guest and saves a machine, where there is none yet.
+    pytest.param(microvm_rig, id="microvm", marks=[*ENGINE, pytest.mark.timeout(900)]),
     pytest.param(fake_rig, id="fake"),
 ]
 

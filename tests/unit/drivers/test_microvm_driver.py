@@ -14,7 +14,7 @@ from martlet.drivers.driver import DriverError, LoadFailed, State
 from martlet.model import Network
 from tests.driver_rigs import Rig, ask, microvm_rig
 
-pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.engine, pytest.mark.timeout(900)]
 
 LOOKS = """
 import os, socket, extra
