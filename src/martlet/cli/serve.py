@@ -10,7 +10,9 @@ import typer
 from martlet.cli.output import note, show_fields
 
 if TYPE_CHECKING:
-    from martlet.config import Settings
+    from collections.abc import Iterator
+
+    from martlet.config import Settings, SystemSettings
 
 
 def serve(
@@ -63,9 +65,7 @@ def announce(settings: Settings) -> None:
         {
             "address": url,
             "keys": "demo-key, admin-key (development mode)" if system.development else f"in {admin_key}",
-            "rungs": "process"
-            if system.disable_container
-            else f"process, container (by {system.container_runtime})",
+            "rungs": ", ".join(_rungs(system)),
             "network": f"{system.default_network}, for functions that name none",
             "lanes": settings.lane_count,
             "data": system.function_storage_path,
@@ -77,3 +77,11 @@ def announce(settings: Settings) -> None:
     if not system.development and system.function_storage_path != default_storage_path():
         note(f"  export MARTLET_KEY=$(cat {admin_key})")
     note("  martlet init hello && martlet deploy hello")
+
+
+def _rungs(system: SystemSettings) -> Iterator[str]:
+    yield "process"
+    if not system.disable_container:
+        yield f"container (by {system.container_runtime})"
+    if not system.disable_microvm:
+        yield "microvm"
