@@ -6,7 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -24,10 +24,8 @@ _MOST_HOPS = 8
 class Parts(Protocol):
     """The files of a layout, by their path in it."""
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[Readable]:
+    def open(self, name: str) -> AbstractContextManager[Readable]:
         """Gives what a part holds. Raises `Invalid` where there is none."""
-        raise NotImplementedError
 
     def has(self, name: str) -> bool:
         """Whether there is such a part."""
