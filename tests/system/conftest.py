@@ -149,12 +149,11 @@ class Platform:
         found = {}
         for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
             try:
-                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has just ended
-            if b"martlet.serve" in arguments:
-                role, number = arguments[arguments.index(b"martlet.serve") + 1 :][:2]
-                found["control" if role == b"control" else f"lane-{int(number)}"] = int(pid)
+            if name == "martlet-control" or name.startswith("martlet-lane-"):
+                found[name.removeprefix("martlet-")] = int(pid)
         return found
 
     def deploy(self, name: str, code: str, **config: Any) -> dict[str, Any]:

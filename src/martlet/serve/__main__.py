@@ -1,12 +1,14 @@
-"""What a child of the supervisor runs: ``python -m martlet.serve control`` or ``… lane 0``.
+"""What the supervisor starts, ``python -m martlet.serve DESCRIPTOR``: the forkserver, and what it becomes by forking.
 
-The settings come as JSON in the file that ``MARTLET_SETTINGS`` names; ``MARTLET_PARENT`` is the supervisor's pid.
+The descriptor is the forkserver's end of a channel. Control and the lanes find their settings as JSON in the file that
+``MARTLET_SETTINGS`` names; ``MARTLET_PARENT`` is the supervisor's pid.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -15,10 +17,9 @@ import uvloop
 
 from martlet.config import Settings
 from martlet.sandbox.lifeline import die_with_parent
-from martlet.serve.remains import SETTINGS_VARIABLE
+from martlet.serve import forkserver
+from martlet.serve.remains import PARENT_VARIABLE, SETTINGS_VARIABLE
 from martlet.telemetry.logging import configure
-
-PARENT_VARIABLE = "MARTLET_PARENT"
 
 
 def main(role: str, number: int) -> None:
@@ -46,4 +47,4 @@ def _stop_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(*forkserver.serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -20,6 +20,10 @@ log = structlog.get_logger()
 
 SETTINGS_VARIABLE = "MARTLET_SETTINGS"
 """The environment variable that names the settings file of a platform to its processes, and tells them by it."""
+PARENT_VARIABLE = "MARTLET_PARENT"
+"""The environment variable with the pid of the supervisor, with whom they end."""
+SETTINGS_FILE = "settings.json"
+"""Its name in the run directory."""
 
 END_SECONDS = 5.0
 

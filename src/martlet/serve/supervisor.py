@@ -7,9 +7,7 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
@@ -27,6 +25,7 @@ from martlet.http.fetch import FetchError, fetch
 from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
+from martlet.serve.forkserver import Forked, Forkserver, Unforked
 from martlet.storage.blobs import Blobs
 from martlet.storage.opening import open_store
 from martlet.storage.store import StoreError
@@ -91,26 +90,40 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     data = settings.system.function_storage_path
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(data)
+    settings_file = settings.run_directory / remains.SETTINGS_FILE
+    await remains.sweep(settings.run_directory, settings_file)
+    orphans.take_in()
+    forkserver = Forkserver(_environment(settings_file))
+    try:
+        await forkserver.start()  # it imports while this process looks at the machine
+        return await _run(settings, forkserver, announce)
+    finally:
+        await forkserver.close()
+        await remains.sweep(settings.run_directory, settings_file)
+        lock.close()
+
+
+async def _run(
+    settings: Settings, forkserver: Forkserver, announce: Callable[[Settings], None] | None
+) -> int:
+    data, run = settings.system.function_storage_path, settings.run_directory
     await _look_at_store(settings)
     Blobs.of(settings.system.blobs, data / "blobs")  # says now what control and the lanes could not use
     await asyncio.to_thread(_look_at_runtimes, settings)
     settings = await asyncio.to_thread(_settle_engine, settings)
     settings = await asyncio.to_thread(_settle_microvms, settings)
-    run = settings.run_directory
-    settings_file = run / "settings.json"
-    await remains.sweep(run, settings_file)
     placeholder, settings = _reserve_port(settings)
     _make_run_directory(run)
+    settings_file = run / remains.SETTINGS_FILE
     settings_file.touch(0o600)
     settings_file.write_text(settings.reveal())
     roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
-    children = [Child(role, number, settings_file) for role, number in roles]
+    children = [Child(forkserver, role, number) for role, number in roles]
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    orphans.take_in()
     keepers = [asyncio.create_task(child.keep()) for child in children]
-    keepers.append(asyncio.create_task(_bury_orphans(children)))
+    keepers.append(asyncio.create_task(_bury_orphans(forkserver, children)))
     try:
         ready = asyncio.create_task(_ready(settings))
         stopping = asyncio.create_task(stop.wait())
@@ -130,28 +143,21 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
         lanes, control = children[1:], children[:1]
         await asyncio.gather(*(child.stop() for child in lanes))
         await asyncio.gather(*(child.stop() for child in control))
-        await remains.sweep(run, settings_file)
         placeholder.close()
-        lock.close()
 
 
 class Child:
     """One process of the platform.
 
     Attributes:
-        starting: it is being started, and ``pid`` not yet what it will be.
+        starting: it is being forked, and ``pid`` not yet what it will be.
     """
 
-    def __init__(self, role: str, number: int, settings_file: Path) -> None:
-        self.role = role
+    def __init__(self, forkserver: Forkserver, role: str, number: int) -> None:
         self.name = role if role == "control" else f"lane-{number}"
-        self._command = [sys.executable, "-m", "martlet.serve", role, str(number)]
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
-            remains.SETTINGS_VARIABLE: str(settings_file),
-            "MARTLET_PARENT": str(os.getpid()),
-        }
-        self._process: asyncio.subprocess.Process | None = None
+        self._forkserver = forkserver
+        self._role, self._number = role, number
+        self._process: Forked | None = None
         self.starting = False
 
     @property
@@ -165,35 +171,48 @@ class Child:
         while True:
             await asyncio.sleep(delay)
             began = monotonic()
-            self.starting = True
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, process_group=0
-            )
-            self.starting = False
-            code = await self._process.wait()
+            try:
+                code = await self._life()
+                log.error("process_ended", name=self.name, code=code)
+            except Unforked as error:
+                log.error("process_not_started", name=self.name, error=str(error))
             quick = monotonic() - began < QUICK_DEATH
             delay = min(max(0.1, delay * 2), LONGEST_DELAY) if quick else 0.0
-            log.error("process_ended", name=self.name, code=code, again_in=delay)
+
+    async def _life(self) -> int:
+        self.starting = True
+        try:
+            self._process = await self._forkserver.fork(self._role, self._number)
+        finally:
+            self.starting = False
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """Asks the process to end, and kills it where it does not."""
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            self._process.terminate()
+        self._process.send(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
         except TimeoutError:
             log.error("process_killed", name=self.name)
-            self._process.kill()
+            self._process.send(signal.SIGKILL)
             await self._process.wait()
 
 
-async def _bury_orphans(children: list[Child]) -> None:
+async def _bury_orphans(forkserver: Forkserver, children: list[Child]) -> None:
     while True:
         await asyncio.sleep(ORPHANS_EVERY)
         if not any(child.starting for child in children):
-            orphans.bury({child.pid for child in children})
+            orphans.bury({forkserver.pid, *(child.pid for child in children)})
+
+
+def _environment(settings_file: Path) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
+        remains.SETTINGS_VARIABLE: str(settings_file),
+        remains.PARENT_VARIABLE: str(os.getpid()),
+    }
 
 
 async def _ready(settings: Settings) -> None:
