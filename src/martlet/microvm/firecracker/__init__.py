@@ -3,7 +3,9 @@
     probe       which programs this machine has, whether their versions are supported, and whether /dev/kvm opens
     jailer      the command line that starts Firecracker in a chroot, what lies in there, and its removal
     client      the API: every call is one method, every document one of `models`
-    refusals    what went wrong, in Firecracker's words, and what to do about it
+    errors      what went wrong, in Firecracker's words, and what to do about it
+    script      what Firecracker is told so that a machine boots, is saved and goes on, as plain data
+    monitor     says that, in the sandbox of a machine: one that waits for each answer; only the standard library
     vsock       connections to ports of the guest, and from the guest to ports of the host
     mmds        environment and secrets as the guest reads them; only the standard library, so that the guest has it too
 

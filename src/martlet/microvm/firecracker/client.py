@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from martlet.http.fetch import FetchError, fetch
-from martlet.microvm.firecracker.errors import BadAnswer, NoAnswer, Refused
+from martlet.microvm.firecracker.errors import BadAnswer, NoAnswer, Refused, fault_of
 from martlet.microvm.firecracker.models import (
     Balloon,
     BalloonStats,
@@ -29,7 +28,6 @@ PATIENCE = 5.0
 _MAX_ANSWER = 1024 * 1024
 _RETRY_SECONDS = 0.002
 _GET_OK, _OK = 200, 204
-_HTTP_FAULT = re.compile(rb'\{ "error": "([^"\n]+)')
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -74,11 +72,11 @@ class Firecracker:
 
     async def put(self, what: Put, patience: float | None = None) -> None:
         """Makes or replaces a resource: what it is decides where it goes."""
-        await self._call("PUT", _path(what), _sent(what), patience=patience)
+        await self._call("PUT", what.place(), what.sent(), patience=patience)
 
     async def patch(self, what: Patch) -> None:
         """Changes a resource."""
-        await self._call("PATCH", _path(what), _sent(what))
+        await self._call("PATCH", what.place(), what.sent())
 
     async def start(self) -> None:
         """Boots the guest that has been put together."""
@@ -165,36 +163,11 @@ class Firecracker:
         if status == _OK and method != "GET":
             return None
         if status != _GET_OK or method != "GET":
-            raise Refused(call, status, _fault(body))
+            raise Refused(call, status, fault_of(body))
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
             raise BadAnswer(_nonsense(call, "it is not JSON")) from None
-
-
-def _path(what: Put | Patch) -> str:
-    return what.path.format_map({name: getattr(what, name) for name in type(what).model_fields})
-
-
-def _sent(what: Put | Patch) -> dict[str, Any]:
-    return what.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _fault(body: bytes) -> str:
-    """Returns why something was refused.
-
-    What Firecracker's HTTP server says by itself is not always JSON, and may go on with parts of the request: there may
-    be secrets in those.
-    """
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        match = _HTTP_FAULT.match(body)
-        return match[1].decode(errors="replace") if match else ""
-    for name in ("fault_message", "error"):
-        if isinstance(said, dict) and isinstance(said.get(name), str):
-            return str(said[name])
-    return ""
 
 
 def _silence(socket: Path, call: str, error: OSError | FetchError, patience: float) -> str:

@@ -9,9 +9,11 @@ FirecrackerError
 
 from __future__ import annotations
 
+import json
 import re
 
 _LONGEST = 1000
+_HTTP_FAULT = re.compile(rb'\{ "error": "([^"\n]+)')
 _REMEDIES = {
     r"unknown field": "use a release of Firecracker that knows this member, or leave it out",
     r"not supported after starting": "do this before the microVM starts, or before the snapshot is loaded",
@@ -78,6 +80,23 @@ class Refused(FirecrackerError):
         super().__init__(
             f"Firecracker refused {call} ({status}): {self.fault.rstrip('.')}. What to do: {self.remedy}"
         )
+
+
+def fault_of(body: bytes) -> str:
+    """Returns why something was refused.
+
+    What Firecracker's HTTP server says by itself is not always JSON, and may go on with parts of the request: there may
+    be secrets in those.
+    """
+    try:
+        said = json.loads(body)
+    except ValueError:
+        match = _HTTP_FAULT.match(body)
+        return match[1].decode(errors="replace") if match else ""
+    for name in ("fault_message", "error"):
+        if isinstance(said, dict) and isinstance(said.get(name), str):
+            return str(said[name])
+    return ""
 
 
 def remedy_for(fault: str) -> str:

@@ -7,7 +7,7 @@ asked for can be too new. A value that Firecracker would refuse is refused here,
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -28,16 +28,26 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Put(Document):
-    """A document that is put, whole, at ``path``; its own members stand in the braces."""
+class Placed(Document):
+    """A document that has a place, ``path``, in whose braces its own members stand."""
 
     path: ClassVar[str]
 
+    def place(self) -> str:
+        """Returns the path that it is sent to."""
+        return self.path.format_map({name: getattr(self, name) for name in type(self).model_fields})
 
-class Patch(Document):
-    """A document that changes what is at ``path``; a member that is None leaves it as it is."""
+    def sent(self) -> dict[str, Any]:
+        """Returns the document as it is sent."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
-    path: ClassVar[str]
+
+class Put(Placed):
+    """A document that is put, whole."""
+
+
+class Patch(Placed):
+    """A document that changes what is there; a member that is None leaves it as it is."""
 
 
 class Answer(BaseModel):
