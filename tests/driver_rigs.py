@@ -267,11 +267,18 @@ def _saved_machines() -> Templates:
     return templates
 
 
-def prepare_microvms() -> Templates:
-    """Returns saved machines, among them one of the usual runtime; skips the test where they cannot be had."""
+def prepare_microvms(*, linked: bool = False) -> Templates:
+    """Returns saved machines, among them one of the usual runtime; skips the test where they cannot be had.
+
+    Args:
+        linked: whether there is to be one with a network device too.
+    """
     missing = what_is_missing()
     require(missing is None, f"microVMs: {missing}")
-    return _saved_machines()
+    templates = _saved_machines()
+    if linked:
+        templates.of(_installed().resolve("python"), describe, linked=True)
+    return templates
 
 
 @asynccontextmanager

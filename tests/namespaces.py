@@ -33,6 +33,29 @@ def run_in(namespace: int, *command: str) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+MACHINE, REMOTE, OTHER, METADATA = "203.0.113.2", "203.0.113.1", "203.0.113.3", "169.254.169.254"
+"""What is in the world of `machine_in_the_world`: itself, and what the other machine is called by."""
+
+
+@contextmanager
+def machine_in_the_world() -> Iterator[Namespace]:
+    """Enters a machine that has a wire to another one; both serve on port 80 of all of their addresses."""
+    machine, remote = Namespace(), Namespace()
+    machine.link("wan", f"{MACHINE}/24", remote, "eth", f"{REMOTE}/24")
+    for address in (OTHER, METADATA):
+        remote.run("ip", "address", "add", f"{address}/32", "dev", "eth")
+        remote.serve(address, 80)
+    machine.run("ip", "route", "add", METADATA, "dev", "wan")
+    remote.serve(REMOTE, 80)
+    machine.serve(MACHINE, 80)
+    try:
+        with machine.entered():
+            yield machine
+    finally:
+        machine.close()
+        remote.close()
+
+
 class Namespace:
     """A network namespace that ends with the test, with servers that listen in it."""
 

@@ -136,7 +136,7 @@ class FunctionConfig(Frozen):
         Network.NONE,
         description="What the function reaches: `none` (its own loopback), `egress` (other machines, but neither this "
         "one nor other functions) or `host` (the network of this machine, where `system.allow_host_network` is set); "
-        "`system.default_network` by default.",
+        "`system.default_network` by default, and in a microVM `none`.",
     )
     egress_to: tuple[DestinationText, ...] = Field(
         (),

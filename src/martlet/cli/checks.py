@@ -17,6 +17,7 @@ from martlet.drivers import egress, engines, microvm
 from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
+from martlet.microvm import kvm, qemu
 from martlet.runtimes import Catalogue
 from martlet.runtimes.discovery import remedy
 
@@ -66,6 +67,8 @@ def check_host(settings: Settings) -> Iterator[Check]:
     yield _python()
     yield _resolvers()
     yield _overlay()
+    if not settings.system.disable_microvm:
+        yield from _machine_monitors()
     yield _open_files()
     yield _disk(settings.system.function_storage_path)
     yield _port(settings.system.host, settings.system.api_gateway_port)
@@ -138,6 +141,14 @@ def _overlay() -> Check:
         "layers of container images; the process rung does without",
         "modprobe overlay",
     )
+
+
+def _machine_monitors() -> Iterator[Check]:
+    """Yields what decides how fast microVMs are."""
+    if program := shutil.which(qemu.PROGRAM):
+        found = kvm.find(program)
+        meaning = "microVMs run on the processor; without it one is emulated, some ten times slower"
+        yield Check("KVM", found.held, found.found, meaning, found.remedy)
 
 
 def _open_files() -> Check:

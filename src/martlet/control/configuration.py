@@ -122,10 +122,10 @@ class Configuration:
 
 def _check_fits_machine(config: FunctionConfig) -> None:
     """Raises `Invalid` where a function asks for what microVMs do not have."""
-    if config.network is not Network.NONE:
+    if config.network is Network.HOST:
         raise Invalid(
-            f"config.network: microVMs have no network yet, and this function has {config.network}; set network: none, "
-            "or another execution_mode",
+            "config.network: a microVM is not in the network of the host; set network: egress or none, or another "
+            "execution_mode",
             field="config.network",
         )
     if config.memory > MOST_MEMORY:

@@ -3,6 +3,8 @@
     function's namespace                      machine's namespace
     lo, eth0 (its address alone) ── veth ── m<platform><lane>-<number> ── routed, filtered, masqueraded ── world
 
+A guest has what `sandbox.guest_link` makes in such a namespace, which has no address of its own then.
+
 Each cell has a link of its own that is routed, so there is no network in which functions could see each other. The
 name of a link says which address is behind it, and the kernel refuses a name or a route that is taken: so there is
 nothing to keep account of, and nothing is left when a namespace ends with its last process.
@@ -16,8 +18,9 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +28,7 @@ from martlet.destination import Destination
 from martlet.drivers import firewall
 from martlet.drivers.driver import DriverError, Guarantee, State
 from martlet.drivers.resolvers import Resolvers
-from martlet.sandbox import rtnetlink, syscalls
+from martlet.sandbox import guest_link, rtnetlink, syscalls
 from martlet.sandbox.rtnetlink import Request, Rtnetlink
 from martlet.sandbox.syscalls import Clone
 
@@ -42,8 +45,8 @@ _INSIDE, _OUTSIDE = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
 
 def networks_of(lanes: int) -> int:
     """Returns into how many parts a platform's addresses are divided: for processes of each lane, for its containers,
-    and, the last, for builds."""
-    return 2 * lanes + 1
+    for its microVMs, and, the last, for builds."""
+    return 3 * lanes + 1
 
 
 class Egress:
@@ -76,13 +79,16 @@ class Egress:
         if os.geteuid() == 0 and firewall.find() is not None:
             await self._do(self._take_over)
 
-    async def make(self) -> int:
+    async def make(self, *, guest: bool = False) -> int:
         """Returns a descriptor of a new namespace with a way out; it is gone when nobody holds or lives in it.
+
+        Args:
+            guest: whether that is for a guest behind a tap, and not for processes in there.
 
         Raises:
             DriverError: the kernel refused, or every address is in use.
         """
-        making = asyncio.get_running_loop().run_in_executor(self._thread, self._make)
+        making = asyncio.get_running_loop().run_in_executor(self._thread, partial(self._make, guest=guest))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -140,30 +146,31 @@ class Egress:
         if _FORWARDING.read_text().strip() == "0":
             _FORWARDING.write_text("1")
 
-    def _make(self, namespace: int | None = None) -> int:
+    def _make(self, namespace: int | None = None, *, guest: bool = False) -> int:
         try:
             if not self._ready:
                 self._prepare()
             for _ in range(min(self._size, _ATTEMPTS)):
                 number, self._next = self._next, (self._next + 1) % self._size
                 try:
-                    return self._make_numbered(number, namespace)
+                    return self._make_numbered(number, namespace, guest=guest)
                 except FileExistsError:
                     continue
         except OSError as error:
             raise DriverError(f"no network with a way out could be made: {error}") from error
         raise DriverError("others have all the addresses that were tried: give system.egress_subnet more")
 
-    def _make_numbered(self, number: int, namespace: int | None) -> int:
+    def _make_numbered(self, number: int, namespace: int | None, *, guest: bool) -> int:
         link, address = f"{self._links}{number:x}", self._first + number
         namespace = _linked_namespace(
             link,
             namespace,
             rtnetlink.set_up(_LOOPBACK),
-            rtnetlink.new_address(_WAY_OUT, address),
+            *(() if guest else (rtnetlink.new_address(_WAY_OUT, address),)),
             rtnetlink.set_up(_WAY_OUT),
             rtnetlink.new_neighbour(_WAY_OUT, self._gateway, _OUTSIDE),
             rtnetlink.new_default_route(_WAY_OUT, self._gateway),
+            guest=address if guest else None,
         )
         try:
             with Rtnetlink() as outside:
@@ -218,13 +225,16 @@ def _rehearse(subnet: IPv4Network) -> None:
     os.close(_linked_namespace("m", None))
 
 
-def _linked_namespace(link: str, namespace: int | None, *requests: Request) -> int:
+def _linked_namespace(
+    link: str, namespace: int | None, *requests: Request, guest: IPv4Address | None = None
+) -> int:
     """Returns a descriptor of a namespace with one end of a new pair; the other, ``link``, is in this one.
 
     Args:
         link: the name of the outer end.
         namespace: a descriptor of it; None: a new one.
         requests: what else is done in it.
+        guest: the address of the guest that it is for, if it is for one.
     """
     home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -237,6 +247,8 @@ def _linked_namespace(link: str, namespace: int | None, *requests: Request) -> i
                 _IPV6_OFF.write_text("1")
             with Rtnetlink() as inside:
                 inside.ask(rtnetlink.new_veth("eth0", _WAY_OUT, _INSIDE, link, _OUTSIDE, home), *requests)
+            if guest is not None:
+                guest_link.make(guest)
             return os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
         finally:
             syscalls.setns(home, Clone.NETWORK)

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from martlet.destination import Destination
 from martlet.drivers.driver import DriverError
 from martlet.drivers.forbidden import FORBIDDEN
+from martlet.sandbox import guest_link
 
 PROGRAM = "nft"
 PACKAGE = "nftables"
@@ -59,12 +60,19 @@ table inet {table} {{
 _FUNCTION = """
 table inet martlet {{
   {refuse}
-  chain out {{
-    type filter hook output priority filter; policy accept;
-    oifname "lo" accept
+  chain allowed {{
     {names}
     {destinations}
     goto refuse
+  }}
+  chain out {{
+    type filter hook output priority filter; policy accept;
+    oifname {{ "lo", "{tap}" }} accept comment "what is refused to a guest is said so from here"
+    goto allowed
+  }}
+  chain through {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{tap}" goto allowed
   }}
 }}
 """
@@ -106,7 +114,10 @@ def rules_of_lane(
 def rules_of_function(destinations: Iterable[Destination], resolvers: Sequence[IPv4Address]) -> str:
     """Returns what leaves a function these destinations only, and the resolvers."""
     return _FUNCTION.format(
-        refuse=_REFUSE, names=_names(resolvers), destinations="\n    ".join(map(_accept, destinations))
+        refuse=_REFUSE,
+        names=_names(resolvers),
+        destinations="\n    ".join(map(_accept, destinations)),
+        tap=guest_link.TAP,
     )
 
 

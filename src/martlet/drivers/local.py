@@ -300,7 +300,10 @@ class LocalDriver(ABC, Generic[ParentT]):
             return None
         if self._egress is None:
             raise DriverError("this lane gives no cell a way out")
-        return await self._egress.make()
+        return await self._make_way_out(self._egress)
+
+    async def _make_way_out(self, egress: Egress) -> int:
+        return await egress.make()
 
     async def _narrow(self, cell: Cell, destinations: Sequence[Destination]) -> None:
         if self._egress is None or cell.namespace is None:
@@ -309,11 +312,14 @@ class LocalDriver(ABC, Generic[ParentT]):
 
     async def _parent_of(self, cell: Cell) -> ParentT:
         """Returns the living parent for a cell that is to start."""
+        runtime = self._runtime_of(cell)
+        return await self._parent(runtime.name, lambda at: self._start_parent(runtime, at))
+
+    def _runtime_of(self, cell: Cell) -> Runtime:
         try:
-            runtime = self._runtimes.resolve(cell.runtime)
+            return self._runtimes.resolve(cell.runtime)
         except Invalid as error:
             raise DriverError(error.detail) from None
-        return await self._parent(runtime.name, lambda at: self._start_parent(runtime, at))
 
     async def _parent(self, name: str, start: Callable[[Path], Coroutine[Any, Any, ParentT]]) -> ParentT:
         """Returns the living parent of this name, started where there is none."""

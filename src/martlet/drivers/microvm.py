@@ -13,6 +13,7 @@ import asyncio
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ import martlet
 from martlet.drivers import contract
 from martlet.drivers.cell import Cell
 from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, State
+from martlet.drivers.egress import Egress
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
 from martlet.drivers.local import LEASE, LocalDriver
@@ -33,7 +35,7 @@ from martlet.microvm.machine import MEMORY, MOST_MEMORY, MOST_REQUESTS, OVERHEAD
 from martlet.microvm.templates import Describe, monitor
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
-from martlet.sandbox import root
+from martlet.sandbox import guest_link, root
 from martlet.sandbox.cgroups import Group, Limits, usable_group
 from martlet.sandbox.inside import Task
 from martlet.sandbox.launcher import Confinement
@@ -52,6 +54,8 @@ _NEEDED = {
 """What microVMs and their guests are made by, and the Debian packages that have it."""
 _START_SECONDS = 60.0
 _PARENT = "microvm-{}"
+_LINKED = "{}+network"
+"""The name of the parent whose machines have a network device, which those of other functions do not have."""
 _TURNS = 2 * (os.cpu_count() or 1)
 """Machines that start at once: to start one is work, of which more at once is none the sooner done."""
 
@@ -59,8 +63,11 @@ _TURNS = 2 * (os.cpu_count() or 1)
 class Source(Protocol):
     """Where templates come from."""
 
-    def of(self, runtime: Runtime, describe: Describe) -> Path:
+    def of(self, runtime: Runtime, describe: Describe, *, linked: bool = False) -> Path:
         """See `martlet.microvm.templates.Templates.of`."""
+
+    def accelerated(self) -> bool:
+        """See `martlet.microvm.templates.Templates.accelerated`."""
 
 
 class MicroVmDriver(LocalDriver[Zygote]):
@@ -81,6 +88,7 @@ class MicroVmDriver(LocalDriver[Zygote]):
         run: Path,
         templates: Source,
         *,
+        egress: Egress | None = None,
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
         lease: float = LEASE,
@@ -91,13 +99,14 @@ class MicroVmDriver(LocalDriver[Zygote]):
             run,
             identities=Identities.of_microvms(lane),
             isolation="strict",
-            egress=None,
+            egress=egress,
             allow_host_network=False,
             max_body=max_body,
             runtimes=runtimes,
             lease=lease,
         )
         self._templates = templates
+        self._further_parents = tuple(map(_LINKED.format, self._names()))
         self._root = self._run / "microvm-root"
         self._turns = asyncio.Semaphore(_TURNS)
         self._usual_limits = self._limits_of(FunctionConfig())
@@ -108,8 +117,8 @@ class MicroVmDriver(LocalDriver[Zygote]):
 
     async def start(self, spec: CellSpec) -> Handle:
         """Restores a machine; returns once it answers for its health. Many at once wait for their turns."""
-        if spec.network is not Network.NONE:
-            raise DriverError(f"microVMs have network: none, not {spec.network}")
+        if spec.network is Network.HOST:
+            raise DriverError("microVMs have network: none or egress, not host")
         async with self._turns:
             return await super().start(spec)
 
@@ -165,12 +174,32 @@ class MicroVmDriver(LocalDriver[Zygote]):
             cell.starved = True
         super()._ended(id, code, failure)
 
-    def _socket_of(self, runtime: str) -> Path:
-        return self._run / socket_name(_PARENT.format(runtime), Zygote)
+    def _socket_of(self, name: str) -> Path:
+        return self._run / socket_name(_PARENT.format(name), Zygote)
 
-    async def _start_parent(self, runtime: Runtime, at: Path) -> Zygote:
+    def _names(self) -> list[str]:
+        return [runtime.name for runtime in self._runtimes.available()]
+
+    async def _make_way_out(self, egress: Egress) -> int:
+        return await egress.make(guest=True)
+
+    async def _parent_of(self, cell: Cell) -> Zygote:
+        if cell.namespace is None:
+            return await super()._parent_of(cell)
+        runtime = self._runtime_of(cell)
+        start = partial(self._start_parent, runtime, linked=True)
+        return await self._parent(_LINKED.format(runtime.name), start)
+
+    def _name_of_parent(self, handle: Handle) -> str:
+        name = super()._name_of_parent(handle)
+        linked = self._parents.get(_LINKED.format(name))
+        has_it = linked is not None and linked.done() and handle.id in linked.result().cells
+        return _LINKED.format(name) if has_it else name
+
+    async def _start_parent(self, runtime: Runtime, at: Path, *, linked: bool = False) -> Zygote:
         try:
-            template = await asyncio.to_thread(self._templates.of, runtime, describe)
+            template = await asyncio.to_thread(self._templates.of, runtime, describe, linked=linked)
+            accelerated = await asyncio.to_thread(self._templates.accelerated)
             program = monitor()
         except MartletError as error:
             raise DriverError(f"no microVM for {runtime.name}: {error.detail}") from None
@@ -183,7 +212,9 @@ class MicroVmDriver(LocalDriver[Zygote]):
             root=f"{PLACE}/{ROOT_FILE}",
             control=warden.QMP,
             channels=warden.CHANNELS,
+            network=qemu.tap(warden.TAP) if linked else None,
             boot=None,
+            accelerated=accelerated,
         )
         assert self._group is not None
         plan = Plan(
@@ -198,11 +229,16 @@ class MicroVmDriver(LocalDriver[Zygote]):
             calls="filtered",
             groups=self._group.directories,
             lease=self._lease,
+            devices=({"kvm": _FOR_EVERYBODY} if accelerated else {})
+            | ({guest_link.DEVICE: _FOR_WARDENS} if linked else {}),
         )
         return await Zygote.start(at, INTERPRETER, plan, self._ended)
 
 
 _MEANS = Means(confined=True, users=Users.OWN)
+_FOR_EVERYBODY = 0o666
+"""The mode of a device that a monitor opens: what it may do there, the kernel decides by its user and capabilities."""
+_FOR_WARDENS = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +254,7 @@ def guarantee() -> Guarantee:
     missing = what_is_missing()
     if missing is not None:
         return Guarantee("microVMs", _PROMISE, State.MISSING, missing.why, missing.remedy, needed=False)
-    why = f"by {qemu.PROGRAM}, which emulates the processor"
+    why = f"by {qemu.PROGRAM}"
     return Guarantee("microVMs", _PROMISE, State.HELD, why, needed=False)
 
 

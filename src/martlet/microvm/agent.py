@@ -23,12 +23,13 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
 
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
-from martlet.sandbox import privileges, root, syscalls
+from martlet.sandbox import guest_link, privileges, root, syscalls
 from martlet.sandbox.bundle import SANDBOX
 from martlet.sandbox.inside import Inside, Task
 from martlet.sandbox.network import enable_loopback
@@ -37,6 +38,8 @@ from martlet.sandbox.syscalls import Mount, MountAttribute
 TASK = "task.json"
 """The file, in the folder of the sandbox, that says what the guest is to do."""
 USER = 1000
+RESOLVERS = "/run/resolv.conf"
+"""Where the link at ``/etc/resolv.conf`` leads."""
 _RUN, _GROUP = "/run", "/sys/fs/cgroup/function"
 _SOCKET, _LOG = f"{_RUN}/sock", f"{_RUN}/log"
 _KERNEL = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
@@ -83,6 +86,9 @@ class Agent:
         message = self._control.receive()
         _add_entropy(bytes.fromhex(message["entropy"]))
         time.clock_settime(time.CLOCK_REALTIME, message["time"])
+        if message["network"] is not None:
+            guest_link.join(IPv4Address(message["network"]["address"]))
+            Path(RESOLVERS).write_text(message["network"]["resolvers"])
         if self._task.program is not None:
             self._start()
         _practise()

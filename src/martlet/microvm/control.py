@@ -1,7 +1,8 @@
 """What the warden of a microVM and the agent inside it say to each other: one JSON document on each line.
 
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
-    warden → agent   {"op": "wake", "entropy", "time"}          it is another machine now
+    warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
+                     "resolvers"}: what it is by network, and the text of its ``resolv.conf``
     warden → agent   {"op": "equip", "hostname", "memory", "processes", "scratch", "dependencies"}, then one stream of
                      pieces with the code, and one with the dependencies where there are some
     agent → warden   {"event": "equipped"}, or {"event": "refused", "error"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import martlet
 from martlet.errors import Invalid
-from martlet.microvm.agent import TASK
+from martlet.microvm.agent import RESOLVERS, TASK
 from martlet.microvm.kernel import INIT
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED, Runtime
 from martlet.sandbox import root
@@ -29,6 +29,7 @@ _MODULES = ("sandbox", "microvm/agent.py", "microvm/control.py", "microvm/links.
 """The parts of Martlet that the agent takes."""
 _OWN = Path(martlet.__file__).parent
 _HOSTS = "127.0.0.1 localhost\n"
+_NAMES = "etc/resolv.conf"
 _INIT = """#!{interpreter} -ISXutf8
 import sys
 sys.path.insert(0, {sandbox!r})
@@ -76,6 +77,8 @@ def build_root(image: Path, work: Path, runtime: Runtime, task: Task, at: Path) 
     hosts = tree / "etc/hosts"
     hosts.unlink(missing_ok=True)  # which the image shares
     hosts.write_text(_HOSTS)
+    (tree / _NAMES).unlink(missing_ok=True)
+    (tree / _NAMES).symlink_to(RESOLVERS)
     made = subprocess.run(
         # What is compiled is known to be up to date by the times of the sources.
         [program, "--quiet", "--all-root", "--preserve-mtime", "-x-1", str(at), str(tree)],

@@ -20,9 +20,12 @@ from martlet.microvm.store import Store
 from martlet.sandbox.lifeline import die_with_parent
 
 PACKAGE, SHELL_PACKAGE = "linux-image-cloud-amd64", "busybox-static"
-_MODULES = ("virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio_console", "libcrc32c", "erofs")
+_MODULES = (
+    *("virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio_console", "libcrc32c", "erofs"),
+    *("failover", "net_failover", "virtio_net"),
+)
 """In the order in which they need each other."""
-_RECIPE = 1
+_RECIPE = 2
 """Counts what is done here: a change makes the files of every kernel anew."""
 _INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev

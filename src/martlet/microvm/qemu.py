@@ -1,7 +1,8 @@
 """QEMU as a machine monitor: its command line as data, and how a machine is saved and restored.
 
-A machine has no PCI, no disk controller and no network: only what virtio-mmio gives it, which is a drive to read from
-and channels. A machine that is to be restored has the same devices as the one that was saved, in the same order.
+A machine has no PCI and no disk controller: only what virtio-mmio gives it, which is a drive to read from, channels,
+and a network device where its function has a way out. A machine that is to be restored has the same devices as the one
+that was saved, in the same order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ _POLL_SECONDS = 0.01
 _NO_LIMIT = 1 << 40
 
 
+NOWHERE = "hubport,hubid=0"
+"""What the network device of a machine leads to that will be saved."""
+
+
+def tap(descriptor: int) -> str:
+    """Returns what the network device of a machine leads to that has the tap of a descriptor."""
+    return f"tap,fd={descriptor},vhost=off"
+
+
 @dataclass(frozen=True, slots=True)
 class Boot:
     """What a machine starts from, where it is not restored: files, and the words for its kernel."""
@@ -43,7 +53,9 @@ def command(
     root: str,
     control: int,
     channels: Mapping[str, int],
+    network: str | None,
     boot: Boot | None,
+    accelerated: bool,
 ) -> list[str]:
     """Returns the command line of a machine.
 
@@ -54,11 +66,14 @@ def command(
         root: the file that it reads its root from.
         control: the descriptor of a stream, for `Qmp`.
         channels: descriptors of streams by the names that the guest finds its ports by.
+        network: what its network device leads to, `NOWHERE` or a `tap`; None: it has none.
         boot: see `Boot`; None: it waits for `restore`.
+        accelerated: whether it runs under KVM; otherwise the processor is emulated.
     """
+    processor = ("kvm", "host") if accelerated else (f"tcg,thread=single,tb-size={CODE_CACHE}", "max")
     share = "on" if boot else "off"
     line = [
-        *(program, "-M", _MACHINE, "-accel", f"tcg,thread=single,tb-size={CODE_CACHE}", "-cpu", "max"),
+        *(program, "-M", _MACHINE, "-accel", processor[0], "-cpu", processor[1]),
         *(
             "-m",
             f"{memory}b",
@@ -79,6 +94,8 @@ def command(
     for name, descriptor in channels.items():
         line += ["-chardev", f"socket,id={name},fd={descriptor}"]
         line += ["-device", f"virtserialport,chardev={name},name={name}"]
+    if network is not None:
+        line += ["-netdev", f"{network},id=network", "-device", "virtio-net-device,netdev=network"]
     line += ["-chardev", f"socket,id=qmp,fd={control}", "-mon", "chardev=qmp,mode=control"]
     if boot is None:
         return [*line, "-incoming", "defer"]

@@ -16,12 +16,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from martlet.errors import Invalid, Unavailable
+from martlet.errors import Invalid
 from martlet.images.debian import debian_root
 from martlet.images.image import Image
 from martlet.images.inside import Inside
 from martlet.images.store import Images
-from martlet.microvm import qemu
+from martlet.microvm import kvm, qemu
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.guest import build_root, parts_of
 from martlet.microvm.kernel import Kernel, debian_kernel
@@ -33,11 +33,12 @@ from martlet.sandbox.inside import Task
 from martlet.sandbox.lifeline import die_with_parent
 
 _BOOT_SECONDS = 600.0
+_ACCELERATED_BOOT_SECONDS = 30.0
+"""After that KVM is known not to run this guest; with it that takes a second."""
 _LINE = 4096
 _WORDS = (
     "quiet",
     "loglevel=0",
-    "mitigations=off",  # on a processor that is emulated, and of which the guest is the only user
     "random.trust_cpu=on",
     "tsc=reliable",
     "no_timer_check",
@@ -46,10 +47,16 @@ _WORDS = (
     "panic=-1",
     "rcupdate.rcu_expedited=1",
 )
+_EMULATED_WORDS = ("mitigations=off",)
+"""For a processor that is emulated, and of which the guest is the only user."""
 
 Say = Callable[[str], None]
 Describe = Callable[[Runtime], Task]
 """Returns what the agent is to do for a runtime whose programs have the paths that they have in the guest."""
+
+
+class NotStarted(OSError):
+    """A machine has not come as far as to be saved."""
 
 
 class Templates:
@@ -64,36 +71,53 @@ class Templates:
         self._store = Store(folder)
         self._images = Images(folder / "images")
         self._say = say
-        self._found: dict[str, Path] = {}
+        self._found: dict[tuple[str, bool], Path] = {}
 
-    def of(self, runtime: Runtime, describe: Describe) -> Path:
+    def of(self, runtime: Runtime, describe: Describe, *, linked: bool = False) -> Path:
         """Returns the folder of the template for a runtime, the same one each time; makes it where there is none.
+
+        Args:
+            runtime: it.
+            describe: see `Describe`.
+            linked: whether its machines have a network device.
 
         Raises:
             Invalid: it cannot be made; the message says what to install.
             Unavailable: the disk is full, or the mirror of packages is out of reach.
             OSError: the machine did not start.
         """
-        found = self._found.get(runtime.name)
+        found = self._found.get((runtime.name, linked))
         if found is None or not found.is_dir():
-            found = self._found[runtime.name] = self._make(runtime, describe)
+            found = self._found[runtime.name, linked] = self._make(runtime, describe, linked=linked)
         return found
 
-    def _make(self, runtime: Runtime, describe: Describe) -> Path:
-        program = monitor()
+    def accelerated(self) -> bool:
+        """Whether machines run under KVM. Raises `Invalid` where there is no QEMU."""
+        return kvm.find(monitor()).held
+
+    def _make(self, runtime: Runtime, describe: Describe, *, linked: bool) -> Path:
+        program, accelerated = monitor(), self.accelerated()
         kernel = debian_kernel(self._store, self._say)
         image = debian_root(self._images, runtime, self._say)
         fitted = Inside(image.root).fitted(runtime)
         task = describe(fitted)
+        name, network = (f"{runtime.name}+network", qemu.NOWHERE) if linked else (runtime.name, None)
 
         def build(work: Path) -> None:
-            self._say(f"starting a microVM for {runtime.name}, to be saved")
+            self._say(f"starting a microVM for {name}, to be saved")
             build_root(image.root, work, fitted, task, work / ROOT_FILE)
-            _boot(program, kernel, work)
-            self._say(f"saved the microVM for {runtime.name}")
+            _boot(program, kernel, work, network, accelerated=accelerated)
+            self._say(f"saved the microVM for {name}")
 
-        digest = _digest(program, kernel, image, fitted, task)
-        return self._store.get(runtime.name, digest, build)
+        digest = _digest(program, kernel, image, fitted, task, network, accelerated=accelerated)
+        try:
+            return self._store.get(name, digest, build)
+        except NotStarted as error:
+            if not accelerated:
+                raise
+            self._say(f"going on without KVM: {error}")
+            kvm.refute(program, f"a guest for {runtime.name}: {error}")
+            return self._make(runtime, describe, linked=linked)
 
 
 def monitor() -> str:
@@ -107,12 +131,32 @@ def monitor() -> str:
     return program
 
 
-def _digest(program: str, kernel: Kernel, image: Image, runtime: Runtime, task: Task) -> str:
+def _digest(
+    program: str,
+    kernel: Kernel,
+    image: Image,
+    runtime: Runtime,
+    task: Task,
+    network: str | None,
+    *,
+    accelerated: bool,
+) -> str:
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     line = qemu.command(
-        "", memory=MEMORY, memory_path="", root="", control=0, channels=dict.fromkeys(_CHANNELS, 0), boot=None
+        "",
+        memory=MEMORY,
+        memory_path="",
+        root="",
+        control=0,
+        channels=dict.fromkeys(_CHANNELS, 0),
+        network=network,
+        boot=None,
+        accelerated=accelerated,
     )
-    texts = (version, repr(line), repr(_WORDS), kernel.version, image.digest, repr(task))
+    words = repr(_words(accelerated=accelerated))
+    texts: tuple[str, ...] = (version, repr(line), words, kernel.version, image.digest, repr(task))
+    if accelerated:  # what is saved has the registers of this processor
+        texts = (*texts, _processor())
     whole = hashlib.sha256("\0".join(texts).encode())
     for path in parts_of(runtime):
         whole.update(f"\0{path.name}\0".encode())
@@ -123,15 +167,19 @@ def _digest(program: str, kernel: Kernel, image: Image, runtime: Runtime, task: 
 _CHANNELS = (CONTROL, LOG, *LINKS)
 
 
-def _boot(program: str, kernel: Kernel, work: Path) -> None:
+def _words(*, accelerated: bool) -> tuple[str, ...]:
+    """Returns the words for the kernel that do not depend on the machine."""
+    return _WORDS if accelerated else (*_WORDS, *_EMULATED_WORDS)
+
+
+def _boot(program: str, kernel: Kernel, work: Path, network: str | None, *, accelerated: bool) -> None:
     """Starts a machine, and saves it once its agent says that the runtime is warm."""
     pairs = {name: socket.socketpair() for name in ("qmp", *_CHANNELS)}
     ours, theirs = ({name: pair[end] for name, pair in pairs.items()} for end in (0, 1))
     state = os.open(work / STATE_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    words = (
-        f"tsc_early_khz={_frequency()}",
-        *_WORDS,
-    )  # measuring it goes wrong where the processor is emulated
+    # Measuring the frequency goes wrong where the processor is emulated.
+    words = (f"tsc_early_khz={_frequency()}", *_words(accelerated=accelerated))
+    patience = _ACCELERATED_BOOT_SECONDS if accelerated else _BOOT_SECONDS
     command = qemu.command(
         program,
         memory=MEMORY,
@@ -139,7 +187,9 @@ def _boot(program: str, kernel: Kernel, work: Path) -> None:
         root=str(work / ROOT_FILE),
         control=theirs["qmp"].fileno(),
         channels={name: theirs[name].fileno() for name in _CHANNELS},
+        network=network,
         boot=qemu.Boot(str(kernel.image), str(kernel.initrd), words),
+        accelerated=accelerated,
     )
     try:
         process = subprocess.Popen(
@@ -154,14 +204,14 @@ def _boot(program: str, kernel: Kernel, work: Path) -> None:
             each.close()
         with process:
             try:
-                _wait_until_warm(ours[CONTROL])
-                ours["qmp"].settimeout(_BOOT_SECONDS)
-                qemu.save(Qmp(ours["qmp"]), state, _BOOT_SECONDS)
-                process.wait(_BOOT_SECONDS)
+                _wait_until_warm(ours[CONTROL], patience)
+                ours["qmp"].settimeout(patience)
+                qemu.save(Qmp(ours["qmp"]), state, patience)
+                process.wait(patience)
             except (OSError, EOFError, subprocess.TimeoutExpired) as error:
                 process.kill()
                 said = _last_words(process, ours[LOG])
-                raise Unavailable(f"the microVM did not start: {said or error}") from error
+                raise NotStarted(f"the microVM did not start: {said or error}") from error
             finally:
                 process.kill()
     finally:
@@ -170,9 +220,9 @@ def _boot(program: str, kernel: Kernel, work: Path) -> None:
             each.close()
 
 
-def _wait_until_warm(control: socket.socket) -> None:
-    if not _readable(control):
-        raise OSError(f"its agent was not ready within {_BOOT_SECONDS:g} s")
+def _wait_until_warm(control: socket.socket, patience: float) -> None:
+    if not _readable(control, patience):
+        raise OSError(f"its agent was not ready within {patience:g} s")
     Control(control.fileno()).receive()
 
 
@@ -185,12 +235,19 @@ def _last_words(process: subprocess.Popen[bytes], log: socket.socket) -> str:
     return said.decode(errors="replace").strip()[-500:]
 
 
-def _readable(connection: socket.socket) -> bool:
-    connection.settimeout(_BOOT_SECONDS)
+def _readable(connection: socket.socket, patience: float) -> bool:
+    connection.settimeout(patience)
     try:
         return connection.recv(1, socket.MSG_PEEK) != b""
     except TimeoutError:
         return False
+
+
+def _processor() -> str:
+    """Returns what this machine's processor is, and what it can do."""
+    wanted = ("model name", "microcode", "flags")
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(wanted))
 
 
 def _frequency() -> int:

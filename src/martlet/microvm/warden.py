@@ -1,8 +1,8 @@
 """What stands in the sandbox of a microVM for the guest: it restores the machine, and speaks for it.
 
 It is forked from a zygote, as every cell is, and the machine monitor is the program that it starts there: confined by
-the same steps as the program of a function, with a user of its own, no network, and nothing of the host to be seen. So
-a guest that breaks out of its machine is where functions of `execution_mode: process` are.
+the same steps as the program of a function, with a user of its own, no network but the tap of its guest, and nothing of
+the host to be seen. So a guest that breaks out of its machine is where functions of `execution_mode: process` are.
 
     lane ── listener ── warden ── links, log, control ── monitor ║ agent ── cell
 
@@ -19,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from martlet.microvm import qemu
@@ -26,15 +27,16 @@ from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
 from martlet.microvm.machine import MEMORY_FILE, PLACE, STATE_FILE
 from martlet.microvm.qmp import Qmp
-from martlet.sandbox import root
+from martlet.sandbox import guest_link, root
 from martlet.sandbox.inside import CONFINEMENT
 from martlet.sandbox.program import Program
 
 OUT_OF_MEMORY = 250
 """How it ends where the guest's kernel has ended the function for its memory."""
-QMP, MEMORY = 10, 11
+QMP, MEMORY, TAP = 10, 11, 13
 CHANNELS = {name: 20 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
 """The descriptors of a monitor, which its command line names."""
+_RESOLVERS = Path("/etc/resolv.conf")
 _ANSWER_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 _LINE = 4096
@@ -95,8 +97,13 @@ class Warden:
         state = os.open(f"{PLACE}/{STATE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
         theirs = {number: pair[1].fileno() for number, pair in pairs.items()}
         theirs[MEMORY] = _kept[MEMORY]
+        address = guest_link.address_here()
+        if address is not None:
+            theirs[TAP] = guest_link.attach()
         fork(lambda: _execute(list(command), theirs))
         os.close(_kept[MEMORY])
+        if address is not None:
+            os.close(theirs[TAP])
         for _, their in pairs.values():
             their.close()
         ours = {number: pair[0] for number, pair in pairs.items()}
@@ -105,7 +112,8 @@ class Warden:
         qemu.restore(Qmp(ours[QMP]), state)
         os.close(state)
         self._control = Control(ours[CHANNELS[CONTROL]].detach())
-        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time())
+        link = address and {"address": str(address), "resolvers": _RESOLVERS.read_text()}
+        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time(), network=link)
         self._log = ours[CHANNELS[LOG]].detach()
         os.set_blocking(self._log, False)
         self._links = [Link(ours[CHANNELS[name]].detach(), self._interests) for name in LINKS]

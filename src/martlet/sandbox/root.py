@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -67,7 +68,12 @@ _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 
 
 def build(
-    at: Path, prefix: Path, packages: Path, resolvers: str, shown: Mapping[str, str] | None = None
+    at: Path,
+    prefix: Path,
+    packages: Path,
+    resolvers: str,
+    shown: Mapping[str, str] | None = None,
+    devices: Mapping[str, int] | None = None,
 ) -> None:
     """Makes the root of cells at ``at`` and moves into it. The process must have a mount namespace of its own.
 
@@ -77,8 +83,11 @@ def build(
         packages: the folder of all unpacked packages.
         resolvers: the text of ``resolv.conf``, for those who do not share the network of the host.
         shown: further folders of the host, by where they are seen; `show_in_scratch` is for those in `SCRATCH`.
+        devices: further devices of the host, by their names in ``/dev``, and the modes that they have here.
     """
     _begin(at, prefix, resolvers)
+    if devices:
+        _lend_devices(at, devices)
     for path, folder in (shown or {}).items():
         target = _inside(at, f"{_BEHIND}{path}" if path.startswith(SCRATCH) else path)
         if not target.exists():
@@ -270,6 +279,21 @@ def make_dev(dev: Path) -> None:
         syscalls.mount_setattr(str(dev / name), MountAttribute.NO_SUID | MountAttribute.NO_EXEC)
     for name, target in _DEVICE_LINKS.items():
         (dev / name).symlink_to(target)
+
+
+def _lend_devices(at: Path, devices: Mapping[str, int]) -> None:
+    """Makes devices anew, because their own files are not open to the users of cells."""
+    maker = at / ".devices"
+    maker.mkdir()
+    syscalls.mount("tmpfs", str(maker), Mount.NO_SUID | Mount.NO_EXEC, "size=64k,mode=700")
+    for number, (name, mode) in enumerate(devices.items()):
+        node, target = maker / str(number), at / "dev" / name
+        os.mknod(node, stat.S_IFCHR | mode, os.stat(f"/dev/{name}").st_rdev)
+        node.chmod(mode)
+        _parent(target).touch()
+        syscalls.bind(str(node), str(target))
+    syscalls.unmount(str(maker))
+    maker.rmdir()
 
 
 def _parent(path: Path) -> Path:

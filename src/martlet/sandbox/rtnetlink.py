@@ -110,6 +110,11 @@ def set_up(index: int) -> Request:
     return _NEW_LINK, _CHANGE, _link(index, flags=_UP, change=_UP)
 
 
+def set_hardware_address(index: int, address: bytes) -> Request:
+    """Changes the hardware address of a link."""
+    return _NEW_LINK, _CHANGE, _link(index) + _attribute(_LINK_ADDRESS, address)
+
+
 def new_address(index: int, address: IPv4Address) -> Request:
     """Gives a link an address, and no network around it."""
     head = _ADDRESS_HEAD.pack(socket.AF_INET, 32, 0, _SCOPE_GLOBAL, index)

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
@@ -57,6 +57,8 @@ class Plan:
             where the kernel cannot, not filtered.
         groups: the lane's cgroup, one directory for each tree; that of a cell is below and has its id for a name.
         lease: seconds to wait for the next lane when one is gone.
+        devices: of the host, by their names in ``/dev``, that cells see besides the usual ones, with the modes that
+            those have there; only where the zygote is root on the host.
     """
 
     module: str
@@ -70,6 +72,7 @@ class Plan:
     calls: Literal["filtered", "observed", "unfiltered"]
     groups: list[str]
     lease: float
+    devices: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -104,6 +107,7 @@ class Zygote(Parent):
                 Path(self._plan.packages),
                 self._plan.resolvers,
                 self._plan.shown,
+                self._plan.devices,
             )
         self._kept = self._module.warm() or ()
         gc.collect()

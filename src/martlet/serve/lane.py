@@ -79,11 +79,13 @@ async def run_lane(settings: Settings, number: int) -> None:
         containers = engines.make(system.container_runtime, system, number, run, catalogue, way_out)
         drivers[containers.name] = containers
     if not system.disable_microvm:
+        way_out = Egress(run, system.egress_subnet, 2 * settings.lane_count + number, networks)
         microvms = MicroVmDriver(
             number,
             packages.directory,
             run,
             Templates(system.microvm_path or data / "microvms", lambda line: log.info("microvm", said=line)),
+            egress=way_out,
             max_body=system.max_body,
             runtimes=catalogue,
         )

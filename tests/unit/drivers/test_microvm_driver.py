@@ -81,9 +81,9 @@ async def test_code_that_takes_too_much_memory_to_load_is_told_so_by_the_kernel_
     assert caught.value.kind == "OutOfMemory"
 
 
-async def test_a_network_is_refused(rig: Rig):
-    with pytest.raises(DriverError, match="network: none, not egress"):
-        await rig.driver.start(rig.spec("reaches", Network.EGRESS))
+async def test_the_network_of_the_host_is_refused(rig: Rig):
+    with pytest.raises(DriverError, match="network: none or egress, not host"):
+        await rig.driver.start(rig.spec("reaches", Network.HOST))
 
 
 def test_what_is_missing_is_said_with_what_to_install(monkeypatch):

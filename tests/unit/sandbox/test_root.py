@@ -97,6 +97,24 @@ def test_devices_work(inside: Callable[..., Any]):
     assert inside(use) == [16, 16, 4]
 
 
+def test_a_device_that_is_lent_has_a_mode_of_its_own_and_can_be_opened_by_another_user(tmp_path: Path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "packages").mkdir()
+    before = os.stat("/dev/net/tun").st_mode
+
+    def use() -> list[Any]:
+        syscalls.unshare(syscalls.Clone.MOUNT)
+        devices = {"net/tun": 0o600, "null": 0o666, "full": 0o666}
+        root.build(tmp_path / "root", PREFIX, tmp_path / "packages", RESOLVERS, devices=devices)
+        os.setuid(65_000)
+        with open("/dev/full", "wb", buffering=0) as full:
+            refused = refusal(lambda: full.write(b"x"))
+        return [refused, refusal(lambda: open("/dev/net/tun")), os.path.exists("/.devices")]
+
+    assert alone(use) == [errno.ENOSPC, errno.EACCES, False]
+    assert os.stat("/dev/net/tun").st_mode == before
+
+
 def test_the_scratch_space_is_full_at_its_size(inside: Callable[..., Any]):
     def fill() -> int | None:
         too_much = b"x" * (1 << 20) + b"x"

@@ -101,7 +101,7 @@ def probe(path: str | None = None, kvm: Path = KVM, machine: str | None = None) 
         _processor(machine or platform.machine()),
         _program("firecracker", firecracker),
         _program("jailer", jailer),
-        _kvm(kvm),
+        of_device(kvm),
     ]
     if (
         firecracker
@@ -166,7 +166,8 @@ def _program(name: str, program: Program | None) -> Finding:
     return Finding(name, True, found)
 
 
-def _kvm(device: Path) -> Finding:
+def of_device(device: Path) -> Finding:
+    """Returns whether the device of KVM is there and opens."""
     try:
         opened = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
