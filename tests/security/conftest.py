@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.conftest import require
-from tests.system.conftest import Platform, make_platform, until
+from tests.system.conftest import Platform, make_platform, making_platforms, until
 
 __all__ = ["make_platform"]
 
@@ -97,20 +97,21 @@ def rung(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def attacked(make_platform: Callable[..., Platform]) -> Callable[[str], Platform]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Platform]]:
     """Returns the platform that every test of a rung attacks: the one of processes has crun as well."""
+    with making_platforms(tmp_path_factory) as make:
 
-    @cache
-    def start(engine: str) -> Platform:
-        platform = make_platform(header_timeout=2, body_timeout=2, container_runtime=engine)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("SECRET", "nobody-else-knows-platform")
-            platform.start()
-        secret = {"SECRET": "nobody-else-knows-environment"}
-        platform.deploy("neighbour", NEIGHBOUR, min_instances=1, environment=secret)
-        return platform
+        @cache
+        def start(engine: str) -> Platform:
+            platform = make(header_timeout=2, body_timeout=2, container_runtime=engine)
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("SECRET", "nobody-else-knows-platform")
+                platform.start()
+            secret = {"SECRET": "nobody-else-knows-environment"}
+            platform.deploy("neighbour", NEIGHBOUR, min_instances=1, environment=secret)
+            return platform
 
-    return start
+        yield start
 
 
 @pytest.fixture(scope="module")

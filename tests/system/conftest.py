@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,24 +175,31 @@ class Platform:
         return [i for i in self.client.get("/instances").json() if i["function"] == name]
 
 
-@pytest.fixture(scope="session")
-def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
-    """Makes platforms that are stopped at the end of the tests: ``make_platform(lanes=1)``."""
+@contextmanager
+def making_platforms(folders: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
+    """Lends what makes platforms, ``make(lanes=1)``, and stops those that were made."""
     require(os.geteuid() == 0, "the process rung needs root for its namespaces and cgroups")
-    made: list[Platform] = []
+    with ExitStack() as stack:
 
-    def make(**system: Any) -> Platform:
-        made.append(Platform(tmp_path_factory.mktemp("platform") / "data", **system))
-        return made[-1]
+        def make(**system: Any) -> Platform:
+            platform = Platform(folders.mktemp("platform") / "data", **system)
+            stack.callback(platform.close)
+            return platform
 
-    yield make
-    for platform in made:
-        platform.close()
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
+    """Makes platforms that are stopped at the end of the file: an idle one takes its share of the machine too."""
+    with making_platforms(tmp_path_factory) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def platform(make_platform: Callable[..., Platform]) -> Platform:
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One platform that the tests share; each uses function names of its own."""
-    platform = make_platform()
-    platform.start()
-    return platform
+    with making_platforms(tmp_path_factory) as make:
+        platform = make()
+        platform.start()
+        yield platform
