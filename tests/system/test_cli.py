@@ -1,5 +1,6 @@
-"""``martlet`` as a person runs it: processes of its own against a platform."""
+"""``martlet`` as a person runs it, against a platform."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from martlet.cli import main
 from tests.system.conftest import until
 
 pytestmark = pytest.mark.slow
@@ -37,16 +39,44 @@ Martlet = Callable[..., Result]
 
 
 @pytest.fixture
-def martlet(platform: Any, tmp_path: Path) -> Martlet:
-    environment = {**os.environ, "MARTLET_URL": platform.url, "MARTLET_KEY": platform.admin_key}
+def environment(platform: Any) -> dict[str, str]:
+    return {"MARTLET_URL": platform.url, "MARTLET_KEY": platform.admin_key}
+
+
+@pytest.fixture
+def martlet(
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Martlet:
+    """Runs ``martlet`` in this process: an interpreter for each command takes longer than all that it does."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*words: object, stdin: str = "", **variables: str) -> Result:
+        with pytest.MonkeyPatch.context() as given:
+            for name, value in (environment | variables).items():
+                given.setenv(name, value)
+            given.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            capsys.readouterr()
+            code = main([str(word) for word in words])
+            captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def program(environment: dict[str, str], tmp_path: Path) -> Martlet:
+    """Runs ``martlet`` in a process of its own."""
+
+    def run(*words: object, stdin: str = "") -> Result:
         done = subprocess.run(
             [*MARTLET, *map(str, words)],
             input=stdin,
             capture_output=True,
             text=True,
-            env=environment | variables,
+            env=os.environ | environment,
             cwd=tmp_path,
             timeout=PATIENCE,
             check=False,
@@ -72,6 +102,14 @@ def greeter(martlet: Martlet, tmp_path: Path, name: str) -> str:
     assert deployed.code == 0, deployed.err
     assert deployed.out.endswith(f"/invoke/{name}\n")
     return name
+
+
+def test_the_program_deploys_and_invokes_and_fails_by_its_exit_code(program, name):
+    assert program("init", "code", "--name", name).code == 0
+    deployed = program("deploy", "code")
+    assert (deployed.code, deployed.out.endswith(f"/invoke/{name}\n")) == (0, True), deployed.err
+    assert program("invoke", name, "-", stdin='{"name": "Bob"}').json == {"message": "Hello, Bob!"}
+    assert program("invoke", "no-such-function", "{}").code == 3
 
 
 def test_from_a_template_to_an_answer(martlet, greeter):

@@ -4,10 +4,7 @@ import hashlib
 import hmac
 import io
 import json
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -15,10 +12,11 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from martlet.cli import main
+
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MARTLET = Path(sys.executable).with_name("martlet")
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +25,10 @@ def deploy(platform):
     clients = {}
 
     def deploy_example(name: str) -> httpx2.Client:
-        environment = os.environ | {"MARTLET_URL": platform.url, "MARTLET_KEY": platform.key}
-        command = [MARTLET, "deploy", EXAMPLES / name]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
-        assert done.returncode == 0, done.stdout + done.stderr
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("MARTLET_URL", platform.url)
+            environment.setenv("MARTLET_KEY", platform.key)
+            assert main(["deploy", str(EXAMPLES / name)]) == 0
         authorization = {"authorization": f"Bearer {platform.key}"}
         client = httpx2.Client(base_url=f"{platform.url}/invoke/{name}", headers=authorization, timeout=30)
         clients[name] = client
