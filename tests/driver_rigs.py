@@ -67,6 +67,7 @@ class Rig:
 
     Attributes:
         driver: it.
+        started: the cells that it was asked for.
         exits: ids and exit codes of what ended by itself.
         many: how many cells are a crowd; an engine takes a second for each.
         processes: the most that an instance counts, threads too: a program has a warden, and a kernel has many.
@@ -80,6 +81,7 @@ class Rig:
         self.folder = folder
         self.packages = folder / "packages"
         self.run = folder / "run"
+        self.started: list[Handle] = []
         self.exits: list[tuple[str, int]] = []
         self.many = 50
         self._count = 0
@@ -87,7 +89,14 @@ class Rig:
     async def start(self, network: Network = Network.NONE) -> Handle:
         """Starts a cell."""
         self._count += 1
-        return await self.driver.start(self.spec(f"cell-{self._count}", network))
+        self.started.append(await self.driver.start(self.spec(f"cell-{self._count}", network)))
+        return self.started[-1]
+
+    async def clear(self) -> None:
+        """Destroys the cells that were asked for, and what they have become."""
+        for handle in self.started:
+            await self.driver.destroy(handle)
+        self.started.clear()
 
     def spec(self, name: str, network: Network = Network.NONE) -> CellSpec:
         directory = self.run / name

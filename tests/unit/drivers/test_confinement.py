@@ -4,7 +4,8 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.conftest import require
 from tests.driver_rigs import Rig, ask, process_rig, program_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
+
+MakeRig = Callable[[Path], AbstractAsyncContextManager[Rig]]
 
 EVALUATE = """
 import errno, glob, os, resource, socket, subprocess, sys, time
@@ -64,10 +67,26 @@ def handle(request):
 """
 
 
-@pytest.fixture(params=[process_rig, program_rig], ids=["module", "program"])
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with request.param(tmp_path) as rig:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=[process_rig, program_rig], ids=["module", "program"])
+def make_rig(request: pytest.FixtureRequest) -> MakeRig:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+async def shared_rig(make_rig: MakeRig, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with make_rig(tmp_path_factory.mktemp("rig")) as rig:
         yield rig
+
+
+@pytest.fixture
+async def rig(shared_rig: Rig) -> AsyncIterator[Rig]:
+    yield shared_rig
+    await shared_rig.clear()
 
 
 async def evaluator(rig: Rig, **config: Any) -> Handle:
@@ -183,10 +202,13 @@ async def test_it_inherits_no_descriptor(rig: Rig):
     assert len(sockets) == 2  # the listener and this very request
 
 
-async def test_it_inherits_nothing_of_the_platforms_environment(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+async def test_it_inherits_nothing_of_the_platforms_environment(
+    make_rig: MakeRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("SECRET_OF_THE_PLATFORM", "x")
 
-    names = await inside(await evaluator(rig, environment={"MINE": "1"}), "list(os.environ)")
+    async with make_rig(tmp_path) as rig:
+        names = await inside(await evaluator(rig, environment={"MINE": "1"}), "list(os.environ)")
 
     assert "MINE" in names
     assert not [name for name in names if "SECRET" in name]
@@ -196,16 +218,17 @@ async def test_its_standard_output_can_be_opened_by_name(rig: Rig):
     assert await inside(await evaluator(rig), "refusal(open, '/dev/stdout', 'w')") is None
 
 
-async def test_the_mask_of_the_platform_does_not_lock_it_out(rig: Rig):
-    rig.package(handler=EVALUATE)
-    mask = os.umask(0o077)
-    try:
-        handle = await evaluator(rig)
-    finally:
-        os.umask(mask)
+async def test_the_mask_of_the_platform_does_not_lock_it_out(make_rig: MakeRig, tmp_path: Path):
+    async with make_rig(tmp_path) as rig:
+        rig.package(handler=EVALUATE)
+        mask = os.umask(0o077)
+        try:
+            handle = await evaluator(rig)
+        finally:
+            os.umask(mask)
 
-    assert await inside(handle, "sorted(os.listdir('/'))")
-    assert await inside(handle, "subprocess.run([sys.executable, '-c', 'print(1)']).returncode") == 0
+        assert await inside(handle, "sorted(os.listdir('/'))")
+        assert await inside(handle, "subprocess.run([sys.executable, '-c', 'print(1)']).returncode") == 0
 
 
 async def test_a_fork_bomb_is_held_and_the_instance_goes_on(rig: Rig):
@@ -270,17 +293,18 @@ async def test_cpu_over_the_limit_is_not_given(rig: Rig):
     assert await inside(handle, "spin(0.2)") > 2
 
 
-async def test_an_instance_of_several_cores_may_leave_the_one_of_its_lane(rig: Rig):
+async def test_an_instance_of_several_cores_may_leave_the_one_of_its_lane(make_rig: MakeRig, tmp_path: Path):
     cores = os.sched_getaffinity(0)
     require(len(cores) > 1, "a second core")
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        narrow, wide = await evaluator(rig, cpu_limit="1000m"), await evaluator(rig, cpu_limit="1500m")
-    finally:
-        os.sched_setaffinity(0, cores)
+    async with make_rig(tmp_path) as rig:
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            narrow, wide = await evaluator(rig, cpu_limit="1000m"), await evaluator(rig, cpu_limit="1500m")
+        finally:
+            os.sched_setaffinity(0, cores)
 
-    assert await inside(narrow, "len(os.sched_getaffinity(0))") == 1
-    assert await inside(wide, "len(os.sched_getaffinity(0))") > 1
+        assert await inside(narrow, "len(os.sched_getaffinity(0))") == 1
+        assert await inside(wide, "len(os.sched_getaffinity(0))") > 1
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,14 @@ def handle(request):
 """
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with process_rig(tmp_path, allow_host_network=True) as rig:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with process_rig(tmp_path_factory.mktemp("rig"), allow_host_network=True) as rig:
         yield rig
 
 

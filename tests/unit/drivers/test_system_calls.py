@@ -4,7 +4,6 @@ import errno
 import json
 import platform
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -156,10 +155,21 @@ PROGRAMS = {
 PACKAGES = {"numpy": ["numpy", "numpy.libs"], "Pillow": ["PIL", "pillow.libs"]}
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with process_rig(tmp_path) as rig:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def shared_rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with process_rig(tmp_path_factory.mktemp("rig")) as rig:
         yield rig
+
+
+@pytest.fixture
+async def rig(shared_rig: Rig) -> AsyncIterator[Rig]:
+    yield shared_rig
+    await shared_rig.clear()
 
 
 async def answers(handle: Handle, *calls: tuple[str, list[int]]) -> list[int]:
