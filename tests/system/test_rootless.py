@@ -24,7 +24,7 @@ def rootless() -> Iterator[Callable[..., Platform]]:
 
         def make(process_isolation_level: str = "strict", **options: bool) -> Platform:
             place = stack.enter_context(stage(**options))
-            system = {"process_isolation_level": process_isolation_level, "pin_lanes": False}
+            system = {"process_isolation_level": process_isolation_level, "pin_lanes": False, "lanes": 1}
             platform = Platform(Path(place.folder) / "data", **system)
             platform.wrapper, platform.environment = place.command(), place.environment()
             stack.callback(platform.close)
@@ -51,28 +51,17 @@ def test_a_platform_without_root_deploys_and_runs_functions(rootless: Callable[.
     assert "guarantee_not_held" not in platform.log()
 
 
-@pytest.mark.parametrize(
-    ("options", "sentences"),
-    [
-        ({"limits": False}, ["limits: missing", "systemd-run --user --scope -p Delegate=yes"]),
-        ({"user_namespaces": False}, ["files, processes,", "sysctl user.max_user_namespaces="]),
-        ({"hidden_proc": True}, ["/proc: missing", "(here: /proc/interrupts)", "unmask=ALL"]),
-        ({"lent": False}, ["user: weaker", "/etc/subuid lends nobody no ids", "nobody:FIRST:65536"]),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
-)
-def test_what_strict_refuses_relaxed_runs_with_and_says_so(
-    rootless: Callable[..., Platform], options: dict[str, bool], sentences: list[str]
-):
-    strict = rootless(**options)
+def test_what_strict_refuses_relaxed_runs_with_and_says_so(rootless: Callable[..., Platform]):
+    missing = {"lent": False, "limits": False}  # what else there is: tests/unit/drivers/test_host.py
+    strict = rootless(**missing)
     strict.launch()
     assert strict.process.wait(30) == 1
-    relaxed = rootless("relaxed", **options)
+    relaxed = rootless("relaxed", **missing)
     relaxed.start()
 
     for said in (strict.log(), relaxed.log()):
-        for sentence in sentences:
-            assert sentence in " ".join(said.split())
+        assert "limits: missing" in said
+        assert "user: weaker" in said
     relaxed.deploy("echo", CODE)
     assert relaxed.invoke("echo", json=2).json()["body"] == 2
 

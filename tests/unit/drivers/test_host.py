@@ -121,7 +121,9 @@ def test_strict_refuses_one_user_for_all_and_says_what_to_do(lane):
     refused = lane("strict", lent=False)["refused"]
 
     assert "user: weaker" in refused
+    assert "/etc/subuid lends nobody no ids" in refused
     assert "add a line to /etc/subuid" in refused
+    assert "nobody:FIRST:65536" in refused
     assert "files" not in refused
 
 
@@ -141,7 +143,21 @@ def test_strict_refuses_to_run_without_limits(lane):
     refused = lane("strict", limits=False)["refused"]
 
     assert "limits: missing" in refused
-    assert "Delegate=yes" in refused
+    assert "systemd-run --user --scope -p Delegate=yes" in refused
+
+
+@pytest.mark.parametrize("isolation", ["strict", "relaxed"])
+def test_where_proc_is_covered_strict_refuses_and_relaxed_does_without_a_sandbox(lane, isolation):
+    said = lane(isolation, hidden_proc=True)
+
+    if isolation == "strict":
+        assert "/proc: missing" in said["refused"]
+        assert "(here: /proc/interrupts)" in said["refused"]
+        assert "unmask=ALL" in said["refused"]
+    else:
+        assert {"files", "/proc"} <= set(said["broken"])
+        assert said["seen"]["lists"] == ["/usr", "/tmp"]
+        assert said["counted"]
 
 
 def test_relaxed_runs_with_nothing_but_the_user_it_has(lane):
