@@ -235,9 +235,9 @@ def _wait(first: int, plan: Plan) -> bool:
     while True:
         ready, _, _ = select.select([ended, 0], [], [], pause)
         if ended in ready:
-            return True
+            return _is_within(plan)  # it may have been quicker than any look at its folders
         began = time.monotonic()
-        within = bool(ready) or _used(plan.own.values(), plan.disk) <= plan.disk
+        within = bool(ready) or _is_within(plan)
         if ready or not within:
             os.kill(first, signal.SIGKILL)
             return within
@@ -254,6 +254,11 @@ def _remove(groups: Iterable[str]) -> None:
     deadline = time.monotonic() + _REMOVAL_SECONDS
     for directory in groups:
         GroupV1({"": Path(directory)}).empty(deadline)
+
+
+def _is_within(plan: Plan) -> bool:
+    """Whether the folders hold no more than they may."""
+    return _used(plan.own.values(), plan.disk) <= plan.disk
 
 
 def _used(folders: Iterable[str], enough: int) -> int:

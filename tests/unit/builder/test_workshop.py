@@ -215,6 +215,12 @@ async def test_it_may_not_fill_the_disk(bench: Bench) -> None:
     assert (bench.folders[OUTPUT] / "one").stat().st_size <= 32 * MiB
 
 
+async def test_what_fills_the_disk_before_anybody_looks_is_refused_too(bench: Bench) -> None:
+    with pytest.raises(CommandFailed, match="32Mi") as caught:
+        await bench.run("for n in 1 2 3 4 5; do head -c 8000000 /dev/zero > /cache/$n; done")
+    assert caught.value.limit == "system.build_disk"
+
+
 async def test_it_may_not_fill_the_memory(bench: Bench) -> None:
     with pytest.raises(CommandFailed, match="256Mi") as caught:
         await bench.run(*PYTHON, "bytearray(1 << 30)")
