@@ -6,13 +6,17 @@ import shutil
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import orjson
 import pytest
 import structlog
+from fastapi import FastAPI
+from starlette.datastructures import State
 
 from martlet.config import Settings
 from martlet.control.api import create_app
@@ -35,6 +39,18 @@ def plain_log() -> None:
     """Faults are logged without the values of every variable, which takes seconds to print."""
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
+
+
+@cache
+def _shipped() -> Catalogue:
+    """The runtimes of this machine: to look for them takes longer than most tests do."""
+    return Catalogue.load()
+
+
+@cache
+def _application() -> FastAPI:
+    """The application without a control: what it makes of its routes at the first requests is made once for all."""
+    return create_app(cast(Control, None))
 
 
 class FakeLane:
@@ -180,7 +196,7 @@ class Platform:
         self.store: Store = MemoryStore()
         self.blobs = Blobs.local(data / "blobs")
         self.lanes = [FakeLane(data / f"lane-{number}.sock", number) for number in range(2)]
-        self.catalogue = Catalogue.of(self.settings.system)
+        self.catalogue = Catalogue.of(self.settings.system) if "runtimes_path" in system else _shipped()
         self.networks = Networks(Network.NONE, {Network.HOST: "not here"})
         self.control: Control = None  # type: ignore[assignment]
         self.client: httpx2.AsyncClient = None  # type: ignore[assignment]
@@ -190,7 +206,9 @@ class Platform:
         lanes = Lanes([lane.socket for lane in self.lanes], self.settings.system.cold_start_timeout)
         self.control = Control(self.settings, self.store, self.blobs, lanes, self.networks, self.catalogue)
         await self.control.open()
-        transport = httpx2.ASGITransport(create_app(self.control), raise_app_exceptions=False)
+        app = copy(_application())
+        app.state = State({"control": self.control})
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx2.AsyncClient(transport=transport, base_url="http://faas.example:8000")
 
     async def stop(self) -> None:
