@@ -1,4 +1,4 @@
-"""Real etcd servers for tests: one, or a cluster, on free ports of the loopback interface."""
+"""Real etcd servers for tests: one, or a cluster, on free ports, of the loopback interface unless told otherwise."""
 
 import json
 import os
@@ -13,16 +13,19 @@ from pathlib import Path
 from tests.conftest import require
 
 START_SECONDS = 60
+LOOPBACK = "127.0.0.1"
 
 
 class Member:
     """One etcd process; its data stays where it is when it is stopped and started again."""
 
-    def __init__(self, name: str, folder: Path, options: Sequence[str] = (), scheme: str = "http") -> None:
+    def __init__(
+        self, name: str, folder: Path, options: Sequence[str] = (), scheme: str = "http", host: str = LOOPBACK
+    ) -> None:
         self.name = name
         self.folder = folder
-        self.endpoint = f"127.0.0.1:{_free_port()}"
-        self.peer = f"http://127.0.0.1:{_free_port()}"
+        self.endpoint = f"{host}:{_free_port(host)}"
+        self.peer = f"http://{host}:{_free_port(host)}"
         self._scheme = scheme
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,12 @@ class Cluster:
     """Members that know each other."""
 
     def __init__(
-        self, folder: Path, size: int = 1, options: Sequence[str] = (), tls: Sequence[str] = ()
+        self,
+        folder: Path,
+        size: int = 1,
+        options: Sequence[str] = (),
+        tls: Sequence[str] = (),
+        host: str = LOOPBACK,
     ) -> None:
         require(
             shutil.which("etcd") and shutil.which("etcdctl"), "etcd and etcdctl (etcd-server, etcd-client)"
@@ -72,7 +80,7 @@ class Cluster:
         scheme = "https" if tls else "http"
         self._tls = tls
         self._scheme = scheme
-        self.members = [Member(f"m{number}", folder, options, scheme) for number in range(size)]
+        self.members = [Member(f"m{number}", folder, options, scheme, host) for number in range(size)]
         self.names = ",".join(f"{member.name}={member.peer}" for member in self.members)
 
     @property
@@ -124,8 +132,8 @@ class Cluster:
             member.kill()
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         number: int = probe.getsockname()[1]
         return number

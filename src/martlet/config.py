@@ -19,8 +19,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from martlet.bucket import BucketText
 from martlet.errors import Invalid
-from martlet.model import IMAGE_NAME, ExecutionMode, Frozen, FunctionConfig, FunctionName, MiB, Network
+from martlet.model import (
+    IMAGE_NAME,
+    ExecutionMode,
+    Frozen,
+    FunctionConfig,
+    FunctionName,
+    MiB,
+    Network,
+    Role,
+)
 from martlet.paths import default_storage_path, runtime_path
+from martlet.peer_address import PeerAddressText
 from martlet.store_address import PASSWORD_VARIABLE, REVEAL, SQLITE, EtcdAddress, StoreAddress
 from martlet.units import Bytes, EventRate, Rate
 
@@ -40,6 +50,18 @@ Model = TypeVar("Model", bound=Frozen)
 class SystemSettings(Frozen):
     """The ``system:`` table. A field's description is what the configuration reference prints."""
 
+    roles: tuple[Role, ...] = Field(
+        tuple(Role),
+        min_length=1,
+        description="What this machine does: `gateway` (takes requests), `node` (runs functions), `control` (manages "
+        "and builds), several with commas between them, or `all`. What it leaves out is for other machines with the "
+        "same `store`.",
+    )
+    peer_address: PeerAddressText | None = Field(
+        None,
+        description="Where other machines of a cluster reach this one, and it listens: `10.0.0.1:8001`, over mutual "
+        "TLS (`martlet cluster init`). Without it nobody sends it requests but its own gateway.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     api_gateway_port: int = Field(8000, ge=0, le=65535, description="Port of everything; 0 takes a free one.")
     lanes: int = Field(0, ge=0, le=256, description="Gateway-and-node processes; 0 is one per core.")
@@ -226,6 +248,21 @@ class SystemSettings(Frozen):
     def _level_in_capitals(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _roles_as_words(cls, value: Any) -> Any:
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, list | tuple):
+            return value
+        names = [word.strip() if isinstance(word, str) else word for word in words]
+        known = ("all", *Role)
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no role: write {', '.join(known)}, or some with commas between them"
+                )
+        return tuple(role for role in Role if role in names or "all" in names)
+
     @field_validator("egress_subnet")
     @classmethod
     def _egress_subnet_has_room(cls, value: IPv4Network) -> IPv4Network:
@@ -238,6 +275,23 @@ class SystemSettings(Frozen):
         if self.default_network is Network.HOST and not self.allow_host_network:
             raise ValueError("default_network: host takes allow_host_network: true")
         return self
+
+    @model_validator(mode="after")
+    def _other_machines_share_the_store(self) -> SystemSettings:
+        missing = [role for role in Role if role not in self.roles]
+        if missing and self.store == SQLITE:
+            raise ValueError(
+                f"roles: no machine would be {' or '.join(missing)}: name all roles, or a store that other machines "
+                "share (store: etcd://…)"
+            )
+        if Role.GATEWAY not in self.roles and self.peer_address is None:
+            raise ValueError("roles: what is no gateway is reached by other machines only: set peer_address")
+        return self
+
+    @property
+    def clustered(self) -> bool:
+        """Whether this machine and others send each other requests."""
+        return self.peer_address is not None or len(self.roles) < len(Role)
 
     @property
     def toolchain_folders(self) -> tuple[Path, ...]:
@@ -291,7 +345,9 @@ class Settings(Frozen):
 
     @property
     def lane_count(self) -> int:
-        """How many lanes to run."""
+        """How many lanes to run; where neither requests nor functions are for them, one that other processes ask."""
+        if {Role.GATEWAY, Role.NODE}.isdisjoint(self.system.roles):
+            return 1
         return self.system.lanes or len(os.sched_getaffinity(0))
 
 

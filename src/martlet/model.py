@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from martlet.destination import DestinationText
+from martlet.peer_address import PeerAddressText
 from martlet.units import NO_LIMIT, Bytes, Millicores, Rate
 
 FUNCTION_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -91,6 +92,14 @@ class Scope(StrEnum):
     INVOKE = "invoke"
     MANAGE = "manage"
     ADMIN = "admin"
+
+
+class Role(StrEnum):
+    """What a platform does: takes requests, runs instances, manages. One that does all is complete by itself."""
+
+    GATEWAY = "gateway"
+    NODE = "node"
+    CONTROL = "control"
 
 
 class FunctionConfig(Frozen):
@@ -338,15 +347,18 @@ class NodeLane(Frozen):
 
 
 class Node(Frozen):
-    """A platform that runs instances, with all its lanes, as it tells the others.
+    """A platform with all its lanes, as it tells the others.
 
-    ``id`` is that of its data folder, ``address`` where it listens. ``memory`` is the machine's, ``load`` its processes
-    that ran or wanted to in the last minute, for each of its ``cores``. ``started`` is when it joined.
+    ``id`` is that of its data folder, ``address`` where it takes requests, if it does, ``peer`` where the other
+    machines reach it, if they do. ``memory`` is the machine's, ``load`` its processes that ran or wanted to in the last
+    minute, for each of its ``cores``; ``memory_free`` and ``cpu_free`` are what no instance was promised. ``warm`` has
+    the instances of each revision, and how many more requests they take now. ``started`` is when it joined.
     """
 
     id: str
     host: str
-    address: str
+    address: str | None
+    roles: tuple[Role, ...] = tuple(Role)
     version: str
     rungs: tuple[ExecutionMode, ...]
     runtimes: tuple[str, ...]
@@ -355,6 +367,10 @@ class Node(Frozen):
     load: float
     lanes: tuple[NodeLane, ...]
     started: float
+    peer: PeerAddressText | None = None
+    memory_free: int = 0
+    cpu_free: int = 0
+    warm: dict[str, tuple[int, int]] = Field({})
 
 
 class BuildState(StrEnum):

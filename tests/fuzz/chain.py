@@ -4,7 +4,7 @@ from pathlib import Path
 
 from martlet.errors import MartletError
 from martlet.http.exchange import Exchange, Header
-from martlet.http.hop import Hop, HopConnection
+from martlet.http.hop import Hop, HopConnection, over_unix
 from martlet.http.server import Server
 from martlet.model import FunctionConfig, Revision
 from martlet.node.call import Call
@@ -31,7 +31,7 @@ class Chain:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.methods: list[bytes] = []
-        self._hop = Hop(Path("/nowhere"), "the instance")
+        self._hop = Hop(over_unix(Path("/nowhere")), "the instance")
         self._connection: HopConnection | None = None
         self._headers: list[Header] | None = None
 

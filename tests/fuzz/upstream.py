@@ -7,7 +7,7 @@ from pathlib import Path
 
 from martlet.errors import MartletError
 from martlet.http.exchange import Exchange
-from martlet.http.hop import Hop, HopConnection
+from martlet.http.hop import Hop, HopConnection, over_unix
 from martlet.http.server import Server
 from tests.fuzz.oracle import read_responses
 from tests.fuzz.server import LIMITS
@@ -55,7 +55,7 @@ class Forward:
     """Sends every request to the newest connection of a hop."""
 
     def __init__(self) -> None:
-        self.hop = Hop(Path("/nowhere"), "the upstream")
+        self.hop = Hop(over_unix(Path("/nowhere")), "the upstream")
         self.connection: HopConnection | None = None
         self.peer: Transport | None = None
 

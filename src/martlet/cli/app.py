@@ -9,6 +9,7 @@ import typer
 
 from martlet.cli import (
     aliases,
+    cluster,
     config,
     denied,
     deploy,
@@ -82,6 +83,7 @@ app.add_typer(config.app, name="config", rich_help_panel=RUN)
 app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
 app.add_typer(images.app, name="images", rich_help_panel=RUN)
 app.command("runtimes", rich_help_panel=RUN)(platform.runtimes)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=RUN)
 app.command("nodes", rich_help_panel=RUN)(platform.nodes)
 app.command("simulate", rich_help_panel=RUN)(simulate.simulate)
 app.command("version", rich_help_panel=RUN)(platform.version)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 
+import typer
+
+_DURATION = re.compile(r"(\d+)(s|m|h|d)?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -41,3 +46,13 @@ def milliseconds(duration: float | None) -> str | None:
     if duration is None:
         return None
     return f"{duration / 1000:.1f} s" if duration >= 1000 else f"{duration:.2f} ms"
+
+
+def seconds(text: str, option: str) -> float:
+    """Reads a time as people write it: ``90s``, ``15m``. Raises `typer.BadParameter`, which names the option."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a time: write one such as 90s, 15m, 12h or 30d", param_hint=option
+        )
+    return float(int(match[1]) * _SECONDS[match[2] or "s"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,13 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from martlet.cli.connection import connect
-from martlet.cli.formats import moment
+from martlet.cli.formats import moment, seconds
 from martlet.cli.output import Json, note, show_json, show_list
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
-
-_DURATION = re.compile(r"(\d+)(s|m|h|d)?")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Key = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `martlet keys list` shows it.")]
 
@@ -50,7 +46,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print its secret, once: the platform keeps only a hash of it."""
-    expires = None if expires_in is None else time.time() + _seconds(expires_in, "--expires-in")
+    expires = None if expires_in is None else time.time() + seconds(expires_in, "--expires-in")
     with connect(context) as client:
         key = client.create_key(
             name, list(scope), functions=function, expires=expires, rate_limit=rate_limit, trusted=trusted
@@ -87,7 +83,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret and print it."""
     with connect(context) as client:
-        rotated = client.rotate_key(key, _seconds(overlap, "--overlap"))
+        rotated = client.rotate_key(key, seconds(overlap, "--overlap"))
     _show_secret(rotated, as_json)
 
 
@@ -105,12 +101,3 @@ def _show_secret(key: dict[str, Any], as_json: bool) -> None:
         return
     note(f"Key {key['id']}; its secret is shown this once:")
     typer.echo(key["secret"])
-
-
-def _seconds(text: str, option: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a time: write one such as 90s, 15m, 12h or 30d", param_hint=option
-        )
-    return float(int(match[1]) * _SECONDS[match[2] or "s"])

@@ -109,6 +109,7 @@ def nodes(context: typer.Context, as_json: Json = False) -> None:
         "ID": lambda node: node["id"],
         "HOST": lambda node: node["host"],
         "ADDRESS": lambda node: node["address"],
+        "ROLES": lambda node: ",".join(node["roles"]),
         "STATE": lambda node: node["state"],
         "STARTED": lambda node: age(node["started"]),
         "LANES": lambda node: (

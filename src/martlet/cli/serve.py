@@ -19,6 +19,12 @@ def serve(
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="The configuration file.", envvar="FAAS_CONFIG_FILE")
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="What this machine does: gateway, node, control, some with commas between them, or all."
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port of everything; 0 takes a free one.")] = None,
     lanes: Annotated[
@@ -40,6 +46,7 @@ def serve(
     from martlet.serve.supervisor import serve as serve_platform
 
     flags = {
+        "roles": role,
         "host": host,
         "api_gateway_port": port,
         "lanes": lanes,
@@ -54,6 +61,7 @@ def announce(settings: Settings) -> None:
     """Prints what a person needs to know once the platform is ready."""
     from martlet import __version__
     from martlet.client.address import LOCAL_URL
+    from martlet.model import Role
     from martlet.paths import default_storage_path
 
     system = settings.system
@@ -63,7 +71,9 @@ def announce(settings: Settings) -> None:
     note(f"Martlet {__version__} is ready.")
     show_fields(
         {
-            "address": url,
+            "roles": ", ".join(system.roles),
+            "address": url if Role.GATEWAY in system.roles else None,
+            "peers": system.peer_address,
             "keys": "demo-key, admin-key (development mode)" if system.development else f"in {admin_key}",
             "rungs": ", ".join(_rungs(system)),
             "network": f"{system.default_network}, for functions that name none",
@@ -71,6 +81,8 @@ def announce(settings: Settings) -> None:
             "data": system.function_storage_path,
         }
     )
+    if Role.GATEWAY not in system.roles:
+        return
     note("Ctrl-C stops it. From another terminal:")
     if url != LOCAL_URL:
         note(f"  export MARTLET_URL={url}")

@@ -12,6 +12,7 @@ from martlet import __version__
 from martlet.control import (
     aliases,
     builds,
+    cluster,
     functions,
     images,
     instances,
@@ -43,6 +44,7 @@ RESOURCES = (
     stats,
     instances,
     nodes,
+    cluster,
     runtimes,
     images,
     keys,

@@ -10,29 +10,28 @@ from martlet.builder.builder import Builder
 from martlet.builder.builds import Builds
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
-from martlet.config import Settings, SystemSettings
+from martlet.config import Settings
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
 from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
-from martlet.control.machine import Machine
+from martlet.control.machine import Machine, modes_of, node_id
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
 from martlet.control.roots import Roots
+from martlet.control.trial import Trial
 from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
 from martlet.images.store import Images
-from martlet.model import ExecutionMode, Network
+from martlet.model import Network
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
 from martlet.runtimes import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
-
-"""The rungs that lanes have in this version."""
 
 
 class Control:
@@ -92,13 +91,13 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
-        self.machine = Machine(settings, lanes, catalogue, _modes(system))
-        self.configuration = Configuration(system, networks, catalogue, _modes(system), self.images)
+        self.machine = Machine(settings, lanes.sockets, catalogue)
+        self.configuration = Configuration(system, networks, catalogue, modes_of(system), self.images)
         self.deployments = Deployments(
             settings=system,
             configuration=self.configuration,
             publishing=self.publishing,
-            lanes=lanes,
+            trial=Trial(system, node_id(data), lanes, self.view),
             roots=Roots(system, self.images),
             packages=packages,
             builds=self.builds,
@@ -137,14 +136,6 @@ class Control:
         lanes = self.settings.lane_count
         parts = networks_of(lanes)
         return Egress(self.settings.run_directory, self.settings.system.egress_subnet, parts - 1, parts)
-
-
-def _modes(settings: SystemSettings) -> frozenset[ExecutionMode]:
-    disabled = {
-        ExecutionMode.CONTAINER: settings.disable_container,
-        ExecutionMode.MICROVM: settings.disable_microvm,
-    }
-    return frozenset({ExecutionMode.PROCESS, *(mode for mode, without in disabled.items() if not without)})
 
 
 def images_of(view: RegistryView) -> dict[str, list[str]]:

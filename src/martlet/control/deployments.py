@@ -24,10 +24,10 @@ from martlet.config import SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.deploy import Deploy, Expect, discard
 from martlet.control.garbage import Garbage
-from martlet.control.lanes import Lanes
 from martlet.control.publishing import Current, Publishing
 from martlet.control.queue import Queue
 from martlet.control.roots import Roots
+from martlet.control.trial import Trial
 from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
 from martlet.model import BuildState, FunctionConfig, Revision, Waiting
 from martlet.package.rules import Limits
@@ -89,7 +89,7 @@ class Deployments:
         settings: of the platform: limits of packages and builds.
         configuration: makes configurations.
         publishing: writes what functions point at.
-        lanes: tries revisions.
+        trial: tries revisions.
         roots: makes what containers see as their root.
         packages: keeps packages.
         builds: runs deploys and remembers them.
@@ -104,7 +104,7 @@ class Deployments:
         settings: SystemSettings,
         configuration: Configuration,
         publishing: Publishing,
-        lanes: Lanes,
+        trial: Trial,
         roots: Roots,
         packages: PackageStore,
         builds: Builds,
@@ -115,7 +115,7 @@ class Deployments:
         self._limits = Limits(bytes=settings.max_package, entries=settings.max_package_files)
         self._configuration = configuration
         self._publishing = publishing
-        self._lanes = lanes
+        self._trial = trial
         self._roots = roots
         self._packages = packages
         self._builds = builds
@@ -186,7 +186,7 @@ class Deployments:
             if number != current.revision.number:
                 if self._roots.needs(revision.config):
                     await self._roots.make(self._configuration.runtime(revision.config), log.info)
-                await self._lanes.load(revision)
+                await self._trial.load(revision)
                 await self._publishing.point(current, number)
 
     async def delete(self, name: str) -> None:
@@ -304,7 +304,7 @@ class Deployments:
         build.enter(BuildState.LOADING)
         build.say(f"loading {revision.id}")
         try:
-            loaded = await self._lanes.load(revision)
+            loaded = await self._trial.load(revision)
         except FunctionLoadFailed as error:
             traceback, printed = str(error.extra.pop("traceback", "")), error.extra.pop("log", ())
             # Between "Traceback" and the error, which is told anyway.

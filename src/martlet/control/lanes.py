@@ -13,14 +13,13 @@ import orjson
 import structlog
 from pydantic import TypeAdapter
 
+from martlet.control.health import ASK_TIMEOUT, health_of
 from martlet.errors import MartletError, NotFound, Unavailable, every_error
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import InstanceView, InvocationView, LogLine, NodeScaling, Revision
 
 log = structlog.get_logger()
 
-ASK_TIMEOUT = 5.0
-"""Seconds a lane may take for an answer; one that takes longer is treated like one that is restarting."""
 LOAD_MARGIN = 15.0
 
 _INSTANCES = TypeAdapter(list[InstanceView])
@@ -49,20 +48,23 @@ class Lanes:
         """Returns once every living lane has seen the store at this store revision."""
         await self._ask_all("POST", "/_node/sync", {"revision": revision})
 
-    async def load(self, revision: Revision) -> dict[str, Any]:
+    async def load(self, revision: Revision, node: str | None = None) -> dict[str, Any]:
         """Starts an instance of a revision and keeps it; returns ``{"mode", "load_ms", "log"}``.
+
+        Args:
+            revision: what to load.
+            node: the id of another machine that is to load it; None is this one.
 
         Raises:
             FunctionLoadFailed: the code does not load; ``extra`` says more.
             NoCapacity: there is no room to try.
-            Unavailable: no lane answers.
+            Unavailable: no lane answers, or not the other machine.
         """
         document = revision.model_dump(mode="json")
+        target = "/_node/load" if node is None else f"/_node/at/{node}/load"
         for socket in self.sockets:
             try:
-                status, body = await fetch(
-                    socket, "POST", "/_node/load", document, timeout=self._load_timeout
-                )
+                status, body = await fetch(socket, "POST", target, document, timeout=self._load_timeout)
             except FetchError as error:
                 log.warning("lane_unreachable", lane=socket.stem, error=str(error))
                 continue
@@ -74,13 +76,7 @@ class Lanes:
 
     async def health(self) -> dict[str, dict[str, Any] | None]:
         """Returns what each lane says of itself, by its name; None where it does not answer."""
-        answers = await asyncio.gather(
-            *(self._ask(socket, "GET", "/_node/health") for socket in self.sockets)
-        )
-        return {
-            socket.stem: None if answer is None else orjson.loads(answer)
-            for socket, answer in zip(self.sockets, answers, strict=True)
-        }
+        return await health_of(self.sockets)
 
     async def instances(self) -> list[InstanceView]:
         """Returns the living instances, the oldest first."""

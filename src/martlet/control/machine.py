@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from time import time
 from typing import Any
 
 from martlet import __version__
-from martlet.config import Settings
-from martlet.control.lanes import Lanes
-from martlet.model import ExecutionMode, Node, NodeLane
+from martlet.config import Settings, SystemSettings
+from martlet.control.health import health_of
+from martlet.model import ExecutionMode, Node, NodeLane, Role
 from martlet.runtimes import Catalogue
 
 ID_FILE = "node-id"
@@ -25,25 +26,24 @@ class Machine:
 
     Args:
         settings: of the platform.
-        lanes: the lanes here.
+        sockets: the private sockets of the lanes here.
         catalogue: the runtimes here.
-        modes: the rungs here.
     """
 
-    def __init__(
-        self, settings: Settings, lanes: Lanes, catalogue: Catalogue, modes: Iterable[ExecutionMode]
-    ) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[Path], catalogue: Catalogue) -> None:
         system = settings.system
         host = socket.gethostname()
-        reached = host if system.host in EVERYWHERE else system.host
-        self._lanes = lanes
+        runs = Role.NODE in system.roles
+        self._sockets = sockets
         self._fixed: dict[str, Any] = {
-            "id": _id(system.function_storage_path),
+            "id": node_id(system.function_storage_path),
             "host": host,
-            "address": f"{f'[{reached}]' if ':' in reached else reached}:{system.api_gateway_port}",
+            "address": _address(system, host) if Role.GATEWAY in system.roles else None,
+            "roles": system.roles,
+            "peer": system.peer_address,
             "version": __version__,
-            "rungs": tuple(sorted(modes)),
-            "runtimes": tuple(sorted(runtime.name for runtime in catalogue.available())),
+            "rungs": tuple(sorted(modes_of(system))) if runs else (),
+            "runtimes": tuple(sorted(each.name for each in catalogue.available())) if runs else (),
             "cores": os.cpu_count() or 1,
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "started": time(),
@@ -51,6 +51,8 @@ class Machine:
 
     async def node(self) -> Node:
         """Returns what it is and holds now."""
+        health = await health_of(self._sockets)
+        living = [said for said in health.values() if said is not None]
         lanes = [
             NodeLane(name=name, state="away")
             if said is None
@@ -61,13 +63,37 @@ class Machine:
                 capacity=said["capacity"],
                 cells=said["cells"],
             )
-            for name, said in (await self._lanes.health()).items()
+            for name, said in health.items()
         ]
-        load = os.getloadavg()[0] / self._fixed["cores"]
-        return Node(**self._fixed, lanes=tuple(lanes), load=round(load, 1))
+        warm: dict[str, tuple[int, int]] = {}
+        for revision, (held, free) in chain.from_iterable(said["warm"].items() for said in living):
+            before = warm.get(revision, (0, 0))
+            warm[revision] = before[0] + held, before[1] + free
+        return Node(
+            **self._fixed,
+            lanes=tuple(lanes),
+            load=round(os.getloadavg()[0] / self._fixed["cores"], 1),
+            memory_free=self._fixed["memory"] - sum(said["memory"] for said in living),
+            cpu_free=self._fixed["cores"] * 1000 - sum(said["cpu"] for said in living),
+            warm=warm,
+        )
 
 
-def _id(data: Path) -> str:
+def modes_of(system: SystemSettings) -> frozenset[ExecutionMode]:
+    """Returns the rungs of this machine, once the settings are settled."""
+    disabled = {
+        ExecutionMode.CONTAINER: system.disable_container,
+        ExecutionMode.MICROVM: system.disable_microvm,
+    }
+    return frozenset({ExecutionMode.PROCESS, *(mode for mode, without in disabled.items() if not without)})
+
+
+def _address(system: SystemSettings, host: str) -> str:
+    reached = host if system.host in EVERYWHERE else system.host
+    return f"{f'[{reached}]' if ':' in reached else reached}:{system.api_gateway_port}"
+
+
+def node_id(data: Path) -> str:
     """Returns the id that the data folder has had since its first start."""
     file, fresh = data / ID_FILE, data / f"{ID_FILE}.new"
     if not file.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -19,7 +18,6 @@ from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
-from martlet.control.membership import Membership
 from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
@@ -34,7 +32,6 @@ DRAIN = 5
 
 async def run_control(settings: Settings) -> None:
     """Serves the management API on ``control.sock`` of the run directory until SIGTERM."""
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     data, run = settings.system.function_storage_path, settings.run_directory
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = await open_store(settings.system.store, data)
@@ -47,14 +44,11 @@ async def run_control(settings: Settings) -> None:
     control = Control(
         settings, store, Blobs.of(settings.system.blobs, data / "blobs"), lanes, networks, catalogue
     )
-    membership = Membership(control.registry, control.machine.node)
     try:
         await control.open()
-        membership.open()
         tempfile.tempdir = str(control.uploads)  # forms are spooled there: /tmp may be memory
         await _serve(control, run / SOCKET)
     finally:
-        await membership.close()
         await control.close()
         await store.close()
 

@@ -1,16 +1,20 @@
-"""Which lane runs a call: this one, or the home lane of its revision."""
+"""Where a call runs: on this lane, on the home lane of its revision, or on another machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from martlet.errors import MartletError
+from martlet.errors import MartletError, NoCapacity
+from martlet.gateway.fleet import Fleet
 from martlet.http.exchange import Exchange
-from martlet.http.hop import Hop
+from martlet.http.hop import Hop, over_unix
 from martlet.node.call import Call
 from martlet.node.node import Node
 from martlet.node.pool import Pool
+from martlet.scheduling.candidates import NOWHERE
 from martlet.scheduling.placement import Placement
 
 FORWARD_FOR = 0.1
@@ -18,18 +22,32 @@ FORWARD_FOR = 0.1
 
 
 class Dispatch:
-    """Prefers an instance of its own, then the home lane's, and starts one here where the home lane grants it."""
+    """Prefers an instance of its own, then the machine that placement chooses; on this one it prefers the home lane's,
+    and starts one here where the home lane grants it.
 
-    def __init__(self, node: Node, run: Path) -> None:
+    Args:
+        node: of this lane.
+        run: the folder of the lanes' private sockets.
+        fleet: the other machines; None where this one is all there is.
+
+    Attributes:
+        submit: runs a call somewhere. Raises `Overloaded` if too many wait already, `NoCapacity` if no node has room.
+    """
+
+    def __init__(self, node: Node, run: Path, fleet: Fleet | None = None) -> None:
         self._node = node
         self._allowance = node.allowance
         self._hops = {n: self._hop(n, run / f"lane-{n}.sock") for n in range(node.lanes) if n != node.lane}
         self._forward_until: dict[str, float] = {}
         self._placing: dict[str, list[Call]] = {}
         node.refer = self._refer
+        self.submit: Callable[[Call], None] = self.submit_here
+        if fleet is not None:
+            self.submit = partial(self._submit_anywhere, fleet)
+            fleet.again = self._again
 
-    def submit(self, call: Call) -> None:
-        """Runs the call somewhere. Raises `Overloaded` if too many wait already."""
+    def submit_here(self, call: Call) -> None:
+        """Runs the call on this machine. Raises `Overloaded` if too many wait already."""
         node = self._node
         pool = node.pools.get(call.target.id)
         if pool is None:
@@ -44,6 +62,31 @@ class Dispatch:
             self._forward(call, home)
         else:
             self._place(call, pool)
+
+    def _submit_anywhere(self, fleet: Fleet, call: Call) -> None:
+        pool = self._node.pools.get(call.target.id)
+        if pool is not None and (pool.idle or pool.held):
+            pool.submit(call)
+            return
+        runs = bool(self._node.drivers)
+        if fleet.alone and runs:
+            self.submit_here(call)
+            return
+        chosen = fleet.choose(call.target.revision)
+        if chosen is not None and not fleet.is_own(chosen):
+            fleet.forward(call, chosen)
+        elif runs:
+            self.submit_here(call)  # it says itself what it lacks
+        else:
+            raise NoCapacity(NOWHERE)
+
+    def _again(self, call: Call) -> None:
+        """A call comes back unsent: its machine cannot be reached."""
+        if not call.exchange.gone:
+            try:
+                self.submit(call)
+            except MartletError as error:
+                call.fail(error)
 
     def _place(self, call: Call, pool: Pool) -> None:
         """Asks the home lane once for all calls that come meanwhile."""
@@ -96,4 +139,4 @@ class Dispatch:
             for exchange in unsent:
                 self._refer(exchange.context)
 
-        return Hop(path, "another lane of this machine", elsewhere)
+        return Hop(over_unix(path), "another lane of this machine", elsewhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import structlog
 
@@ -12,7 +13,6 @@ from martlet.gateway.dispatch import Dispatch
 from martlet.gateway.entry import Entry
 from martlet.gateway.routing import Route, Routing
 from martlet.http.exchange import Exchange
-from martlet.http.hop import Hop
 from martlet.http.upstream import HOP_BY_HOP
 from martlet.model import Scope
 from martlet.node.call import Call
@@ -23,7 +23,8 @@ from martlet.storage.registry import RegistryView
 
 log = structlog.get_logger()
 
-OPEN_PATHS = frozenset({b"/ready", b"/openapi.json"})
+JOIN = b"/cluster/join"
+OPEN_PATHS = frozenset({b"/ready", b"/openapi.json", JOIN})
 """Paths of control that need no key."""
 MANAGED = frozenset(
     {
@@ -32,6 +33,7 @@ MANAGED = frozenset(
         b"stats",
         b"instances",
         b"nodes",
+        b"cluster",
         b"keys",
         b"images",
         b"runtimes",
@@ -50,6 +52,8 @@ CHANGED_BY_ADMINS = frozenset({b"images"})
 """Likewise, but for reading."""
 IMAGES = b"/images"
 NOT_FOR_CONTROL = frozenset({b"authorization", b"expect", b"x-request-id"})
+Manage = Callable[[Exchange, bytes, bytes], None]
+"""Passes a request to control, as `Hop.send` does."""
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -64,7 +68,7 @@ class Gateway:
         admission: Admission,
         routing: Routing,
         dispatch: Dispatch,
-        control: Hop,
+        manage: Manage,
         max_body: int,
         max_upload: int,
         max_image: int,
@@ -75,7 +79,7 @@ class Gateway:
         self._admission = admission
         self._routing = routing
         self._dispatch = dispatch
-        self._control = control
+        self._manage = manage
         self._max_body = max_body
         self._max_upload = max_upload
         self._max_image = max_image
@@ -214,11 +218,13 @@ class Gateway:
             client = exchange.connection.peer
             self._admission.charge(self._admission.tolls(None, client, trusted=principal.trusted))
             head.append(_identity(principal))
+        elif path == JOIN:
+            self._admission.charge(self._admission.tolls(None, exchange.connection.peer))
         for name, value in exchange.headers:
             if name not in HOP_BY_HOP and name not in NOT_FOR_CONTROL and not name.startswith(b"x-martlet-"):
                 head.append(b"%b: %b\r\n" % (name, value))
         exchange.upgrade = False
-        self._control.send(exchange, b"".join(head), b"x-request-id: %b\r\n" % exchange.request_id.encode())
+        self._manage(exchange, b"".join(head), b"x-request-id: %b\r\n" % exchange.request_id.encode())
 
     def _authorise(self, principal: Principal, method: bytes, segments: list[bytes]) -> None:
         needed = scope_for(method, segments[0])

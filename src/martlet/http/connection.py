@@ -52,12 +52,14 @@ class ServerConnection(asyncio.Protocol):
         self.lingering = False
         self.write_full_since: float | None = None
         self.read_paused = False
+        self.half_closes = True  # one over TLS ends both ways at once
 
     # -- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
         self.transport = cast(asyncio.Transport, transport)
+        self.half_closes = self.transport.can_write_eof()
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         self.waits_since = monotonic()
@@ -81,8 +83,8 @@ class ServerConnection(asyncio.Protocol):
         self.close_after = True
         if self.tunnel is not None and self.active is not None and self.active.sink is not None:
             self.active.sink.body_end()
-            return True
-        return self.active is not None and self.active.complete and not self.lingering
+            return self.half_closes
+        return self.half_closes and self.active is not None and self.active.complete and not self.lingering
 
     def pause_writing(self) -> None:
         """The client reads slower than it is written to."""
@@ -303,7 +305,8 @@ class ServerConnection(asyncio.Protocol):
         self.lingering = True
         self.waits_since = monotonic()
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.half_closes:
+                self.transport.write_eof()
             if self.read_paused:
                 self.read_paused = False
                 self.transport.resume_reading()

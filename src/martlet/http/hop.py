@@ -1,11 +1,14 @@
-"""Connections to one process of the platform behind the gateway: control, or another lane."""
+"""Connections to one process behind the gateway: control, another lane, or a lane of another machine."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from martlet.errors import MartletError, Overloaded, Unavailable
 from martlet.http.exchange import Exchange, Header, status_line
@@ -14,24 +17,73 @@ from martlet.http.upstream import Upstream
 MAX_CONNECTIONS = 512
 MAX_WAITING = 4096
 NEVER_SENT = b"x-martlet-"
+CONNECT_TIMEOUT = 3.0
+"""Seconds a machine may take to take a connection, and to prove who it is."""
+SILENCE = 10.0
+"""Seconds after which a machine that answers no packet is taken for dead."""
+
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
+Connect = Callable[[Callable[[], AnyProtocol]], Awaitable[tuple[Any, AnyProtocol]]]
+"""Makes a connection for what the factory makes. Raises OSError."""
+
+
+def over_unix(path: Path) -> Connect[HopConnection]:
+    """Connects to a unix socket."""
+
+    async def connect(factory: Callable[[], HopConnection]) -> tuple[Any, HopConnection]:
+        return await asyncio.get_running_loop().create_unix_connection(factory, str(path))
+
+    return connect
+
+
+def over_tls(host: str, port: int, name: str, context: ssl.SSLContext) -> Connect[HopConnection]:
+    """Connects to another machine, which must prove that it is ``name``.
+
+    A machine that is gone without a word, power or network lost, ends its connections within `SILENCE`.
+    """
+
+    async def connect(factory: Callable[[], HopConnection]) -> tuple[Any, HopConnection]:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            transport, connection = await asyncio.get_running_loop().create_connection(
+                factory, host, port, ssl=context, server_hostname=name
+            )
+        notice_silence(transport.get_extra_info("socket"))
+        return transport, connection
+
+    return connect
+
+
+def notice_silence(connection: socket.socket) -> None:
+    """Lets the kernel end a TCP connection whose other side has not answered for `SILENCE`."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE * 1000))
 
 
 class Hop:
-    """Sends exchanges to a unix socket over kept connections and passes the responses through.
+    """Sends exchanges to one process over kept connections and passes the responses through.
 
     Args:
-        path: the socket.
-        name: what an error calls the process behind it.
+        connect: how to reach it.
+        name: what an error calls it.
         on_unreachable: gets the exchanges that no connection could be made for, none of which has been sent; without
             it they are answered 503.
+        on_lost: answers an exchange that it broke off; without it that is answered 503.
     """
 
     def __init__(
-        self, path: Path, name: str, on_unreachable: Callable[[list[Exchange]], None] | None = None
+        self,
+        connect: Connect[HopConnection],
+        name: str,
+        on_unreachable: Callable[[list[Exchange]], None] | None = None,
+        on_lost: Callable[[Exchange], None] | None = None,
     ) -> None:
-        self.path = path
         self.name = name
+        self._connect_to = connect
         self._on_unreachable = on_unreachable
+        self._on_lost = on_lost
+        self._connections: set[HopConnection] = set()
         self._idle: list[HopConnection] = []
         self._open = 0
         self._waiting: deque[tuple[Exchange, bytes, bytes]] = deque()
@@ -56,14 +108,17 @@ class Hop:
 
     def close(self) -> None:
         """Closes the idle connections."""
-        for connection in self._idle:
+        for connection in tuple(self._idle):
+            connection.close()
+
+    def cut(self) -> None:
+        """Closes all connections: what is under way is broken off."""
+        for connection in tuple(self._connections):
             connection.close()
 
     async def _connect(self) -> None:
         try:
-            _, connection = await asyncio.get_running_loop().create_unix_connection(
-                lambda: HopConnection(self), str(self.path)
-            )
+            _, connection = await self._connect_to(lambda: HopConnection(self))
         except OSError:
             self._open -= 1
             unsent = [exchange for exchange, _, _ in self._waiting if not exchange.gone]
@@ -74,6 +129,7 @@ class Hop:
             for exchange in unsent:
                 fail(exchange, Unavailable(f"{self.name} is starting, or starting anew"))
             return
+        self._connections.add(connection)
         self.free(connection)
 
     def free(self, connection: HopConnection) -> None:
@@ -88,8 +144,16 @@ class Hop:
     def closed(self, connection: HopConnection) -> None:
         """A connection is gone."""
         self._open -= 1
+        self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+
+    def lost(self, exchange: Exchange) -> None:
+        """An exchange was broken off; it may have been carried out."""
+        if self._on_lost is not None:
+            self._on_lost(exchange)
+        else:
+            fail(exchange, Unavailable(f"{self.name} has broken off"))
 
 
 class HopConnection(Upstream):
@@ -130,7 +194,7 @@ class HopConnection(Upstream):
         """The process behind has ended, or cut the response."""
         self.hop.closed(self)
         if exchange is not None:
-            fail(exchange, Unavailable(f"{self.hop.name} has broken off"))
+            self.hop.lost(exchange)
 
 
 def fail(exchange: Exchange, error: MartletError) -> None:

@@ -129,6 +129,8 @@ class Upstream(asyncio.Protocol, ABC):
         if self._tunnel:
             if self.transport.can_write_eof():
                 self.transport.write_eof()
+            else:
+                self.transport.close()  # over TLS both ways end at once, after what was written
         elif self._chunked_request:
             self.transport.write(b"0\r\n\r\n")
 

@@ -13,30 +13,22 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from martlet.errors import (
-    FunctionNotFound,
-    Invalid,
-    MartletError,
-    NoCapacity,
-    NotFound,
-    Overloaded,
-    Unavailable,
-)
+from martlet.errors import Invalid, MartletError, NoCapacity, NotFound, Unavailable
 from martlet.http.body import client_left, read_body
 from martlet.http.exchange import Exchange
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import LogLine, Revision
+from martlet.node.arrivals import INVOKE, Arrivals
 from martlet.node.call import Call
 from martlet.node.node import Node
-from martlet.node.passage import Passage
-from martlet.node.target import Target
 from martlet.scheduling.placement import Placement
 from martlet.storage.registry import RegistryView
 from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
 
-INVOKE = b"/_node/invoke"
+AT = b"/_node/at/"
+"""Begins what is asked of another machine: ``/_node/at/<id of the node>/<what it is asked>``."""
 LOAD_TIMEOUT = 600.0
 NDJSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
 
@@ -44,13 +36,27 @@ Answer = Callable[[Exchange, str, dict[str, str], Any], Awaitable[None]]
 
 
 class Endpoint:
-    """`Application` of the lane's private socket."""
+    """`Application` of the lane's private socket.
 
-    def __init__(self, node: Node, view: RegistryView, lane_socket: Callable[[int], Any]) -> None:
+    Args:
+        node: of this lane.
+        view: what the store holds.
+        lane_socket: the private socket of a lane.
+        relay: passes on what is asked of another machine (`AT`).
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        view: RegistryView,
+        lane_socket: Callable[[int], Any],
+        relay: Callable[[Exchange], None] | None = None,
+    ) -> None:
         self._node = node
         self._view = view
         self._lane_socket = lane_socket
-        self._targets: dict[str, Target] = {}
+        self._relay = relay or _alone
+        self._arrivals = Arrivals(node, view, self._submit)
         self._answers: dict[tuple[bytes, str], Answer] = {
             (b"GET", "health"): self._health,
             (b"GET", "instances"): self._instances,
@@ -70,7 +76,9 @@ class Endpoint:
         """Answers a request."""
         exchange.request_id = (exchange.header(b"x-request-id") or b"").decode("ascii", "replace")
         if exchange.target.startswith(INVOKE):
-            self._invoke(exchange)
+            self._arrivals.take(exchange)
+        elif exchange.target.startswith(AT):
+            self._relay(exchange)
         else:
             self._node.spawn(self._answer(exchange))
 
@@ -82,42 +90,11 @@ class Endpoint:
         """Answers a request that is not HTTP as it should be."""
         exchange.problem(error)
 
-    # -- invocations that another lane forwards
-
-    def _invoke(self, exchange: Exchange) -> None:
-        revision_id = (exchange.header(b"x-martlet-revision") or b"").decode("ascii", "replace")
-        target = self._targets.get(revision_id)
-        # The same name and number may be another revision's by now: of a function deleted and made anew.
-        if target is None or self._stored(target) is not target.revision:
-            self._node.spawn(self._invoke_unknown(exchange, revision_id))
-        else:
-            self._run(exchange, target)
-
-    def _stored(self, target: Target) -> Revision | None:
-        return self._view.revisions.get((target.function, target.revision.number))
-
-    async def _invoke_unknown(self, exchange: Exchange, revision_id: str) -> None:
-        name, _, number = revision_id.partition("@")
-        if number.isdigit() and (name, int(number)) not in self._view.revisions:
-            await self._view.lookup_function(name)
-        revision = self._view.revisions.get((name, int(number))) if number.isdigit() else None
-        if revision is None:
-            exchange.problem(FunctionNotFound(f"there is no revision {revision_id!r}"))
-            return
-        if len(self._targets) > 10_000:
-            self._targets.clear()
-        self._targets[revision_id] = Target(revision)
-        self._run(exchange, self._targets[revision_id])
-
-    def _run(self, exchange: Exchange, target: Target) -> None:
-        lane = exchange.header(b"x-martlet-lane") or b"0"
-        self._node.allowance.forwarded(target.id, int(lane))
-        call = Call(exchange, Passage.of_lane(exchange, target, exchange.target[len(INVOKE) :]))
-        exchange.context = call
-        try:
-            self._node.pool(target.revision).submit(call)
-        except Overloaded as error:
-            call.fail(error)
+    def _submit(self, call: Call) -> None:
+        """Runs what another lane forwards. Raises `Overloaded`."""
+        lane = call.exchange.header(b"x-martlet-lane") or b"0"
+        self._node.allowance.forwarded(call.target.id, int(lane))
+        self._node.pool(call.target.revision).submit(call)
 
     # -- everything else
 
@@ -225,6 +202,10 @@ class Endpoint:
         held = {str(revision): int(count) for revision, count in report["held"].items()}
         self._node.allowance.reported(int(report["lane"]), int(report["at"]), held)
         exchange.answer(204)
+
+
+def _alone(exchange: Exchange) -> None:
+    exchange.problem(Unavailable("this machine is in no cluster"))
 
 
 def _document(line: LogLine) -> bytes:

@@ -60,7 +60,7 @@ class Housekeeping:
             self._drain(pool, now - since)
         for name in list(self._view.functions):
             revision = self._node.latest(name)
-            if revision is not None and revision.config.min_instances:
+            if revision is not None and revision.config.min_instances and self._node.drivers:
                 self._keep_minimum(revision)
         for name, habit in self._node.habits:
             if habit.put_away:

@@ -107,7 +107,7 @@ class Node:
         self._readers: dict[str, LogReader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._capacity = -(-settings.max_concurrent_functions // lanes)
+        self._capacity = -(-settings.max_concurrent_functions // lanes) if drivers else 0
         view.on_change.append(self._changed)
 
     # -- life
@@ -317,12 +317,16 @@ class Node:
 
     def summary(self) -> dict[str, Any]:
         """Returns what this lane is and holds, in short."""
+        held = [pool for pool in self.pools.values() if pool.held]
         return {
             "status": "ok",
             "lane": self.lane,
             "instances": len(self.instances),
             "capacity": self._capacity,
             "cells": len(self.stocks),
+            "memory": sum(pool.held * pool.config.memory for pool in held),
+            "cpu": sum(pool.held * (pool.config.cpu_limit or 0) for pool in held),
+            "warm": {pool.revision.id: (pool.held, pool.free) for pool in held},
         }
 
     def stats(self) -> dict[str, Any]:

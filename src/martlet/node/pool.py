@@ -76,6 +76,11 @@ class Pool:
         """Instances that count against ``max_instances``."""
         return len(self.instances) + self.starting
 
+    @property
+    def free(self) -> int:
+        """Requests that its instances would take now, besides those they run."""
+        return sum(self.config.concurrency - len(instance.calls) for instance in self.instances)
+
     # -- calls
 
     def submit(self, call: Call) -> None:

@@ -11,26 +11,26 @@ from pathlib import Path
 
 import structlog
 
+from martlet.cluster.identity import Identity
 from martlet.config import Settings
-from martlet.drivers import engines
-from martlet.drivers.driver import Driver
-from martlet.drivers.egress import Egress, networks_of
-from martlet.drivers.microvm import MicroVmDriver
-from martlet.drivers.process import ProcessDriver
+from martlet.control.machine import node_id
 from martlet.gateway.admission import Admission
 from martlet.gateway.buckets import Buckets
 from martlet.gateway.dispatch import Dispatch
+from martlet.gateway.fleet import Fleet
 from martlet.gateway.gateway import Gateway
+from martlet.gateway.peers import Peers
 from martlet.gateway.routing import Routing
-from martlet.http.hop import Hop
+from martlet.http.hop import Hop, notice_silence, over_unix
 from martlet.http.server import Server, ServerLimits
-from martlet.microvm.templates import Templates
+from martlet.model import Role
 from martlet.node.endpoint import Endpoint
 from martlet.node.logs import LogStore
 from martlet.node.node import Node
 from martlet.node.packages import PackageCache
 from martlet.node.recorder import Recorder
 from martlet.runtimes.catalogue import Catalogue
+from martlet.serve.drivers import drivers_of
 from martlet.storage.blobs import Blobs
 from martlet.storage.opening import open_store
 from martlet.storage.registry import RegistryView
@@ -40,6 +40,8 @@ from martlet.telemetry.stats import LaneStats
 log = structlog.get_logger()
 
 BACKLOG = 4096
+HANDSHAKE = 5.0
+"""Seconds that another machine may take to prove who it is."""
 DRAIN = 5.0
 """Seconds that requests under way may take when the lane is told to stop."""
 
@@ -61,35 +63,7 @@ async def run_lane(settings: Settings, number: int) -> None:
     )
     catalogue = Catalogue.of(system)
     packages = PackageCache(data / "packages", Blobs.of(system.blobs, data / "blobs"), system.package_cache)
-    networks = networks_of(settings.lane_count)
-    driver = ProcessDriver(
-        number,
-        packages.directory,
-        run,
-        isolation=system.process_isolation_level,
-        egress=Egress(run, system.egress_subnet, number, networks),
-        allow_host_network=system.allow_host_network,
-        max_body=system.max_body,
-        runtimes=catalogue,
-    )
-
-    drivers: dict[str, Driver] = {driver.name: driver}
-    if not system.disable_container:
-        way_out = Egress(run, system.egress_subnet, settings.lane_count + number, networks)
-        containers = engines.make(system.container_runtime, system, number, run, catalogue, way_out)
-        drivers[containers.name] = containers
-    if not system.disable_microvm:
-        way_out = Egress(run, system.egress_subnet, 2 * settings.lane_count + number, networks)
-        microvms = MicroVmDriver(
-            number,
-            packages.directory,
-            run,
-            Templates(system.microvm_path or data / "microvms", lambda line: log.info("microvm", said=line)),
-            egress=way_out,
-            max_body=system.max_body,
-            runtimes=catalogue,
-        )
-        drivers[microvms.name] = microvms
+    drivers = drivers_of(settings, number, packages.directory, catalogue) if Role.NODE in system.roles else {}
 
     def resolve(name: str) -> tuple[str, int | None]:
         runtime = catalogue.resolve(name)
@@ -109,6 +83,10 @@ async def run_lane(settings: Settings, number: int) -> None:
     )
     packages.in_use = node.packages_in_use
     await node.open()
+    identity, control = Identity(data), Hop(over_unix(run / "control.sock"), "the management API")
+    fleet = Fleet(view, node_id(data), identity.towards_others()) if system.clustered else None
+    dispatch = Dispatch(node, run, fleet)
+    manages = Role.CONTROL in system.roles
     gateway = Gateway(
         node=node,
         view=view,
@@ -116,27 +94,45 @@ async def run_lane(settings: Settings, number: int) -> None:
             view, Buckets(run / "buckets"), system.rate_limit_per_client, system.wrong_keys_per_client
         ),
         routing=Routing(view, system.domain),
-        dispatch=Dispatch(node, run),
-        control=Hop(run / "control.sock", "the management API"),
+        dispatch=dispatch,
+        manage=control.send if fleet is None or manages else fleet.manage,
         max_body=system.max_body,
         max_upload=system.max_package,
         max_image=system.max_image,
     )
     public = Server(gateway, _limits(settings))
     node.count_connections = lambda: len(public.connections)
-    private = Server(Endpoint(node, view, lambda n: run / f"lane-{n}.sock"), _limits(settings))
+    endpoint = Endpoint(node, view, lambda n: run / f"lane-{n}.sock", fleet.relay if fleet else None)
+    private = Server(endpoint, _limits(settings))
     loop = asyncio.get_running_loop()
     unix = await loop.create_unix_server(private, str(_fresh(run / f"lane-{number}.sock")), backlog=BACKLOG)
-    tcp = await loop.create_server(
-        public, sock=_listener(system.host, system.api_gateway_port), backlog=BACKLOG
-    )
+    ports: list[asyncio.Server] = []
+    if Role.GATEWAY in system.roles:
+        listener = _listener(system.host, system.api_gateway_port)
+        ports.append(await loop.create_server(public, sock=listener, backlog=BACKLOG))
+    peers = Server(Peers(node, view, dispatch, endpoint, control if manages else None), _limits(settings))
+    if system.peer_address is not None:
+        listener = _listener(*system.peer_address)
+        notice_silence(listener)  # as all that it accepts will
+        ports.append(
+            await loop.create_server(
+                peers,
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=identity.for_others(),
+                ssl_handshake_timeout=HANDSHAKE,
+            )
+        )
     watch = loop.create_task(public.watch_clients())
     _spare_collections()
-    log.info("lane_ready", port=system.api_gateway_port)
+    log.info("lane_ready", roles=system.roles, port=system.api_gateway_port)
 
     await stop.wait()
-    tcp.close()
-    await public.drain(DRAIN)
+    for port in ports:
+        port.close()
+    await asyncio.gather(public.drain(DRAIN), peers.drain(DRAIN))
+    if fleet is not None:
+        fleet.close()
     unix.close()
     watch.cancel()
     await node.close()

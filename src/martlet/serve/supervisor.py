@@ -14,7 +14,10 @@ from typing import TextIO
 
 import structlog
 
+from martlet.cluster.identity import Identity
 from martlet.config import Settings
+from martlet.control.machine import Machine
+from martlet.control.membership import Membership
 from martlet.drivers import engines
 from martlet.drivers.driver import DriverError, explain, require
 from martlet.drivers.microvm import what_is_missing
@@ -22,13 +25,15 @@ from martlet.drivers.networks import Networks
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
+from martlet.model import Role
 from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
 from martlet.serve.forkserver import Forked, Forkserver, Unforked
 from martlet.storage.blobs import Blobs
 from martlet.storage.opening import open_store
-from martlet.storage.store import StoreError
+from martlet.storage.registry import Registry
+from martlet.storage.store import Store, StoreError
 from martlet.store_address import PASSWORD_VARIABLE
 from martlet.telemetry.logging import configure
 
@@ -84,7 +89,8 @@ def serve(settings: Settings, announce: Callable[[Settings], None] | None = None
 
 async def _serve(settings: Settings, announce: Callable[[Settings], None] | None) -> int:
     settings = await asyncio.to_thread(_settle_network, settings)
-    await asyncio.to_thread(_look_at_sandbox, settings)
+    if _runs_code(settings):
+        await asyncio.to_thread(_look_at_sandbox, settings)
     if settings.system.quick_cgroups and os.geteuid() == 0:
         log.info("cgroups", quick=moves.quicken())
     data = settings.system.function_storage_path
@@ -96,7 +102,11 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
     forkserver = Forkserver(_environment(settings_file))
     try:
         await forkserver.start()  # it imports while this process looks at the machine
-        return await _run(settings, forkserver, announce)
+        store = await _open_store(settings)
+        try:
+            return await _run(settings, store, forkserver, announce)
+        finally:
+            await store.close()
     finally:
         await forkserver.close()
         await remains.sweep(settings.run_directory, settings_file)
@@ -104,21 +114,29 @@ async def _serve(settings: Settings, announce: Callable[[Settings], None] | None
 
 
 async def _run(
-    settings: Settings, forkserver: Forkserver, announce: Callable[[Settings], None] | None
+    settings: Settings,
+    store: Store,
+    forkserver: Forkserver,
+    announce: Callable[[Settings], None] | None,
 ) -> int:
     data, run = settings.system.function_storage_path, settings.run_directory
-    await _look_at_store(settings)
     Blobs.of(settings.system.blobs, data / "blobs")  # says now what control and the lanes could not use
-    await asyncio.to_thread(_look_at_runtimes, settings)
-    settings = await asyncio.to_thread(_settle_engine, settings)
-    settings = await asyncio.to_thread(_settle_microvms, settings)
-    placeholder, settings = _reserve_port(settings)
+    if settings.system.clustered:
+        Identity(data).check()
+    catalogue = await asyncio.to_thread(_look_at_runtimes, settings)
+    if _runs_code(settings):
+        settings = await asyncio.to_thread(_settle_engine, settings)
+        settings = await asyncio.to_thread(_settle_microvms, settings)
+    placeholders, settings = _reserve_ports(settings)
     _make_run_directory(run)
     settings_file = run / remains.SETTINGS_FILE
     settings_file.touch(0o600)
     settings_file.write_text(settings.reveal())
-    roles = [("control", 0), *(("lane", number) for number in range(settings.lane_count))]
-    children = [Child(forkserver, role, number) for role, number in roles]
+    lanes = [Child(forkserver, "lane", number) for number in range(settings.lane_count)]
+    control = [Child(forkserver, "control", 0)] if Role.CONTROL in settings.system.roles else []
+    children = [*control, *lanes]
+    machine = Machine(settings, [run / f"{lane.name}.sock" for lane in lanes], catalogue)
+    membership = Membership(Registry(store), machine.node)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -133,17 +151,20 @@ async def _run(
         elif ready.exception() is not None:
             log.error("not_ready", error=str(ready.exception()))
             return 1
-        elif announce is not None:
-            announce(settings)
+        else:
+            membership.open()
+            if announce is not None:
+                announce(settings)
         await stopping
         return 0
     finally:
+        await membership.close()
         for keeper in keepers:
             keeper.cancel()
-        lanes, control = children[1:], children[:1]
         await asyncio.gather(*(child.stop() for child in lanes))
         await asyncio.gather(*(child.stop() for child in control))
-        placeholder.close()
+        for placeholder in placeholders:
+            placeholder.close()
 
 
 class Child:
@@ -218,7 +239,7 @@ def _environment(settings_file: Path) -> dict[str, str]:
 async def _ready(settings: Settings) -> None:
     """Returns once every process answers. Raises `Unavailable` if they do not in time."""
     run = settings.run_directory
-    sockets = [(run / "control.sock", "/ready")]
+    sockets = [(run / "control.sock", "/ready")] if Role.CONTROL in settings.system.roles else []
     sockets += [(run / f"lane-{number}.sock", "/_node/health") for number in range(settings.lane_count)]
     deadline = monotonic() + START_TIMEOUT
     for path, target in sockets:
@@ -259,23 +280,28 @@ def _look_at_sandbox(settings: Settings) -> None:
         log.warning("guarantee_not_held", detail=sentence)
 
 
-async def _look_at_store(settings: Settings) -> None:
+def _runs_code(settings: Settings) -> bool:
+    """Whether people's code runs on this machine: functions, or builds."""
+    return not {Role.NODE, Role.CONTROL}.isdisjoint(settings.system.roles)
+
+
+async def _open_store(settings: Settings) -> Store:
     """Refuses to go on without the store: its processes would end for the same reason, one after the other."""
     system = settings.system
     try:
-        store = await open_store(system.store, system.function_storage_path)
+        return await open_store(system.store, system.function_storage_path)
     except StoreError as error:
         raise Unavailable(
             f"the store {system.store} cannot be used: {error}", field="system.store"
         ) from error
-    await store.close()
 
 
-def _look_at_runtimes(settings: Settings) -> None:
+def _look_at_runtimes(settings: Settings) -> Catalogue:
     """Finds the toolchains once for all: control and the lanes then read what their programs have answered."""
     catalogue = Catalogue.of(settings.system)
     found = [runtime.name for runtime in catalogue.available()]
     log.info("runtimes", found=found, absent=[absent.name for absent in catalogue.absent()])
+    return catalogue
 
 
 def _settle_engine(settings: Settings) -> Settings:
@@ -328,9 +354,21 @@ def _lock(data: Path) -> TextIO:
     return lock
 
 
-def _reserve_port(settings: Settings) -> tuple[socket.socket, Settings]:
-    """Finds out whether the port is free, holds it for the lanes, and returns the settings with what is settled."""
-    host, port = settings.system.host, settings.system.api_gateway_port
+def _reserve_ports(settings: Settings) -> tuple[list[socket.socket], Settings]:
+    """Finds out whether the ports are free, holds them for the lanes, and returns the settings with what is settled."""
+    system, peer = settings.system, settings.system.peer_address
+    port, placeholders = system.api_gateway_port, []
+    if Role.GATEWAY in system.roles:
+        port, placeholder = _reserve(system.host, port, "system.api_gateway_port", "--port or --host")
+        placeholders.append(placeholder)
+    if peer is not None:
+        placeholders.append(_reserve(peer.host, peer.port, "system.peer_address", "system.peer_address")[1])
+    # Lanes are counted here once: a lane that is kept on one core sees only that one.
+    update = {"api_gateway_port": port, "lanes": settings.lane_count}
+    return placeholders, settings.model_copy(update={"system": system.model_copy(update=update)})
+
+
+def _reserve(host: str, port: int, field: str, remedy: str) -> tuple[int, socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
@@ -343,9 +381,6 @@ def _reserve_port(settings: Settings) -> tuple[socket.socket, Settings]:
         placeholder.bind((host, port))
     except OSError as error:
         raise Busy(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port or --host",
-            field="system.api_gateway_port",
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with {remedy}", field=field
         ) from None
-    # Lanes are counted here once: a lane that is kept on one core sees only that one.
-    system = settings.system.model_copy(update={"api_gateway_port": port, "lanes": settings.lane_count})
-    return placeholder, settings.model_copy(update={"system": system})
+    return port, placeholder

@@ -42,6 +42,7 @@ class RegistryView:
         revision: the store revision up to which every change is applied.
         on_change: called after each change, but for those of nodes: they come every few seconds, and no answer that is
             remembered depends on them.
+        on_nodes: called after each change of nodes.
     """
 
     def __init__(self, store: Store) -> None:
@@ -52,6 +53,7 @@ class RegistryView:
         self.nodes: dict[str, Node] = {}
         self.revision = 0
         self.on_change: list[OnChange] = []
+        self.on_nodes: list[Callable[[], None]] = []
         self._store = store
         self._held: dict[str, Thing] = {}
         self._following: asyncio.Task[None] | None = None
@@ -159,7 +161,9 @@ class RegistryView:
                 self._held[change.key] = new
                 self._add(new)
         changed = old if new is None else new
-        if changed is not None and not isinstance(changed, Node):
+        if isinstance(changed, Node):
+            self._tell_of_nodes(changed)
+        elif changed is not None:
             self._tell(resource.noun, _name(changed))
 
     def _add(self, thing: Thing) -> None:
@@ -198,6 +202,13 @@ class RegistryView:
                 callback(noun, name)
             except Exception:
                 log.exception("change_not_followed", kind=noun, name=name)
+
+    def _tell_of_nodes(self, node: Node) -> None:
+        for callback in self.on_nodes:
+            try:
+                callback()
+            except Exception:
+                log.exception("change_not_followed", kind="node", name=node.id)
 
 
 def _name(thing: Function | Revision | Alias | ApiKey) -> str:

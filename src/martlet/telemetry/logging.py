@@ -45,6 +45,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
 
 
 # Both kinds of traceback leave local variables out: they hold keys and people's data.

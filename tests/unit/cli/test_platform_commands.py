@@ -76,6 +76,7 @@ NODE = {
     "id": "5f2b7c9d0e1a",
     "host": "one",
     "address": "10.0.0.1:8000",
+    "roles": ["gateway", "node", "control"],
     "version": "0.1.0",
     "rungs": ["process"],
     "runtimes": ["python3.11"],

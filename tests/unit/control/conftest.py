@@ -157,7 +157,8 @@ class FakeLane:
             case "GET", "stats":
                 return 200, self.stats.to_json()
             case "GET", "health":
-                return 200, {"status": "ok", "instances": len(self.instances), "capacity": 500, "cells": 2}
+                held = {"instances": len(self.instances), "capacity": 500, "cells": 2}
+                return 200, {"status": "ok", **held, "memory": 0, "cpu": 0, "warm": {}}
             case _:
                 return 204, None
 

@@ -1,13 +1,61 @@
-"""What comes back from behind: passed on when it is right, stopped when it is not."""
+"""What comes back from behind: passed on when it is right, stopped when it is not.
+
+All of it holds on one machine, and where there is another machine in between, over mutual TLS.
+"""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
 
-from martlet.http.hop import Hop
+from martlet.cluster.identity import Identity
+from martlet.cluster.joining import begin
+from martlet.http.hop import Hop, over_tls, over_unix
+from martlet.http.server import Server
+from tests.unit.http.conftest import LIMITS, Application
 
 pytestmark = pytest.mark.anyio
+
+NODE = "0123456789ab"
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    identity = Identity(tmp_path_factory.mktemp("node"))
+    begin(identity, NODE)
+    return identity
+
+
+@pytest.fixture(params=[False, True], ids=["on-one-machine", "across-machines"])
+def serving(serving, identity, request):
+    serving.identity = identity if request.param else None
+    return serving
+
+
+@asynccontextmanager
+async def way_to(path, identity):
+    """How a hop reaches a unix socket: at once, or over another machine."""
+    if identity is None:
+        yield over_unix(path)
+        return
+    hop = Hop(over_unix(path), "the upstream")
+    server = Server(Application(lambda exchange: pass_on(hop, exchange)), LIMITS)
+    listener = socket.create_server(("127.0.0.1", 0))
+    loop = asyncio.get_running_loop()
+    tcp = await loop.create_server(server, sock=listener, ssl=identity.for_others())
+    try:
+        yield over_tls(*listener.getsockname(), NODE, identity.towards_others())
+    finally:
+        tcp.close()
+        hop.close()
+        await server.drain(0)
+        await asyncio.sleep(0)
+
+
+def pass_on(hop, exchange):
+    exchange.request_id = "r1"
+    hop.send(exchange, b"%b %b HTTP/1.1\r\nhost: h\r\n" % (exchange.method, exchange.target))
 
 
 @asynccontextmanager
@@ -23,15 +71,11 @@ async def forwarding(serving, tmp_path, upstream):
             writer.close()
 
     behind = await asyncio.start_unix_server(answer, tmp_path / "s")
-    hop = Hop(tmp_path / "s", "the upstream")
-
-    def handle(exchange):
-        exchange.request_id = "r1"
-        hop.send(exchange, b"%b %b HTTP/1.1\r\nhost: h\r\n" % (exchange.method, exchange.target))
-
-    async with serving(handle) as connect:
-        yield connect
-    hop.close()
+    async with way_to(tmp_path / "s", serving.identity) as way:
+        hop = Hop(way, "the upstream")
+        async with serving(lambda exchange: pass_on(hop, exchange)) as connect:
+            yield connect
+        hop.cut()
     behind.close()
 
 
@@ -252,7 +296,7 @@ async def test_an_upgrade_becomes_a_tunnel_both_ways(serving, tmp_path):
 
 
 async def test_nobody_behind_is_answered_503_with_a_hint_to_retry(serving, tmp_path):
-    hop = Hop(tmp_path / "nobody", "the upstream")
+    hop = Hop(over_unix(tmp_path / "nobody"), "the upstream")
     async with serving(lambda exchange: hop.send(exchange, [b"GET / HTTP/1.1\r\n"])) as connect:
         status, headers, _ = await (await get(connect)).response()
         assert (status, headers["retry-after"]) == (503, "1")

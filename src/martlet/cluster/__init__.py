@@ -1,0 +1,1 @@
+"""How the machines of a cluster know each other: certificates of one authority, and tokens to get one."""
