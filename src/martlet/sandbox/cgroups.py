@@ -22,6 +22,8 @@ CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _REMOVAL_SECONDS = 5.0
 _RETRY_SECONDS = 0.002
+_FILE_BYTES = 4096
+"""More than any file has that says what a group uses."""
 _REST = "rest"
 _UNIFIED = ""
 """What ``/proc/self/cgroup`` calls the v2 tree, where others name controllers."""
@@ -121,14 +123,8 @@ class Group(ABC):
 
     def remove(self) -> bool:
         """Removes the group and those below; returns False while processes still end in it."""
-        for directory in self._tree():
-            try:
-                directory.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return False
-        return True
+        # Most have none below.
+        return all(_rmdir(directory) for directory in self._distinct) or all(map(_rmdir, self._tree()))
 
     def empty(self, deadline: float) -> None:
         """Kills what is in the group and removes it; gives up at a time of the monotonic clock."""
@@ -142,11 +138,26 @@ class Group(ABC):
             for directory, _, _ in os.walk(top, topdown=False):
                 yield Path(directory)
 
+    # Every cell has its limits set, and some files read: what Python's own files would add to that is most of it.
+
     def _write(self, controller: str, name: str, value: object) -> None:
-        (self._directories[controller] / name).write_text(f"{value}\n")
+        descriptor = os.open(f"{self._directories[controller]}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"%b\n" % str(value).encode())
+        finally:
+            os.close(descriptor)
+
+    def _write_where_known(self, controller: str, name: str, value: object) -> None:
+        """Writes to a file that not every kernel has."""
+        with contextlib.suppress(FileNotFoundError):
+            self._write(controller, name, value)
 
     def _read(self, controller: str, name: str) -> str:
-        return (self._directories[controller] / name).read_text()
+        descriptor = os.open(f"{self._directories[controller]}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _FILE_BYTES).decode()
+        finally:
+            os.close(descriptor)
 
 
 class GroupV1(Group):
@@ -166,13 +177,11 @@ class GroupV1(Group):
         """Sets the limits. Two that not every kernel has get what memory gets: memory and swap together, and what lies
         in sockets of TCP and UDP, which is counted apart, and only for sockets made after it has a limit.
         """
-        if (self._directories["memory"] / "memory.memsw.limit_in_bytes").exists():
-            # It may never be below that of memory alone, which may be raised here.
-            self._write("memory", "memory.memsw.limit_in_bytes", -1)
+        # That of memory and swap may never be below that of memory alone, which may be raised here.
+        self._write_where_known("memory", "memory.memsw.limit_in_bytes", -1)
         self._write("memory", "memory.limit_in_bytes", limits.memory)
         for name in ("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"):
-            if (self._directories["memory"] / name).exists():
-                self._write("memory", name, limits.memory)
+            self._write_where_known("memory", name, limits.memory)
         self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
         self._write("cpu", "cpu.cfs_quota_us", limits.quota_us)
         self._write("pids", "pids.max", limits.processes)
@@ -215,8 +224,7 @@ class GroupV2(Group):
     def limit(self, limits: Limits) -> None:
         """Sets the limits; a group out of memory ends as a whole."""
         self._write("memory", "memory.max", limits.memory)
-        if (self._directories["memory"] / "memory.swap.max").exists():
-            self._write("memory", "memory.swap.max", 0)
+        self._write_where_known("memory", "memory.swap.max", 0)
         self._write("memory", "memory.oom.group", 1)
         self._write("cpu", "cpu.max", f"{'max' if limits.cpu is None else limits.quota_us} {_PERIOD_US}")
         self._write("pids", "pids.max", limits.processes)
@@ -392,6 +400,17 @@ def _group(directories: dict[str, Path]) -> Group | None:
             return GroupV2(dict.fromkeys(CONTROLLERS, unified))
     wanted = (*CONTROLLERS, "cpuacct")
     return GroupV1({name: directories[name] for name in wanted}) if set(wanted) <= set(directories) else None
+
+
+def _rmdir(directory: Path) -> bool:
+    """Removes a directory; returns False while there is something in it."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _processes(directory: Path) -> list[int]:

@@ -23,7 +23,8 @@ def mountinfo(place: Path, kind: str, options: str) -> str:
 def unified(tmp_path: Path) -> Path:
     """A folder that looks like the top of a v2 tree."""
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids\n")
-    (tmp_path / "cgroup.subtree_control").touch()
+    for name in ("cgroup.subtree_control", "cpu.max", "memory.max", "memory.oom.group", "pids.max"):
+        (tmp_path / name).touch()
     return tmp_path
 
 
