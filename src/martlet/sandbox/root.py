@@ -152,9 +152,9 @@ def mount_proc() -> None:
     syscalls.unmount(HOST_PROC)
 
 
-def mount_scratch(size: int, at: Path = Path("/")) -> None:
+def mount_scratch(size: int, at: Path | str = "") -> None:
     """Mounts an empty scratch space of at most ``size`` bytes, in the root that is being built ``at`` some place."""
-    mount_space(str(_inside(at, SCRATCH)), size)
+    mount_space(f"{at}{SCRATCH}", size)
 
 
 def show_in_scratch(paths: Iterable[str]) -> None:

@@ -113,12 +113,12 @@ _NO_CAPABILITIES = (_CapabilityData * 2)()
 
 def unshare(namespaces: Clone) -> None:
     """Moves the process into new namespaces; a new PID namespace is for the next child only."""
-    _check(_libc.unshare(namespaces), "unshare", namespaces.name)
+    _check(_libc.unshare(namespaces), "unshare", namespaces)
 
 
 def setns(descriptor: int, namespace: Clone) -> None:
     """Moves the process into the namespace of ``descriptor``; a PID namespace is for its next children."""
-    _check(_libc.setns(descriptor, namespace), "setns", namespace.name)
+    _check(_libc.setns(descriptor, namespace), "setns", namespace)
 
 
 def mount(kind: str, target: str, flags: Mount, options: str = "") -> None:
@@ -225,4 +225,6 @@ def clear_capabilities() -> None:
 def _check(result: int, *call: object) -> None:
     if result < 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"{' '.join(map(str, call))}: {os.strerror(code)}")
+        # Only here, because a fork copies the memory of what makes names of flags.
+        names = (getattr(each, "name", None) or str(each) for each in call)
+        raise OSError(code, f"{' '.join(names)}: {os.strerror(code)}")

@@ -35,6 +35,9 @@ from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 
+# What `signal` wraps in enums, whose memory a fork would copy that goes through them.
+import _signal  # type: ignore[import-not-found]  # isort: skip
+
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
 
@@ -146,8 +149,8 @@ class Zygote(Parent):
         code = 1
         try:
             self._lifeline.keep_reader()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal.set_wakeup_fd(-1)
+            _signal.signal(int(signal.SIGCHLD), _signal.SIG_DFL)
             sandbox = self._enter(cell, belongings)
             listener, prepare = (
                 socket.socket(fileno=belongings.listener),

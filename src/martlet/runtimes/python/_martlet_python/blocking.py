@@ -6,13 +6,12 @@ With one thread it is the shortest way from a request to its response; the other
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
 
-from . import internal, logs
+from . import internal, logs, process
 from .http1 import BadRequest, Disconnected, Head, Parser, problem
 
 _RECEIVE_BYTES = 64 * 1024
@@ -20,6 +19,16 @@ _RECEIVE_BYTES = 64 * 1024
 Send = Callable[[bytes], None]
 Answer = Callable[[Head, bytes, Send], bool]
 """Answers one request, given its head, its body, and what sends bytes. Returns whether the connection may go on."""
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """Waits for a connection, as ``listener.accept`` does by way of enums, whose memory a fork would copy.
+
+    Raises:
+        OSError: the listener is shut down or closed.
+    """
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    return socket.socket(fileno=descriptor)
 
 
 class Connection:
@@ -124,7 +133,7 @@ class Server:
             first: a connection that is open already.
         """
         self._listener = listener
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        process.on_sigterm(lambda *_: self._stop())
         self._work(first)
         for thread in self._threads:
             thread.join()
@@ -152,7 +161,7 @@ class Server:
         with self._lock:
             self._waiting += 1
         try:
-            peer, _ = self._listener.accept()
+            peer = accept(self._listener)
         except OSError:
             if self._stopping:
                 return None

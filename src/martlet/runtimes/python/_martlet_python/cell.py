@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     process.prepare()
     logs.prepare()
     process.reset_signals()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    process.on_sigterm(lambda *_: os._exit(0))
     warmth.practise()
     process.detach()
     logs.install()

@@ -146,12 +146,19 @@ class LogHandler(logging.Handler):
 
 
 def prepare() -> None:
-    """Makes what `install` puts in place; done before the fork, so that the forks share it."""
+    """Makes what `install` puts in place, and gives ``logging`` a root handler, at level INFO.
+
+    Done before the fork, so that the forks share it.
+    """
     if not _streams:
         _streams.extend(
             io.TextIOWrapper(buffer, "utf-8", "backslashreplace", newline="\n", write_through=True)
             for buffer in _buffers
         )
+        _replaced.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+        logging.root.handlers[:] = [_handler]
+        logging.root.setLevel(logging.INFO)
+        logging.basicConfig = _basic_config(logging.basicConfig)
 
 
 def tell_apart(one_at_a_time: bool) -> None:
@@ -166,12 +173,9 @@ def tell_apart(one_at_a_time: bool) -> None:
 
 
 def install() -> None:
-    """Replaces ``sys.stdout`` and ``sys.stderr`` and gives ``logging`` a root handler, at level INFO."""
+    """Replaces ``sys.stdout`` and ``sys.stderr``."""
     sys.stdout, sys.stderr = _streams
     sys.__stdout__, sys.__stderr__ = _streams  # type: ignore[misc]
-    logging.root.handlers[:] = [_handler]
-    logging.root.setLevel(logging.INFO)
-    logging.basicConfig = _basic_config(logging.basicConfig)
 
 
 def _basic_config(original: Callable[..., None]) -> Callable[..., None]:
@@ -189,4 +193,6 @@ def _basic_config(original: Callable[..., None]) -> Callable[..., None]:
 
 _buffers = (LineBuffer(1, "stdout"), LineBuffer(2, "stderr"))
 _streams: list[io.TextIOWrapper] = []
+_replaced: list[Any] = []
+"""What `install` takes the place of. Kept, because freeing it would cost a fork memory."""
 _handler = LogHandler()

@@ -9,10 +9,12 @@ import site
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .spec import Spec
 
@@ -111,6 +113,11 @@ def reset_signals() -> None:
     for number in _SIGNALS:
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def on_sigterm(handler: Callable[..., Any]) -> None:
+    """Has the signal handled by ``handler``, which gets what every handler of a signal does."""
+    _signal.signal(int(signal.SIGTERM), handler)
 
 
 def _set_import_path(spec: Spec) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import internal
-from .blocking import Connection
+from .blocking import Connection, accept
 from .http1 import BadRequest, Disconnected, Head, Parser
 
 Specialise = Callable[[bytes, Parser], tuple[int, dict[str, Any]]]
@@ -30,8 +30,7 @@ class Reception:
             The connection over which that came, if it may go on.
         """
         while True:
-            peer, _ = listener.accept()
-            connection = Connection(peer, _MAX_SPEC)
+            connection = Connection(accept(listener), _MAX_SPEC)
             may_go_on = self._converse(connection)
             if not may_go_on:
                 connection.socket.close()

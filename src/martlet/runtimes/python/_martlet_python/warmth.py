@@ -1,10 +1,10 @@
 """What a cell has done before it is needed, in memory that all cells share."""
 
 from __future__ import annotations
-import __future__
 
 import asyncio
 import importlib
+import keyword
 import os
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
@@ -92,7 +92,7 @@ def practise() -> None:
     that a first request takes, and here nobody waits for it.
     """
     PathFinder.find_spec("practice", [os.sep])
-    spec = spec_from_file_location("practice", __future__.__file__)
+    spec = spec_from_file_location("practice", keyword.__file__)
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(module_from_spec(spec))
