@@ -119,7 +119,7 @@ class Sandbox:
         self._program: int | None = None
 
     def enter(self) -> None:
-        """Moves a freshly forked process into its sandbox. Raises OSError."""
+        """Moves a freshly forked process into its sandbox; the zygote's bounding set is empty. Raises OSError."""
         belongings, means = self._belongings, self._means
         self._lifeline.hold()
         join(belongings.cgroups)
@@ -133,8 +133,6 @@ class Sandbox:
             root.mount_scratch(_CELL_SCRATCH)
             root.show_in_scratch(self._shown)
         privileges.forbid_new_privileges()
-        if means.confined:
-            privileges.empty_bounding_set(self._last_capability)
         _keep_only(belongings, self._lifeline, self._kept)
         self._rules = rules_for(means, self._own)
 

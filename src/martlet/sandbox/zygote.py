@@ -112,6 +112,8 @@ class Zygote(Parent):
                 self._plan.shown,
                 self._plan.devices,
             )
+            # Cells are born without what is given up here, and only what is executed would have it back.
+            privileges.empty_bounding_set(self._last_capability)
         self._kept = self._module.warm() or ()
         gc.collect()
         gc.freeze()
