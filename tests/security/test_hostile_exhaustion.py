@@ -1,6 +1,7 @@
 """A function that takes all it can get is held to its limits, is ended, leaves nothing, and no neighbour waits."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,28 @@ def test_it_is_held_and_ended_and_another_takes_its_place(exhausting, platform, 
         lambda: not [pid for pid in before | members if Path(f"/proc/{pid}").exists()],
         why="processes are left",
     )
+
+
+def weight(pid):
+    """Returns what a process gets of its core beside others, in the unit of this host's cgroups."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for tree, file in (("cpu", "cpu.shares"), ("", "cpu.weight")):
+            place = Path("/sys/fs/cgroup", tree, path.lstrip("/"), file)
+            if tree in controllers.split(",") and place.exists():
+                return int(place.read_text())
+    raise AssertionError(f"nothing weighs {pid}")
+
+
+def test_who_computes_for_long_gives_way_until_it_is_done(exhausting):
+    exhausting.send("alive")
+    (pid,) = exhausting.pids
+    usual = weight(pid)
+    with ThreadPoolExecutor() as pool:
+        computing = pool.submit(exhausting.attempt, "compute", 1)
+        until(lambda: weight(pid) < usual / 2, why="it does not give way")
+        assert computing.result() == "done"
+    until(lambda: weight(pid) == usual, why="it has not got its share back")
 
 
 def test_daemons_end_with_their_instance(exhausting, platform):

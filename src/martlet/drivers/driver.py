@@ -212,6 +212,20 @@ class Driver(Protocol):
 
 
 @runtime_checkable
+class Weighing(Protocol):
+    """What a driver may be able to do besides: let an instance give way to others that want the same core."""
+
+    def cpu_ms(self, handle: Handle) -> float | None:
+        """Returns the CPU that the instance has used, or None where that is not known (any more)."""
+
+    def give_way(self, handle: Handle, gives: bool) -> None:
+        """Lets the instance have a small share of a core that others want too, or the usual one again.
+
+        Harmless where there is no such instance any more.
+        """
+
+
+@runtime_checkable
 class Forking(Protocol):
     """What a driver may be able to do besides: fork instances from a **template**, a cell that has loaded the code.
 

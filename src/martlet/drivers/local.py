@@ -9,6 +9,7 @@ A parent outlives its lane for the length of a lease, and with it the instances,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -38,7 +39,7 @@ from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
-from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.cgroups import USUAL_WEIGHT, Group, Limits
 from martlet.sandbox.launcher import Confinement
 from martlet.units import format_bytes
 
@@ -50,6 +51,9 @@ _LAST_WORDS_SECONDS = 1.0
 _PROCESSES, _PROCESSES_PER_REQUEST = 128, 4
 _OPEN_FILES, _OPEN_FILES_PER_REQUEST = 1024, 2
 _WHOLE_CORE = 1000
+# Of a core that is wanted by more. Together the instances of a lane have less than the lane, which serves all of them.
+_WEIGHT_OF_ALL = USUAL_WEIGHT // 2
+_WEIGHT_OF_WHO_GIVES_WAY = USUAL_WEIGHT // 10
 LEASE = 30.0
 """Seconds that a parent waits for the next life of its lane, which on a busy machine takes several to start."""
 
@@ -150,6 +154,11 @@ class LocalDriver(ABC, Generic[ParentT]):
         group = await self._begin()
         if group is not None:
             self._group = group.below(self._group_name)
+            try:
+                self._group.create()
+                self._group.weigh(_WEIGHT_OF_ALL)
+            except OSError as error:
+                raise DriverError(f"the cgroup {self._group} cannot be made: {error}") from error
         if self._egress is not None:
             await self._egress.open()
         for name in (*(runtime.name for runtime in self._runtimes.available()), *self._further_parents):
@@ -286,6 +295,18 @@ class LocalDriver(ABC, Generic[ParentT]):
         usage = None if cell is None else cell.usage()
         return None if usage is None else Stats(**asdict(usage))
 
+    def cpu_ms(self, handle: Handle) -> float | None:
+        """Returns what the cgroup counted; None on a host without cgroups."""
+        cell = self._cells.get(handle.id)
+        return None if cell is None or cell.group is None else cell.group.cpu_ms()
+
+    def give_way(self, handle: Handle, gives: bool) -> None:
+        """Changes the weight of the cgroup."""
+        cell = self._cells.get(handle.id)
+        if cell is not None and cell.group is not None:
+            with contextlib.suppress(OSError):  # it is gone
+                cell.group.weigh(_WEIGHT_OF_WHO_GIVES_WAY if gives else USUAL_WEIGHT)
+
     def _living(self, handle: Handle) -> Cell:
         cell = self._cells.get(handle.id)
         if cell is None or cell.ended.done():
@@ -349,6 +370,7 @@ class LocalDriver(ABC, Generic[ParentT]):
         cell = Cell(self.name, handle.id, handle.runtime, directory, group, identity, image)
         cell.parent, cell.pid, cell.in_service = parent, handle.pid, True
         self._cells[handle.id] = cell
+        self.give_way(handle, gives=False)  # an earlier life may have been ended while it did
         return cell
 
     def _socket_of(self, name: str) -> Path:

@@ -6,10 +6,11 @@ import asyncio
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from martlet.drivers.driver import Handle, Loaded
+from martlet.drivers.driver import Handle, Loaded, Weighing
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
 from martlet.model import ExecutionMode, InstanceState, InstanceView, ScalingAction
+from martlet.node.burst import Burst
 from martlet.node.call import Call
 from martlet.node.slot import Slot
 
@@ -43,6 +44,8 @@ class Instance:
         self.dead = False
         self.lost_to: MartletError | None = None
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        driver = pool.node.driver_of(handle)
+        self._burst = Burst(driver, handle) if isinstance(driver, Weighing) else None
 
     @property
     def calls(self) -> list[Call]:
@@ -82,6 +85,11 @@ class Instance:
         self.slots.add(slot)
         self.pool.slot_free(slot)
 
+    def look(self, now: float) -> None:
+        """One of its calls runs for long: sees whether it is to give way."""
+        if self._burst is not None:
+            self._burst.look(now)
+
     # -- what its slots report
 
     def began(self, call: Call) -> None:
@@ -95,6 +103,8 @@ class Instance:
     def ended(self, slot: Slot, call: Call, status: int, code: str | None) -> None:
         """A call has been answered."""
         self.last_used = self.pool.finished(call, status, code)
+        if self._burst is not None and self._burst.seen and not self.calls:
+            self._burst.over()
         if self.dead:
             return
         if slot.closed:
@@ -210,5 +220,7 @@ class Instance:
             return
         finally:
             self.opening -= 1
+        if self._burst is not None:
+            self._burst.over()
         if not self.dead:
             await self.open_slot()

@@ -26,6 +26,7 @@ from martlet.errors import FunctionLoadFailed, FunctionNotFound, NoCapacity, Not
 from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
+from martlet.node.burst import LONG
 from martlet.node.call import Call
 from martlet.node.core import Core
 from martlet.node.habit import Habits
@@ -433,6 +434,8 @@ class Node:
                 self._watched.discard(slot)
             if overdue:
                 slot.instance.overdue(slot)
+            elif slot.call is not None and now - slot.call.sent > LONG:
+                slot.instance.look(now)
         for pool in tuple(self.pressed):
             if pool.waiting:
                 pool.grow()

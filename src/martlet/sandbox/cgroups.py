@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTROLLERS = ("memory", "pids", "cpu")
+USUAL_WEIGHT = 100
+_USUAL_SHARES = 1024
 _PERIOD_US = 100_000
 _REMOVAL_SECONDS = 5.0
 _RETRY_SECONDS = 0.002
@@ -112,8 +114,22 @@ class Group(ABC):
         """Sets the limits."""
 
     @abstractmethod
+    def weigh(self, weight: int) -> None:
+        """Sets what the group gets of a core beside others that want it: `USUAL_WEIGHT` is what each gets at first."""
+
+    @abstractmethod
     def usage(self) -> Usage | None:
         """Returns what the group uses, or None when it is gone."""
+
+    def cpu_ms(self) -> float | None:
+        """Returns the CPU that the group has used, or None when it is gone; `usage` reads more."""
+        try:
+            return self._cpu_ms()
+        except OSError:
+            return None
+
+    @abstractmethod
+    def _cpu_ms(self) -> float: ...
 
     def kill(self) -> None:
         """Kills what is in the group and below. Processes end a little later than this returns."""
@@ -191,12 +207,19 @@ class GroupV1(Group):
         try:
             return Usage(
                 memory_bytes=int(self._read("memory", "memory.usage_in_bytes")),
-                cpu_ms=int(self._read("cpuacct", "cpuacct.usage")) / 1e6,
+                cpu_ms=self._cpu_ms(),
                 processes=int(self._read("pids", "pids.current")),
                 oom_kills=_counters(self._read("memory", "memory.oom_control")).get("oom_kill", 0),
             )
         except OSError:
             return None
+
+    def weigh(self, weight: int) -> None:
+        """Sets what the group gets of a core beside others that want it."""
+        self._write("cpu", "cpu.shares", weight * _USUAL_SHARES // USUAL_WEIGHT)
+
+    def _cpu_ms(self) -> float:
+        return int(self._read("cpuacct", "cpuacct.usage")) / 1e6
 
 
 class GroupV2(Group):
@@ -234,12 +257,19 @@ class GroupV2(Group):
         try:
             return Usage(
                 memory_bytes=int(self._read("memory", "memory.current")),
-                cpu_ms=_counters(self._read("cpu", "cpu.stat"))["usage_usec"] / 1000,
+                cpu_ms=self._cpu_ms(),
                 processes=int(self._read("pids", "pids.current")),
                 oom_kills=_counters(self._read("memory", "memory.events")).get("oom_kill", 0),
             )
         except OSError:
             return None
+
+    def weigh(self, weight: int) -> None:
+        """Sets what the group gets of a core beside others that want it."""
+        self._write("cpu", "cpu.weight", weight)
+
+    def _cpu_ms(self) -> float:
+        return _counters(self._read("cpu", "cpu.stat"))["usage_usec"] / 1000
 
     def _hand_on_controllers(self, directory: Path) -> None:
         control = directory / "cgroup.subtree_control"

@@ -238,6 +238,14 @@ def spin():
     return sum(range(10**14))
 
 
+def compute(seconds):
+    """Computes for so long, and answers."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "done"
+
+
 def spin_everywhere():
     """Computes for ever in as many processes as it gets."""
     for _ in range(50):

@@ -23,7 +23,14 @@ def mountinfo(place: Path, kind: str, options: str) -> str:
 def unified(tmp_path: Path) -> Path:
     """A folder that looks like the top of a v2 tree."""
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids\n")
-    for name in ("cgroup.subtree_control", "cpu.max", "memory.max", "memory.oom.group", "pids.max"):
+    for name in (
+        "cgroup.subtree_control",
+        "cpu.max",
+        "cpu.weight",
+        "memory.max",
+        "memory.oom.group",
+        "pids.max",
+    ):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -130,6 +137,12 @@ def test_v2_without_a_cpu_limit_has_the_whole_core(unified: Path):
     assert (unified / "cpu.max").read_text().strip() == "max 100000"
 
 
+def test_v2_weighs_a_group_in_its_terms(unified: Path):
+    GroupV2(dict.fromkeys(("memory", "pids", "cpu"), unified)).weigh(10)
+
+    assert (unified / "cpu.weight").read_text() == "10\n"
+
+
 def test_v2_usage_is_read_in_its_terms(unified: Path):
     (unified / "memory.current").write_text("1048576\n")
     (unified / "cpu.stat").write_text("usage_usec 2500\nuser_usec 2000\nsystem_usec 500\n")
@@ -188,6 +201,8 @@ def test_a_group_of_this_host_counts_limits_and_ends_what_is_in_it():
         assert usage is not None
         assert usage.processes == 1
         assert usage.memory_bytes < LIMITS.memory
+        assert (group.cpu_ms() or 0) >= usage.cpu_ms > 0
+        group.weigh(10)
         assert not group.remove()
 
         host_group("life").kill()
