@@ -18,6 +18,8 @@ from typing import Any
 
 import httptools
 
+from martlet.microvm.control import CONTROL, LINKS, VSOCK_PORTS
+from martlet.microvm.firecracker import mmds
 from tests.firecracker_api import Operation, description
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -369,7 +371,7 @@ class FakeFirecracker:
             self._conversations.add(task)
             try:
                 await handler(reader, writer)
-            except (ConnectionError, asyncio.CancelledError):
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 pass
             finally:
                 self._conversations.discard(task)
@@ -447,3 +449,68 @@ async def fake_firecracker(root: Path):
         with suppress(FileNotFoundError):
             fake.api_socket.unlink()
     assert fake.invalid == []
+
+
+class Guest:
+    """The agent of a guest, as far as a host can tell, behind the vsock of a `FakeFirecracker`."""
+
+    def __init__(self, fake: FakeFirecracker) -> None:
+        self._fake = fake
+        self._told: dict[str, str] = {}
+        for name, port in VSOCK_PORTS.items():
+            fake.listeners[port] = (
+                self._control if name == CONTROL else self._answer if name in LINKS else self._hold
+            )
+
+    async def _control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if "/boot-source" in {path for _, path, _ in self._fake.calls}:
+            writer.write(b'{"event": "warm"}\n')
+        while line := await reader.readline():
+            message = json.loads(line)
+            if message["op"] == "equip":
+                port = self._fake.metadata_port
+                while length := int.from_bytes(await reader.readexactly(4)):
+                    await reader.readexactly(length)
+                told = await asyncio.to_thread(mmds.read, message["token"], address="127.0.0.1", port=port)
+                self._told = dict(told.secrets)
+                writer.write(b'{"event": "equipped"}\n')
+            elif message["op"] == "signal":
+                writer.write(b'{"event": "exited", "code": 0, "oom_kills": 0}\n')
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Says to whoever asks what the guest has been told, and what it was asked."""
+        while True:
+            request = b""
+            while (length := int.from_bytes(await reader.readexactly(4))) not in (0, 0xFFFFFFFF):
+                request += await reader.readexactly(length)
+                if b"\r\n\r\n" in request:
+                    said = {"told": self._told, "asked": request.decode()}
+                    answer = response(200, said)
+                    writer.write(len(answer).to_bytes(4) + answer + bytes(4))
+
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+
+class Written(list[Any]):
+    """A list that a file has too, a line for each."""
+
+    def __init__(self, at: Path) -> None:
+        self._file = at.open("w", buffering=1)
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        print(json.dumps(item), file=self._file)
+
+
+async def main() -> None:
+    """Is a Firecracker in the folder that it is started in, until it is killed; ``calls`` has what it was told."""
+    fake = FakeFirecracker(Path())
+    fake.calls, fake.invalid = Written(Path("calls")), Written(Path("invalid"))
+    Guest(fake)
+    await fake.open()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

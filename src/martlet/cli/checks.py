@@ -18,6 +18,7 @@ from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
 from martlet.microvm import kvm, qemu
+from martlet.microvm.firecracker import template
 from martlet.runtimes import Catalogue
 from martlet.runtimes.discovery import remedy
 
@@ -144,11 +145,18 @@ def _overlay() -> Check:
 
 
 def _machine_monitors() -> Iterator[Check]:
-    """Yields what decides how fast microVMs are."""
-    if program := shutil.which(qemu.PROGRAM):
-        found = kvm.find(program)
-        meaning = "microVMs run on the processor; without it one is emulated, some ten times slower"
-        yield Check("KVM", found.held, found.found, meaning, found.remedy)
+    """Yields what decides how fast microVMs are, and by what they are run."""
+    program = shutil.which(qemu.PROGRAM)
+    if program is None:  # without which there are none at all
+        return
+    found = kvm.find(program)
+    meaning = "microVMs run on the processor; without it one is emulated, some ten times slower"
+    yield Check("KVM", found.held, found.found, meaning, found.remedy)
+    firecracker = template.finding()
+    meaning = "microVMs are run by it, and not by QEMU, where KVM runs guests"
+    if not found.held:
+        meaning += ", as here it does not: that comes first"
+    yield Check("Firecracker", firecracker.held, firecracker.found, meaning, firecracker.remedy)
 
 
 def _open_files() -> Check:

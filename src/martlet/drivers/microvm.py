@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import martlet
 from martlet.drivers import contract
+from martlet.drivers import launch as launches
 from martlet.drivers.cell import Cell
 from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, State
 from martlet.drivers.egress import Egress
@@ -31,11 +32,11 @@ from martlet.drivers.startup import Startup
 from martlet.drivers.zygote import Zygote
 from martlet.errors import MartletError
 from martlet.microvm import guest, qemu, warden
-from martlet.microvm.machine import MEMORY, MOST_MEMORY, MOST_REQUESTS, OVERHEAD, PLACE, ROOT_FILE
+from martlet.microvm.machine import MEMORY, MOST_MEMORY, MOST_REQUESTS, OVERHEAD
 from martlet.microvm.templates import Describe, monitor
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
-from martlet.sandbox import guest_link, root
+from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group, Limits, usable_group
 from martlet.sandbox.inside import Task
 from martlet.sandbox.launcher import Confinement
@@ -200,28 +201,17 @@ class MicroVmDriver(LocalDriver[Zygote]):
         try:
             template = await asyncio.to_thread(self._templates.of, runtime, describe, linked=linked)
             accelerated = await asyncio.to_thread(self._templates.accelerated)
-            program = monitor()
+            launch = launches.of(template, monitor(), accelerated=accelerated, linked=linked)
         except MartletError as error:
             raise DriverError(f"no microVM for {runtime.name}: {error.detail}") from None
         except OSError as error:
             raise DriverError(f"no microVM for {runtime.name}: {error}") from None
-        command = qemu.command(
-            program,
-            memory=MEMORY,
-            memory_path=f"/proc/self/fd/{warden.MEMORY}",
-            root=f"{PLACE}/{ROOT_FILE}",
-            control=warden.QMP,
-            channels=warden.CHANNELS,
-            network=qemu.tap(warden.TAP) if linked else None,
-            boot=None,
-            accelerated=accelerated,
-        )
         assert self._group is not None
         plan = Plan(
             module=warden.__name__,
             module_folder=str(Path(martlet.__file__).parent.parent),
-            program=Program(command, {}, "warm", "descriptor"),
-            shown={PLACE: str(template)},
+            program=Program(launch.command, {}, "warm", "descriptor"),
+            shown=launch.shown,
             packages=str(self._packages),
             root=str(self._root),
             resolvers=Resolvers.find().text,
@@ -229,16 +219,12 @@ class MicroVmDriver(LocalDriver[Zygote]):
             calls="filtered",
             groups=self._group.directories,
             lease=self._lease,
-            devices=({"kvm": _FOR_EVERYBODY} if accelerated else {})
-            | ({guest_link.DEVICE: _FOR_WARDENS} if linked else {}),
+            devices=launch.devices,
         )
         return await Zygote.start(at, INTERPRETER, plan, self._ended)
 
 
 _MEANS = Means(confined=True, users=Users.OWN)
-_FOR_EVERYBODY = 0o666
-"""The mode of a device that a monitor opens: what it may do there, the kernel decides by its user and capabilities."""
-_FOR_WARDENS = 0o600
 
 
 @dataclass(frozen=True, slots=True)

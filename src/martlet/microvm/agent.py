@@ -22,13 +22,13 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
 
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
+from martlet.microvm.ports import Ports, open_ports
 from martlet.sandbox import guest_link, privileges, root, syscalls
 from martlet.sandbox.bundle import SANDBOX
 from martlet.sandbox.inside import Inside, Task
@@ -56,9 +56,10 @@ _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
 class Agent:
     """See the module."""
 
-    def __init__(self, task: Task, ports: Mapping[str, int]) -> None:
+    def __init__(self, task: Task, device: Ports) -> None:
         self._task = task
-        self._ports = ports
+        self._device = device
+        self._ports = device.descriptors
         self._control = Control(self._ports[CONTROL])
         self._inside = Inside(task.own_kernel)
         sys.path.insert(0, task.module_folder)
@@ -72,7 +73,8 @@ class Agent:
         os.mkfifo(_LOG)
         os.chmod(_LOG, 0o622)  # noqa: S103  (the cell opens /dev/stdout as whoever it is then)
         self._log = os.open(_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(ports[LOG], False)
+        os.set_blocking(self._ports[LOG], False)
+        self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
 
     def warm(self) -> None:
         """Does what all clones share, and returns in a clone, once that has been woken."""
@@ -83,12 +85,11 @@ class Agent:
             self._start()
             _await_health()
         self._control.send(event="warm")
+        self._renew()
         message = self._control.receive()
         _add_entropy(bytes.fromhex(message["entropy"]))
         time.clock_settime(time.CLOCK_REALTIME, message["time"])
-        if message["network"] is not None:
-            guest_link.join(IPv4Address(message["network"]["address"]))
-            Path(RESOLVERS).write_text(message["network"]["resolvers"])
+        self._join(message["network"])
         if self._task.program is not None:
             self._start()
         _practise()
@@ -117,6 +118,17 @@ class Agent:
         events = dict(line.split() for line in Path(_GROUP, "memory.events").read_text().splitlines())
         self._control.send(event="exited", code=ended, oom_kills=int(events["oom_kill"]))
 
+    def _renew(self) -> None:
+        if self._device.renew():
+            self._interests.renew()
+            for name in (LOG, *LINKS):
+                os.set_blocking(self._ports[name], False)
+
+    def _join(self, network: dict[str, str] | None) -> None:
+        if network is not None:
+            guest_link.join(IPv4Address(network["address"]))
+            Path(RESOLVERS).write_text(network["resolvers"])
+
     def _start(self) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(_SOCKET)
@@ -136,19 +148,28 @@ class Agent:
             nothing = os.open("/dev/null", os.O_RDONLY)
             for number, descriptor in enumerate((nothing, log, log)):
                 os.dup2(descriptor, number)
-            os.closerange(3, listener.fileno())
-            os.closerange(listener.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+            lowest = 3
+            for kept in sorted((listener.fileno(), self._hears)):
+                os.closerange(lowest, kept)
+                lowest = kept + 1
+            os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
             privileges.forbid_new_privileges()
             privileges.empty_bounding_set(self._last_capability)
             privileges.become(USER)
             if self._task.program is None:
-                self._module.serve(listener, self._inside.confine)
+                self._module.serve(listener, self._prepare)
             else:
-                self._module.serve(listener, self._inside.confine, self._task.program, self._inside.fork)
+                self._module.serve(listener, self._prepare, self._task.program, self._inside.fork)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)
+
+    def _prepare(self, request: dict[str, Any]) -> None:
+        """Confines the cell, in its own process, once it has heard what is not in the request."""
+        with open(self._hears, encoding="utf-8") as told:
+            request["environment"].update(json.load(told))
+        self._inside.confine(request)
 
     def _obey(self, message: dict[str, Any]) -> None:
         if message["op"] == "signal":
@@ -176,6 +197,9 @@ class Agent:
         socket.sethostname(message["hostname"])
         Path(_GROUP, "memory.max").write_text(str(message["memory"]))
         Path(_GROUP, "pids.max").write_text(str(message["processes"]))
+        variables = {} if message["token"] is None else _told(message["token"])
+        with open(self._tells, "w", encoding="utf-8") as telling:  # a pipe has room for all that there may be
+            json.dump(variables, telling, ensure_ascii=False)
 
     def _serve(self, descriptor: int, event: int) -> None:
         for link in self._links:
@@ -246,13 +270,18 @@ def _await_health() -> None:
             pass
 
 
-def _open_ports() -> dict[str, int]:
-    """Returns descriptors of the ports by their names."""
-    found = {}
-    for port in Path("/sys/class/virtio-ports").iterdir():
-        name = (port / "name").read_text().strip()
-        found[name] = os.open(f"/dev/{port.name}", os.O_RDWR | os.O_CLOEXEC)
-    return found
+def _told(token: str) -> dict[str, str]:
+    """Returns the variables that the host has put into this guest's metadata. Raises OSError."""
+    from martlet.microvm.firecracker import (
+        mmds,  # which takes much memory, and only one kind of machine has it
+    )
+
+    guest_link.show(IPv4Address(mmds.ADDRESS))
+    try:
+        told = mmds.read(token)
+    except mmds.MetadataError as error:
+        raise OSError(str(error)) from None
+    return {**told.environment, **told.secrets}
 
 
 def _add_entropy(seed: bytes) -> None:
@@ -289,12 +318,12 @@ def main() -> None:
     """Runs the guest. Where that fails the first process ends, and with it the machine."""
     os.umask(0o022)
     _mount()
-    ports = _open_ports()
+    ports = open_ports()
     try:
         agent = Agent(Task.from_json(json.loads(Path(SANDBOX, TASK).read_text())), ports)
         agent.warm()
         agent.run()
     except BaseException:
-        os.write(ports[LOG], traceback.format_exc().encode()[-_LINE:])
+        os.write(ports.descriptors[LOG], traceback.format_exc().encode()[-_LINE:])
         raise
     signal.pause()  # the warden ends the machine, once it has heard all

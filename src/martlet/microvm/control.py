@@ -2,12 +2,15 @@
 
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
-                     "resolvers"}: what it is by network, and the text of its ``resolv.conf``
-    warden → agent   {"op": "equip", "hostname", "memory", "processes", "scratch", "dependencies"}, then one stream of
-                     pieces with the code, and one with the dependencies where there are some
+                     "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
+    warden → agent   {"op": "equip", "hostname", "memory", "processes", "scratch", "dependencies", "token"}, then one
+                     stream of pieces with the code, and one with the dependencies where there are some
     agent → warden   {"event": "equipped"}, or {"event": "refused", "error"}
     warden → agent   {"op": "signal", "signal"}
     agent → warden   {"event": "exited", "code", "oom_kills"}   the cell has ended
+
+The token is null, or that of the metadata with the variables of the function (`firecracker.mmds`), which the request
+that gives the cell its code does not have then.
 
 A piece is its length (4 bytes, big-endian) and as many bytes; the piece of length 0 ends the stream, which is a tar.
 """
@@ -25,6 +28,8 @@ CONTROL, LOG = "control", "log"
 """The names of the ports that carry no requests."""
 LINKS = tuple(f"link{number}" for number in range(16))
 """The names of those that do: so many requests run at once."""
+VSOCK_PORTS = {name: 1024 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
+"""The numbers that ports have where they are those of a vsock."""
 _PIECE = 32 * 1024
 _LENGTH = struct.Struct(">I")
 

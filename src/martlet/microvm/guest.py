@@ -25,7 +25,10 @@ from martlet.sandbox.seccomp.policy import Policy
 
 PROGRAM = "mkfs.erofs"
 _FOLDERS = (root.FUNCTION, root.DEPENDENCIES, SANDBOX, "/proc", "/sys", "/dev", "/run", root.SCRATCH)
-_MODULES = ("sandbox", "microvm/agent.py", "microvm/control.py", "microvm/links.py")
+_MODULES = (
+    "sandbox",
+    *(f"microvm/{name}.py" for name in ("agent", "control", "firecracker/mmds", "links", "ports")),
+)
 """The parts of Martlet that the agent takes."""
 _OWN = Path(martlet.__file__).parent
 _HOSTS = "127.0.0.1 localhost\n"

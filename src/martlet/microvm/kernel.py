@@ -23,9 +23,10 @@ PACKAGE, SHELL_PACKAGE = "linux-image-cloud-amd64", "busybox-static"
 _MODULES = (
     *("virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio_console", "libcrc32c", "erofs"),
     *("failover", "net_failover", "virtio_net"),
+    *("vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"),
 )
 """In the order in which they need each other."""
-_RECIPE = 2
+_RECIPE = 3
 """Counts what is done here: a change makes the files of every kernel anew."""
 _INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev

@@ -52,6 +52,12 @@ class Interests:
         (self.events.modify if before else self.events.register)(descriptor, wanted)
         self._watched[descriptor] = wanted
 
+    def renew(self) -> None:
+        """Watches descriptors on that have become something else."""
+        for descriptor, wanted in self._watched.items():
+            with suppress(FileExistsError):
+                self.events.register(descriptor, wanted)
+
 
 class Link:
     """See the module.

@@ -14,3 +14,5 @@ OVERHEAD = 160 * 1024 * 1024
 """Bytes that the monitor may take besides: code that it has translated, and its own."""
 PLACE, MEMORY_FILE, STATE_FILE, ROOT_FILE = "/.template", "memory", "state", "root"
 """Where a sandbox shows a template, and its files: memory and state of the machine, and its root."""
+SCRIPT_FILE = "restore.json"
+"""What Firecracker is told to restore it; there is none where it is QEMU's."""

@@ -21,8 +21,10 @@ from martlet.images.debian import debian_root
 from martlet.images.image import Image
 from martlet.images.inside import Inside
 from martlet.images.store import Images
-from martlet.microvm import kvm, qemu
+from martlet.microvm import kvm, qemu, vmlinux
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.firecracker import template as firecracker_template
+from martlet.microvm.firecracker.template import Firecracker
 from martlet.microvm.guest import build_root, parts_of
 from martlet.microvm.kernel import Kernel, debian_kernel
 from martlet.microvm.machine import MEMORY, MEMORY_FILE, ROOT_FILE, STATE_FILE
@@ -36,6 +38,7 @@ _BOOT_SECONDS = 600.0
 _ACCELERATED_BOOT_SECONDS = 30.0
 """After that KVM is known not to run this guest; with it that takes a second."""
 _LINE = 4096
+_VMLINUX = "vmlinux"
 _WORDS = (
     "quiet",
     "loglevel=0",
@@ -72,6 +75,7 @@ class Templates:
         self._images = Images(folder / "images")
         self._say = say
         self._found: dict[tuple[str, bool], Path] = {}
+        self._without_firecracker = False
 
     def of(self, runtime: Runtime, describe: Describe, *, linked: bool = False) -> Path:
         """Returns the folder of the template for a runtime, the same one each time; makes it where there is none.
@@ -97,7 +101,15 @@ class Templates:
 
     def _make(self, runtime: Runtime, describe: Describe, *, linked: bool) -> Path:
         program, accelerated = monitor(), self.accelerated()
+        firecracker = self._firecracker() if accelerated else None
         kernel = debian_kernel(self._store, self._say)
+        unpacked = None
+        if firecracker is not None:
+            try:
+                unpacked = self._unpacked(kernel)
+            except Invalid as error:
+                self._say(f"going on without Firecracker: {error.detail}")
+                firecracker = None
         image = debian_root(self._images, runtime, self._say)
         fitted = Inside(image.root).fitted(runtime)
         task = describe(fitted)
@@ -106,18 +118,32 @@ class Templates:
         def build(work: Path) -> None:
             self._say(f"starting a microVM for {name}, to be saved")
             build_root(image.root, work, fitted, task, work / ROOT_FILE)
-            _boot(program, kernel, work, network, accelerated=accelerated)
+            if firecracker is None or unpacked is None:
+                _boot(program, kernel, work, network, accelerated=accelerated)
+            else:
+                _boot_by(firecracker, unpacked, kernel.initrd, work)
             self._say(f"saved the microVM for {name}")
 
-        digest = _digest(program, kernel, image, fitted, task, network, accelerated=accelerated)
+        digest = _digest(program, firecracker, kernel, image, fitted, task, network, accelerated=accelerated)
         try:
             return self._store.get(name, digest, build)
         except NotStarted as error:
             if not accelerated:
                 raise
-            self._say(f"going on without KVM: {error}")
-            kvm.refute(program, f"a guest for {runtime.name}: {error}")
+            self._say(f"going on without {'KVM' if firecracker is None else 'Firecracker'}: {error}")
+            if firecracker is None:
+                kvm.refute(program, f"a guest for {runtime.name}: {error}")
+            self._without_firecracker = True
             return self._make(runtime, describe, linked=linked)
+
+    def _firecracker(self) -> Firecracker | None:
+        return None if self._without_firecracker else firecracker_template.find()
+
+    def _unpacked(self, kernel: Kernel) -> Path:
+        def build(folder: Path) -> None:
+            (folder / _VMLINUX).write_bytes(vmlinux.unpack(kernel.image.read_bytes()))
+
+        return self._store.get(_VMLINUX, kernel.version, build) / _VMLINUX
 
 
 def monitor() -> str:
@@ -133,6 +159,7 @@ def monitor() -> str:
 
 def _digest(
     program: str,
+    firecracker: Firecracker | None,
     kernel: Kernel,
     image: Image,
     runtime: Runtime,
@@ -155,6 +182,8 @@ def _digest(
     )
     words = repr(_words(accelerated=accelerated))
     texts: tuple[str, ...] = (version, repr(line), words, kernel.version, image.digest, repr(task))
+    if firecracker is not None:
+        texts = (*texts, f"firecracker {firecracker.version}")
     if accelerated:  # what is saved has the registers of this processor
         texts = (*texts, _processor())
     whole = hashlib.sha256("\0".join(texts).encode())
@@ -218,6 +247,15 @@ def _boot(program: str, kernel: Kernel, work: Path, network: str | None, *, acce
         os.close(state)
         for each in (*ours.values(), *theirs.values()):
             each.close()
+
+
+def _boot_by(firecracker: Firecracker, kernel: Path, initrd: Path, work: Path) -> None:
+    """Does what `_boot` does, by Firecracker."""
+    words, patience = _words(accelerated=True), _ACCELERATED_BOOT_SECONDS
+    try:
+        firecracker_template.make(firecracker.program, kernel, initrd, words, work, patience)
+    except OSError as error:
+        raise NotStarted(f"the microVM did not start: {error}") from error
 
 
 def _wait_until_warm(control: socket.socket, patience: float) -> None:

@@ -18,31 +18,28 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from martlet.microvm import qemu
+from martlet.microvm import machines
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
-from martlet.microvm.machine import MEMORY_FILE, PLACE, STATE_FILE
-from martlet.microvm.qmp import Qmp
-from martlet.sandbox import guest_link, root
+from martlet.microvm.machine import MEMORY_FILE, PLACE
+from martlet.microvm.machines import Machine
+from martlet.sandbox import root
 from martlet.sandbox.inside import CONFINEMENT
 from martlet.sandbox.program import Program
 
 OUT_OF_MEMORY = 250
 """How it ends where the guest's kernel has ended the function for its memory."""
-QMP, MEMORY, TAP = 10, 11, 13
-CHANNELS = {name: 20 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
-"""The descriptors of a monitor, which its command line names."""
 _RESOLVERS = Path("/etc/resolv.conf")
 _ANSWER_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 _LINE = 4096
 _SPECIALISE = b"POST /_martlet/specialise "
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_kept: dict[int, int] = {}
+_kept: list[int] = []
 
 Prepare = Callable[[dict[str, Any]], None]
 Fork = Callable[[Callable[[], NoReturn]], int]
@@ -55,11 +52,13 @@ def warm() -> tuple[int, ...]:
     for that must open it as if to write.
     """
     json.loads("{}")
+    if machines.takes_files():
+        return ()
     memory = os.memfd_create("template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(f"{PLACE}/{MEMORY_FILE}", "rb") as saved:
         _copy(saved.fileno(), memory)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    _kept[MEMORY] = memory
+    _kept.append(memory)
     return (memory,)
 
 
@@ -93,30 +92,16 @@ class Warden:
 
     def start(self, command: Any, fork: Fork) -> None:
         """Starts a monitor, has it restore the machine, and wakes that up. Raises OSError."""
-        pairs = {number: socket.socketpair() for number in (QMP, *CHANNELS.values())}
-        state = os.open(f"{PLACE}/{STATE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
-        theirs = {number: pair[1].fileno() for number, pair in pairs.items()}
-        theirs[MEMORY] = _kept[MEMORY]
-        address = guest_link.address_here()
-        if address is not None:
-            theirs[TAP] = guest_link.attach()
-        fork(lambda: _execute(list(command), theirs))
-        os.close(_kept[MEMORY])
-        if address is not None:
-            os.close(theirs[TAP])
-        for _, their in pairs.values():
-            their.close()
-        ours = {number: pair[0] for number, pair in pairs.items()}
-        ours[QMP].settimeout(_ANSWER_SECONDS)
-        self._monitor = ours[QMP]  # which pauses where this is closed
-        qemu.restore(Qmp(ours[QMP]), state)
-        os.close(state)
-        self._control = Control(ours[CHANNELS[CONTROL]].detach())
+        self._machine = machine = machines.make(_ANSWER_SECONDS, _kept)
+        fork(lambda: _execute(list(command), machine))
+        channels = machine.restore()
+        self._control = Control(channels[CONTROL])
+        address = machine.address
         link = address and {"address": str(address), "resolvers": _RESOLVERS.read_text()}
         self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time(), network=link)
-        self._log = ours[CHANNELS[LOG]].detach()
+        self._log = channels[LOG]
         os.set_blocking(self._log, False)
-        self._links = [Link(ours[CHANNELS[name]].detach(), self._interests) for name in LINKS]
+        self._links = [Link(channels[name], self._interests) for name in LINKS]
 
     def run(self) -> int:
         """Carries requests in, and out what becomes of them and what is printed, until the function has ended.
@@ -232,7 +217,10 @@ class Warden:
         self._specialised = True
         try:
             self._prepare(document)
-            answer = self._equip(document)
+            token = self._machine.tell(document["environment"])
+            if token is not None:
+                said = _without_environment(document)
+            answer = self._equip(document, token)
         except (OSError, EOFError) as error:
             answer = {"event": "refused", "error": str(error)}
         if answer["event"] == "refused":
@@ -246,7 +234,7 @@ class Warden:
         self._link(newcomer, said)
         return None
 
-    def _equip(self, document: dict[str, Any]) -> dict[str, Any]:
+    def _equip(self, document: dict[str, Any], token: str | None) -> dict[str, Any]:
         confinement = document[CONFINEMENT]
         dependencies = document["dependencies"] is not None
         self._control.send(
@@ -256,6 +244,7 @@ class Warden:
             processes=confinement["processes"],
             scratch=confinement["scratch"],
             dependencies=dependencies,
+            token=token,
         )
         self._control.send_folder(root.FUNCTION)
         if dependencies:
@@ -293,15 +282,17 @@ class Warden:
         return None
 
 
-def _execute(command: list[str], descriptors: Mapping[int, int]) -> NoReturn:
-    """Becomes the monitor, with these descriptors under their numbers and nothing else open but where it prints."""
-    high = 100 + max(descriptors)
+def _execute(command: list[str], machine: Machine) -> NoReturn:
+    """Becomes the monitor, with what the machine lends it and nothing else open but where it prints."""
+    machine.enter()
+    descriptors = machine.lent
+    high = 100 + max(descriptors, default=0)
     for number, descriptor in enumerate(descriptors.values()):
         os.dup2(descriptor, high + number, inheritable=False)
     for number, wanted in enumerate(descriptors):
         os.dup2(high + number, wanted)
     lowest = 3
-    for wanted in (*sorted(descriptors), high + len(descriptors)):
+    for wanted in (*sorted(descriptors), os.sysconf("SC_OPEN_MAX")):
         os.closerange(lowest, wanted)
         lowest = wanted + 1
     os.execv(command[0], command)  # noqa: S606
@@ -314,6 +305,13 @@ def _body(said: bytes) -> bytes | None:
         return None
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
     return body if len(body) >= int(fields[b"content-length"]) else None
+
+
+def _without_environment(document: dict[str, Any]) -> bytes:
+    """Returns the request that gives a cell its code, for a guest that learns its variables in another way."""
+    body = json.dumps(document | {"environment": {}}).encode()
+    head = _SPECIALISE + b"HTTP/1.1\r\nhost: martlet\r\ncontent-type: application/json\r\n"
+    return head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def _refusal(why: str) -> bytes:

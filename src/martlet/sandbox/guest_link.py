@@ -24,7 +24,7 @@ from martlet.sandbox.rtnetlink import Rtnetlink
 DEVICE = "net/tun"
 """What a tap is taken by, below ``/dev``."""
 TAP = "tap0"
-GATEWAY = IPv4Address("169.254.0.1")
+GATEWAY, _ALONE = IPv4Address("169.254.0.1"), IPv4Address("169.254.0.2")
 _GUEST = "eth0"
 _SET_INTERFACE, _SET_PERSISTENT = 0x400454CA, 0x400454CB
 _IS_TAP, _WITHOUT_HEADERS = 0x0002, 0x1000
@@ -35,11 +35,7 @@ _IPV6_OFF = Path(f"/proc/sys/net/ipv6/conf/{_GUEST}/disable_ipv6")
 
 def make(address: IPv4Address) -> None:
     """Makes the tap of a guest with this address in the network namespace of the calling thread. Raises OSError."""
-    tap = attach()
-    try:
-        fcntl.ioctl(tap, _SET_PERSISTENT, 1)  # until the namespace ends
-    finally:
-        os.close(tap)
+    _make_tap()
     index = socket.if_nametoindex(TAP)
     with Rtnetlink() as link:
         link.ask(
@@ -49,6 +45,16 @@ def make(address: IPv4Address) -> None:
             rtnetlink.new_route(index, address),
         )
     _FORWARDING.write_text("1")
+
+
+def make_alone() -> IPv4Address:
+    """Makes a tap that leads nowhere, for a guest that must have a network device. Returns the guest's address.
+
+    Raises:
+        OSError: there is one already, or this process may not.
+    """
+    _make_tap()
+    return _ALONE
 
 
 def attach() -> int:
@@ -65,6 +71,14 @@ def attach() -> int:
         os.close(tap)
         raise
     return tap
+
+
+def _make_tap() -> None:
+    tap = attach()
+    try:
+        fcntl.ioctl(tap, _SET_PERSISTENT, 1)  # until the namespace ends
+    finally:
+        os.close(tap)
 
 
 def address_here() -> IPv4Address | None:
@@ -86,8 +100,14 @@ def join(address: IPv4Address) -> None:
             rtnetlink.set_hardware_address(index, hardware_of(address)),
             rtnetlink.new_address(index, address),
             rtnetlink.set_up(index),
-            rtnetlink.new_default_route(index, GATEWAY),
+            *(() if address == _ALONE else (rtnetlink.new_default_route(index, GATEWAY),)),
         )
+
+
+def show(address: IPv4Address) -> None:
+    """Lets the guest that this runs in reach who has an address on the link itself. Raises OSError."""
+    with Rtnetlink() as link:
+        link.ask(rtnetlink.new_route(socket.if_nametoindex(_GUEST), address))
 
 
 def hardware_of(address: IPv4Address) -> bytes:

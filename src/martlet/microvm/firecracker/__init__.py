@@ -6,6 +6,8 @@
     errors      what went wrong, in Firecracker's words, and what to do about it
     script      what Firecracker is told so that a machine boots, is saved and goes on, as plain data
     monitor     says that, in the sandbox of a machine: one that waits for each answer; only the standard library
+    template    how it makes a template
+    machine     a clone of one, in the sandbox of its warden; only the standard library
     vsock       connections to ports of the guest, and from the guest to ports of the host
     mmds        environment and secrets as the guest reads them; only the standard library, so that the guest has it too
 

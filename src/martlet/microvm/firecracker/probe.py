@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+PROGRAM = "firecracker"
 KVM = Path("/dev/kvm")
 _KVM_GET_API_VERSION, _KVM_API_VERSION = 0xAE00, 12
 _MACHINES = ("x86_64", "aarch64")
@@ -96,10 +97,10 @@ def probe(path: str | None = None, kvm: Path = KVM, machine: str | None = None) 
         kvm: the device.
         machine: the kind of processor; by default this machine's.
     """
-    firecracker, jailer = _find("firecracker", path), _find("jailer", path)
+    firecracker, jailer = _find(PROGRAM, path), _find("jailer", path)
     findings = [
         _processor(machine or platform.machine()),
-        _program("firecracker", firecracker),
+        _program(PROGRAM, firecracker),
         _program("jailer", jailer),
         of_device(kvm),
     ]

@@ -1,0 +1,65 @@
+"""What a warden has of a machine, whichever monitor runs it: chosen by what the template was saved by.
+
+Standard library only, and `martlet.sandbox`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from martlet.microvm.firecracker.machine import FirecrackerMachine
+from martlet.microvm.machine import PLACE, SCRIPT_FILE
+from martlet.microvm.qemu_machine import QemuMachine
+
+
+class Machine(Protocol):
+    """A clone of the template, before and after its monitor was started. It ends with the monitor."""
+
+    @property
+    def lent(self) -> Mapping[int, int]:
+        """The descriptors that the monitor gets, by the numbers that it knows them by."""
+
+    @property
+    def address(self) -> IPv4Address | None:
+        """What the guest is by network; None where it has no device."""
+
+    def enter(self) -> None:
+        """Makes a process ready to become the monitor. Raises OSError."""
+
+    def restore(self) -> dict[str, int]:
+        """Has the machine go on where it was saved.
+
+        Returns:
+            Descriptors of the guest's ports, by their names.
+
+        Raises:
+            OSError: the monitor has ended, or refuses.
+        """
+
+    def tell(self, environment: Mapping[str, str]) -> str | None:
+        """Puts a function's variables where its guest alone reads them.
+
+        Returns:
+            The token that the guest takes them by; None: they are to go with the request that gives it its code.
+
+        Raises:
+            OSError: the monitor has ended, or refuses.
+        """
+
+
+def takes_files() -> bool:
+    """Whether the monitor of the template opens its files by itself, and to read only."""
+    return os.path.exists(f"{PLACE}/{SCRIPT_FILE}")
+
+
+def make(patience: float, kept: Sequence[int]) -> Machine:
+    """Returns a clone of the template that is shown here.
+
+    Args:
+        patience: seconds that each answer of the monitor may take.
+        kept: a descriptor of the memory, where the monitor does not open it by itself.
+    """
+    return FirecrackerMachine(patience) if takes_files() else QemuMachine(patience, *kept)
