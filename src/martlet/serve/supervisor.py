@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -339,6 +340,7 @@ def _make_run_directory(run: Path) -> None:
     found = run.parent.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise Intruded(f"{run.parent} must belong to the user of the platform, and to nobody else: remove it")
+    shutil.rmtree(run, ignore_errors=True)  # an engine that was tried has left its folder there
     run.mkdir(mode=0o700)
 
 
