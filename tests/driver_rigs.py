@@ -93,10 +93,11 @@ class Rig:
         return self.started[-1]
 
     async def clear(self) -> None:
-        """Destroys the cells that were asked for, and what they have become."""
+        """Destroys the cells that were asked for, and what they have become, and forgets who has ended."""
         for handle in self.started:
             await self.driver.destroy(handle)
         self.started.clear()
+        self.exits.clear()
 
     def spec(self, name: str, network: Network = Network.NONE) -> CellSpec:
         directory = self.run / name

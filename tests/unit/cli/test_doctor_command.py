@@ -1,11 +1,14 @@
 """``martlet doctor``."""
 
+import io
+import json
 import socket
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 
-from martlet.cli import checks
+from martlet.cli import checks, main
 from martlet.cli.checks import Check
 from martlet.drivers import firewall
 from martlet.drivers.driver import Guarantee, State
@@ -24,10 +27,13 @@ command = ["{program}"]
 """
 
 
+CONFIG = "system:\n  function_storage_path: {data}\n  api_gateway_port: 0\n"
+
+
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "faas.yaml"
-    file.write_text(f"system:\n  function_storage_path: {tmp_path / 'data'}\n  api_gateway_port: 0\n")
+    file.write_text(CONFIG.format(data=tmp_path / "data"))
     return file
 
 
@@ -39,8 +45,17 @@ def sandbox(monkeypatch: pytest.MonkeyPatch, *guarantees: Guarantee) -> None:
     monkeypatch.setattr(checks, "check_sandbox", lambda settings: list(guarantees))
 
 
-def test_every_feature_of_this_host_is_looked_at(martlet, config):
-    found = martlet("doctor", "-c", config, "--json").json
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What it finds on this machine."""
+    folder = tmp_path_factory.mktemp("doctor")
+    (folder / "faas.yaml").write_text(CONFIG.format(data=folder / "data"))
+    with redirect_stdout(io.StringIO()) as said:
+        main(["doctor", "-c", str(folder / "faas.yaml"), "--json"])
+    return json.loads(said.getvalue())
+
+
+def test_every_feature_of_this_host_is_looked_at(found):
     host = {check["feature"]: check for check in found["host"]}
     assert {
         "Linux kernel",
@@ -74,8 +89,7 @@ def test_every_runtime_is_looked_at_and_what_is_missing_says_what_to_install(mar
     }
 
 
-def test_every_guarantee_of_the_sandbox_is_looked_at(martlet, config):
-    found = martlet("doctor", "-c", config, "--json").json
+def test_every_guarantee_of_the_sandbox_is_looked_at(found):
     promised = {each["name"]: each for each in found["sandbox"]}
     assert {"files", "processes", "/proc", "shared memory", "host name", "network", "user"} <= promised.keys()
     assert {"privileges", "system calls", "Landlock", "limits", "egress"} <= promised.keys()

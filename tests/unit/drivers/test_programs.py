@@ -19,10 +19,23 @@ pytestmark = [pytest.mark.anyio, pytest.mark.root]
 WAYS = ("{interpreter}", "-I", "-S", "{runtime}/ways.py")
 
 
-@pytest.fixture(params=["warm", "cold"])
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with program_rig(tmp_path, cell=request.param, command=WAYS) as rig:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=["warm", "cold"])
+async def shared_rig(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Rig]:
+    async with program_rig(tmp_path_factory.mktemp("rig"), cell=request.param, command=WAYS) as rig:
         yield rig
+
+
+@pytest.fixture
+async def rig(shared_rig: Rig) -> AsyncIterator[Rig]:
+    yield shared_rig
+    await shared_rig.clear()
 
 
 async def instance(rig: Rig, handler: str, **config: Any) -> Handle:
@@ -82,7 +95,7 @@ async def test_a_program_has_what_the_protocol_gives_it_and_nothing_else(
         "MARTLET_DEPENDENCIES": "",
     }
     given = found["environment"].items() >= cold.items()
-    assert given == (request.node.callspec.params["rig"] == "cold")
+    assert given == (request.node.callspec.params["shared_rig"] == "cold")
 
 
 async def test_a_program_that_knows_what_is_wrong_with_the_code_is_heard(rig: Rig):
@@ -215,9 +228,9 @@ async def test_a_warm_program_may_open_its_pipes_by_name(tmp_path: Path):
         assert (await get(await instance(rig, "talk"))).split()[1] == b"1"
 
 
-@pytest.fixture
-async def http(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with process_rig(tmp_path, runtime="http") as rig:
+@pytest.fixture(scope="module")
+async def http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with process_rig(tmp_path_factory.mktemp("rig"), runtime="http") as rig:
         yield rig
 
 
