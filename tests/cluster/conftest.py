@@ -8,11 +8,12 @@ router ── etcd, S3 (10.77.0.1)        and the clients: tests run on the rout
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,20 @@ class Machines:
         self.router = router
         self.first, self.second, self.third = self.all = first, second, third
 
+    @contextmanager
+    def cut_off(self, machine: Machine) -> Iterator[None]:
+        """Lets no packet through between a machine and all others; nobody is told."""
+        chain, address = "ip cut silence", machine.address
+        self.router.run(
+            "nft",
+            f"add table ip cut; add chain {chain} {{ type filter hook prerouting priority 0; }};"
+            f"add rule {chain} ip saddr {address} drop; add rule {chain} ip daddr {address} drop",
+        )
+        try:
+            yield
+        finally:
+            self.router.run("nft", "delete", "table", "ip", "cut")
+
     def warm(self, function: str) -> dict[Machine, list[int]]:
         """Returns the machines that said they have instances of the first revision of a function: how many, and how
         many more requests those take."""
@@ -118,6 +133,7 @@ class Machines:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """The cluster that all tests share, made by the commands of its guide."""
     require(os.geteuid() == 0, "root, to make machines of network namespaces")
+    require(shutil.which("nft"), "nft (nftables), to cut machines off")
     folder = tmp_path_factory.mktemp("c")
     with ExitStack() as stack:
         router = stack.enter_context(closing(Namespace()))

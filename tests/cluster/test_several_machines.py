@@ -119,6 +119,23 @@ def heard_at(peer: tuple[str, int], context: ssl.SSLContext | None) -> bytes:
     return heard
 
 
+def test_a_machine_that_is_cut_off_is_not_waited_for_and_comes_back(machines: Machines) -> None:
+    machines.first.deploy("held", SLEEP, max_instances=1)
+    machines.first.deploy("besides", WHO)
+    until(lambda: machines.warm("held"), why="it is warm nowhere")
+    (cut_off,) = machines.warm("held")
+    (other,) = {machines.second, machines.third} - {cut_off}
+    held = Asking(machines.first, "held", once=True)
+    until(lambda: [*machines.warm("held").values()] == [[1, 0]], why="it did not begin")
+    with machines.cut_off(cut_off):
+        until(lambda: held.answers, within=30, why="a request in flight on a machine that is cut off hangs")
+        assert (held.answers[0].status_code, held.answers[0].json()["code"]) == (502, "function_crashed")
+        for machine in (machines.first, other):
+            assert machine.invoke("besides").status_code == 200
+    until(lambda: len(machines.first.nodes()) == 3, within=30, why="it did not come back")
+    until(lambda: cut_off.invoke("besides").status_code == 200, within=30, why="it does not serve")
+
+
 def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) -> None:
     machines.first.deploy("lasting", SLEEP, max_instances=1)
     machines.first.deploy("asked", WHO)
