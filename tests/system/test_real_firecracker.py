@@ -8,6 +8,7 @@ and again.
 import asyncio
 import platform
 import secrets
+import shutil
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from martlet.microvm import qemu
 from martlet.microvm.firecracker import mmds, vsock
 from martlet.microvm.firecracker.client import Firecracker
 from martlet.microvm.firecracker.errors import NoAnswer, Refused
@@ -42,7 +44,9 @@ from martlet.microvm.firecracker.models import (
     Vsock,
 )
 from martlet.microvm.firecracker.probe import OLDEST, RENAMES_TAPS, Program, probe
+from martlet.microvm.kvm import find as find_kvm
 from martlet.sandbox.cgroups import GroupV2, Limits, find_everywhere, usable_group
+from tests.driver_rigs import ask, microvm_rig
 from tests.namespaces import Namespace
 
 pytestmark = pytest.mark.anyio
@@ -364,3 +368,21 @@ async def test_a_jailed_one_is_locked_in_and_removed(
         assert find_everywhere(Path("/proc/self/mountinfo").read_text()).below(parent).remove()
     assert not jail.folder.exists()
     await gone(firecracker)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(900)
+async def test_a_function_runs_in_a_guest_of_its_own(programs: tuple[Program, Program], short: Path):
+    monitor = shutil.which(qemu.PROGRAM)
+    if monitor is None or not find_kvm(monitor).held:
+        pytest.skip("not run with a function: KVM runs no guests here")
+    async with microvm_rig(short) as rig:
+        instance = await rig.instance(
+            "tells",
+            source="import os\ndef handle(request): return os.environ['KEY']",
+            environment={"KEY": "told"},
+        )
+        assert await ask(instance) == b"told"
+        children = Path(f"/proc/{instance.pid}/task/{instance.pid}/children").read_text().split()
+        names = [Path(f"/proc/{child}/comm").read_text().strip() for child in children]
+        assert any("firecracker" in name for name in names), names
