@@ -25,6 +25,14 @@ from tests.alone import alone
 LIMITS = Limits(bytes=1_000_000, entries=100)
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder in two others that nothing may be written to, so that these can be looked through at each test."""
+    inner = tmp_path / "outside" / "of"
+    inner.mkdir(parents=True)
+    return inner
+
+
 def tar_of(*members: tuple[tarfile.TarInfo, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
@@ -65,10 +73,11 @@ def taken(tmp_path: Path, content: bytes, limits: Limits = LIMITS) -> Path:
 
 def refusal(tmp_path: Path, content: bytes, limits: Limits = LIMITS) -> str:
     """Returns the sentence that an archive is refused with, and checks that nothing lies elsewhere."""
-    before = sorted(path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents)
+    outside = tmp_path.parents[1]
+    before = sorted(path for path in outside.rglob("*") if tmp_path not in path.parents)
     with pytest.raises(Invalid) as caught:
         taken(tmp_path, content, limits)
-    assert sorted(path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents) == before
+    assert sorted(path for path in outside.rglob("*") if tmp_path not in path.parents) == before
     assert {path.name for path in tmp_path.iterdir()} <= {"upload", "folder", "packed"}
     assert caught.value.field == "code"
     return caught.value.detail
