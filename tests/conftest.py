@@ -103,8 +103,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
         server.kill()
 
 
+def require_root() -> None:
+    """Skips the test where there is neither root nor a stage that lets a user do the same."""
+    require(os.geteuid() == 0 or UNPRIVILEGED in os.environ, "root, to make namespaces and cgroups")
+
+
 @pytest.fixture(autouse=True)
 def _root(request: pytest.FixtureRequest) -> None:
-    """Tests marked ``root`` need it, or a stage that lets a user do the same."""
+    """Tests marked ``root`` need it."""
     if request.node.get_closest_marker("root"):
-        require(os.geteuid() == 0 or UNPRIVILEGED in os.environ, "root, to make namespaces and cgroups")
+        require_root()

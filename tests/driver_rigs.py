@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ from martlet.microvm.templates import Templates
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue
 from martlet.sandbox.engine import ENGINES
-from tests.conftest import MICROVMS, UNPRIVILEGED, require
+from tests.conftest import MICROVMS, UNPRIVILEGED, require, require_root
 from tests.container_engines import docker_service, podman_service
 
 SECONDS = 20.0
@@ -67,7 +68,7 @@ class Rig:
 
     Attributes:
         driver: it.
-        started: the cells that it was asked for.
+        started: the cells that it was asked for; forked: what was forked from them.
         exits: ids and exit codes of what ended by itself.
         many: how many cells are a crowd; an engine takes a second for each.
         processes: the most that an instance counts, threads too: a program has a warden, and a kernel has many.
@@ -82,6 +83,7 @@ class Rig:
         self.packages = folder / "packages"
         self.run = folder / "run"
         self.started: list[Handle] = []
+        self.forked: list[Handle] = []
         self.exits: list[tuple[str, int]] = []
         self.many = 50
         self._count = 0
@@ -93,10 +95,10 @@ class Rig:
         return self.started[-1]
 
     async def clear(self) -> None:
-        """Destroys the cells that were asked for, and what they have become, and forgets who has ended."""
-        for handle in self.started:
-            await self.driver.destroy(handle)
-        self.started.clear()
+        """Destroys all that was asked for, and forgets what has ended."""
+        for handles in (self.forked, self.started):  # forks end with what they were forked from
+            await asyncio.gather(*map(self.driver.destroy, handles))
+            handles.clear()
         self.exits.clear()
 
     def spec(self, name: str, network: Network = Network.NONE) -> CellSpec:
@@ -154,7 +156,8 @@ class Rig:
         """Forks an instance from a template."""
         assert isinstance(self.driver, Forking)
         self._count += 1
-        return await self.driver.fork(template, self.spec(f"fork-{self._count}"))
+        self.forked.append(await self.driver.fork(template, self.spec(f"fork-{self._count}")))
+        return self.forked[-1]
 
     def _revision(self, function: str, source: str | None, config: dict[str, Any]) -> tuple[Revision, Path]:
         code = self.package(handler=source or SOURCES[function])
@@ -307,6 +310,16 @@ async def fake_rig(folder: Path) -> AsyncIterator[Rig]:
     driver.faults.unforkable = {"threaded": Unforkable("loading it started a thread")}
     async with _opened(Rig(driver, folder)) as rig:
         yield rig
+
+
+@asynccontextmanager
+async def lasting(make: Callable[[Path], AbstractAsyncContextManager[Rig]]) -> AsyncIterator[Rig]:
+    """A rig for all tests of a module: to open one takes longer than most of them. `Rig.clear` it after each."""
+    if make is not fake_rig:
+        require_root()
+    with tempfile.TemporaryDirectory(prefix="martlet-") as folder:  # short, for sockets deep in it
+        async with make(Path(folder)) as rig:
+            yield rig
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from tests.driver_rigs import (
     docker_rig,
     eventually,
     fake_rig,
+    lasting,
     microvm_rig,
     podman_rig,
     process_rig,
@@ -43,16 +44,24 @@ RIGS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """The loop that lanes run on."""
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(params=RIGS)
-async def rig(request: pytest.FixtureRequest, short_path: Path) -> AsyncIterator[Rig]:
-    async with request.param(short_path) as rig:
+@pytest.fixture(scope="module", params=RIGS)
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """One driver for all tests."""
+    async with lasting(request.param) as rig:
         yield rig
+
+
+@pytest.fixture
+async def rig(shared: Rig) -> AsyncIterator[Rig]:
+    """The driver, with nothing in it."""
+    yield shared
+    await shared.clear()
 
 
 async def answers(handle: Handle) -> bool:
@@ -270,6 +279,7 @@ async def test_a_start_that_nobody_waits_for_any_more_leaves_nothing(rig: Rig):
 
 
 async def test_closing_destroys_what_is_there(rig: Rig):
+    """It is the last: the driver is closed for good."""
     handles = [await rig.start(), await rig.instance("echo")]
 
     await rig.driver.close()

@@ -13,29 +13,45 @@ import pytest
 from martlet.drivers.contract import check_health
 from martlet.drivers.driver import DriverError, Forking, Handle, LoadFailed, Unforkable
 from martlet.http.fetch import FetchError
-from tests.driver_rigs import SECONDS, Rig, ask, eventually, fake_rig, process_rig
+from tests.driver_rigs import LANE, SECONDS, Rig, ask, eventually, fake_rig, lasting, process_rig
 
 pytestmark = pytest.mark.anyio
 
 RIGS = [pytest.param(process_rig, id="process", marks=pytest.mark.root), pytest.param(fake_rig, id="fake")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """The loop that lanes run on."""
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(params=RIGS)
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with request.param(tmp_path) as rig:
+@pytest.fixture(scope="module", params=RIGS)
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """One driver for the tests that any passes."""
+    async with lasting(request.param) as rig:
         yield rig
 
 
 @pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with process_rig(tmp_path) as rig:
+async def rig(shared: Rig) -> AsyncIterator[Rig]:
+    """The driver, with nothing in it."""
+    yield shared
+    await shared.clear()
+
+
+@pytest.fixture(scope="module")
+async def process_sandbox() -> AsyncIterator[Rig]:
+    """One driver for the tests of the sandbox."""
+    async with lasting(process_rig) as rig:
         yield rig
+
+
+@pytest.fixture
+async def sandbox(process_sandbox: Rig) -> AsyncIterator[Rig]:
+    """The driver of processes, with nothing in it."""
+    yield process_sandbox
+    await process_sandbox.clear()
 
 
 async def forks(rig: Rig, source: str, count: int = 2, **config: Any) -> list[Handle]:
@@ -153,6 +169,7 @@ async def test_what_a_fork_prints_comes_out_of_its_own_log(rig: Rig):
 
 
 async def test_closing_leaves_neither_templates_nor_forks(rig: Rig):
+    """It is the last with this driver, which is closed for good."""
     template = await rig.template("echo")
     handles = [template, await rig.fork(template)]
 
@@ -318,7 +335,7 @@ async def test_code_that_a_fork_would_tear_or_share_is_not_forked(sandbox: Rig, 
 
 @pytest.mark.root
 async def test_a_lane_that_observes_calls_does_not_fork(tmp_path: Path):
-    async with process_rig(tmp_path, on_observed=lambda _, heard: os.close(heard)) as rig:
+    async with process_rig(tmp_path, lane=LANE + 1, on_observed=lambda _, heard: os.close(heard)) as rig:
         with pytest.raises(Unforkable, match="unobserved"):
             await rig.template("echo")
 
