@@ -83,7 +83,7 @@ def test_the_scope_and_the_handshake(shim: Shim) -> None:
 
 def test_a_ping_is_answered_even_while_the_application_does_not_listen(shim: Shim) -> None:
     shim.deploy(app("await send({'type': 'websocket.accept'})\nawait asyncio.sleep(60)"), "app")
-    with connect(shim) as client:
+    with connect(shim, close_timeout=0.1) as client:  # nor would it hear of a close
         assert client.ping(b"abc").wait(20)
 
 

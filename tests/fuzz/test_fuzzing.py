@@ -1,4 +1,4 @@
-"""Every target of the fuzzer, for a few seconds; `make fuzz` takes longer."""
+"""Every target of the fuzzer, for a second; `make fuzz` takes longer."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import require
 from tests.fuzz.fuzzer import TARGETS, fuzz
 
-SECONDS = 3
+SECONDS = 1
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def handle(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def mirror(platform):
-    platform.deploy("mirror", MIRROR, max_instances=1)
+    platform.deploy("mirror", MIRROR, max_instances=1, timeout=10)
     return "/invoke/mirror"
 
 
