@@ -34,7 +34,7 @@ for _ in range(3):
         os._exit(0)
 print("lingers", flush=True)
 """
-BUILD_TIMEOUT = 25
+BUILD_TIMEOUT = 15
 """Seconds; what reads much on a busy machine takes some of them."""
 
 pytestmark = pytest.mark.slow
@@ -131,10 +131,11 @@ def test_it_finds_no_secret_of_the_platform_a_function_or_another_build(platform
     assert other.status_code == 202, other.text
     until(lambda: any("knows-build" in line for line in events(platform, other)), why="no other build")
     search = """
-import os
+import os, sys
 word, seen = "nobody-else-" + "knows", 0
+without = ("/usr", sys.base_prefix, "/sys", "/source", "/proc/sys")
 for top, folders, files in os.walk("/"):
-    folders[:] = [name for name in folders if os.path.join(top, name) not in ("/usr", "/sys", "/source", "/proc/sys")]
+    folders[:] = [name for name in folders if os.path.join(top, name) not in without]
     for name in files:
         path = os.path.join(top, name)
         if word in name: print("found", path)
