@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from martlet.builder.caches import Caches
+from martlet.builder.identity import identity_of
 from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue
 from martlet.runtimes.runtime import Runtime
 from tests.conftest import TOOLCHAINS, require
 from tests.runtimes import shim
+
+PREPARED = Caches(TOOLCHAINS / "prepared", 1 << 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +47,48 @@ def build(runtime: Runtime, folder: Path, handler: str = "handle") -> Built:
     """Builds the function in a folder, in place; the builds of a language share a cache, those of later runs too."""
     description = runtime.description.build
     assert description is not None
-    places = dict.fromkeys(str(path.parent) for path in (runtime.program, *runtime.programs.values()) if path)
     cache = TOOLCHAINS / "caches" / runtime.description.name
     cache.mkdir(parents=True, exist_ok=True)
-    answer = folder.with_name(f"{folder.name}.answer")
     variables = {
-        "PATH": os.pathsep.join([*places, os.environ["PATH"]]),
-        "HOME": str(folder.parent),
-        "TMPDIR": str(folder.parent),
         "MARTLET_SOURCE": str(folder),
         "MARTLET_CACHE": str(cache),
         "MARTLET_DEPENDENCIES": "",
-        "MARTLET_RUNTIME": str(runtime.folder),
         "MARTLET_HANDLER": handler,
         "MARTLET_MEMORY": str(128 << 20),
+    }
+    if description.prepare is not None:
+        variables["MARTLET_PREPARED"] = asyncio.run(_prepared(runtime, description.prepare, folder))
+    return _run(runtime, description.command, folder, variables)
+
+
+async def _prepared(runtime: Runtime, command: Sequence[str], folder: Path) -> str:
+    """Returns the folder of what all builds of a runtime have in common: the one that platforms of the tests have."""
+
+    async def make(made: Path, lock: int) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            done = _run(runtime, command, Path(work), {"MARTLET_CACHE": str(made)})
+        assert done.code == 0, done.log
+
+    async with PREPARED.share(f"{runtime.name}-{identity_of(runtime)}", make) as prepared:
+        return str(prepared)
+
+
+def _run(runtime: Runtime, command: Sequence[str], folder: Path, variables: dict[str, str]) -> Built:
+    places = dict.fromkeys(str(path.parent) for path in (runtime.program, *runtime.programs.values()) if path)
+    answer = folder.with_name(f"{folder.name}.answer")
+    usual = {
+        "PATH": os.pathsep.join([*places, os.environ["PATH"]]),
+        "HOME": str(folder.parent),
+        "TMPDIR": str(folder.parent),
+        "MARTLET_RUNTIME": str(runtime.folder),
     }
     done = subprocess.run(
         [
             *("sh", "-c", 'answer=$1; shift; exec "$@" 4>"$answer"', "sh", answer),
-            *runtime.command(description.command, confined=False),
+            *runtime.command(command, confined=False),
         ],
         cwd=folder,
-        env=variables,
+        env=usual | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

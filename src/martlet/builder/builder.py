@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import platform
 import shutil
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from martlet.builder import git
 from martlet.builder.builds import RunningBuild
 from martlet.builder.caches import Caches
+from martlet.builder.identity import identity_of
 from martlet.builder.packages import Claim, PackageStore
 from martlet.builder.records import NOTHING, Records
 from martlet.builder.workshop import (
@@ -125,7 +125,7 @@ class Builder:
         build, config = order.runtime.description.build, order.config
         if build is None or not await asyncio.to_thread(_is_needed, order):
             return order.source
-        identity = await asyncio.to_thread(_identity, order.runtime)
+        identity = await asyncio.to_thread(identity_of, order.runtime)
         decisive = (order.source, config.handler, str(config.memory), *config.dependencies)
         key = self._records.key("code", identity, *decisive)
         if digest := await self._records.find(key, order.claim):
@@ -157,7 +157,7 @@ class Builder:
         wanted = order.runtime.description.dependencies
         if wanted is None or not (order.config.dependencies or present(wanted.files, order.folder)):
             return None
-        identity = await asyncio.to_thread(_identity, order.runtime)
+        identity = await asyncio.to_thread(identity_of, order.runtime)
         decisive = await asyncio.to_thread(_decisive, wanted, order)
         asked = self._records.key("asked", order.build.build.function, identity, *decisive)
         if not order.upgrade and (digest := await self._records.find(asked, order.claim)) is not None:
@@ -354,23 +354,6 @@ def _is_needed(order: Order) -> bool:
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _identity(runtime: Runtime) -> str:
-    """Returns what decides a build besides what was sent: versions, the programs and the runtime's own files."""
-    parts = [
-        runtime.name,
-        runtime.version,
-        platform.machine(),
-        str(runtime.program),
-        *map(str, runtime.programs.values()),
-    ]
-    content = hashlib.sha256("\n".join(parts).encode())
-    for path in sorted(runtime.folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            content.update(f"\n{path.relative_to(runtime.folder)}\n".encode())
-            content.update(path.read_bytes())
-    return content.hexdigest()
 
 
 def _decisive(wanted: Dependencies, order: Order) -> list[str]:

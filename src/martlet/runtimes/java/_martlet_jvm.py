@@ -6,7 +6,6 @@ compiled, ``lib`` with its libraries, ``classpath`` (arguments for ``java``) and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,7 @@ QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 """How a JVM gets started that does not live long."""
 
 _SHIM = Path(__file__).with_name("shim")
+_SHIM_JAR = "shim.jar"
 _API = ("martlet", "martlet-java", "1")
 """What a Maven project names, with the scope ``provided``, to compile against the shim."""
 _COORDINATES = re.compile(r"([\w.-]+):([\w.-]+):([\w.-]+)")
@@ -47,7 +47,9 @@ class BuildFailed(Exception):
 
 
 class Toolchain:
-    """The programs of a JDK, and where a function's builds keep what they make.
+    """The programs of a JDK, where a function's builds keep what they make, and what all have in common.
+
+    What runs before the first build (`prepare.py`) makes that, and has nothing in common yet.
 
     Args:
         java: the program ``java``.
@@ -58,18 +60,28 @@ class Toolchain:
         self._java, self._javac = java, javac
         self._cache = Path(os.environ["MARTLET_CACHE"])
         self._temporary = Path(os.environ["TMPDIR"])
+        prepared = os.environ.get("MARTLET_PREPARED")
+        self.prepared = Path(prepared) if prepared else None
+
+    def options(self, program: str) -> list[str]:
+        """Returns how the JVM of a compiler gets started: with the archive of classes that it left when it prepared."""
+        if self.prepared is None:
+            archive = f"-XX:ArchiveClassesAtExit={self._cache / program}.jsa"
+        else:
+            archive = f"-XX:SharedArchiveFile={self.prepared / program}.jsa"
+        return [*QUICK, "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr", archive]
 
     def shim(self) -> Path:
-        """Compiles the shim, unless an earlier build of the function has. Returns its jar."""
-        sources = sorted(_SHIM.rglob("*.java"))
-        key = hashlib.sha256(self._javac.encode() + b"".join(path.read_bytes() for path in sources))
-        cached = self._cache / f"shim-{key.hexdigest()[:16]}.jar"
-        if not cached.exists():
-            for old in self._cache.glob("shim-*.jar"):
-                old.unlink()
-            self.compile(sources, (), cached)
+        """Puts the shim beside the code, or compiles it for all functions. Returns its jar.
+
+        Raises:
+            BuildFailed: the compiler refuses it.
+        """
+        if self.prepared is None:
+            self.compile(sorted(_SHIM.rglob("*.java")), (), self._cache / _SHIM_JAR)
+            return self._cache / _SHIM_JAR
         FOLDER.mkdir(exist_ok=True)
-        return Path(shutil.copyfile(cached, FOLDER / "shim.jar"))
+        return Path(shutil.copyfile(self.prepared / _SHIM_JAR, FOLDER / _SHIM_JAR))
 
     def compile(
         self, sources: Iterable[Path], classpath: Sequence[Path], jar: Path, *resources: Path
@@ -91,7 +103,7 @@ class Toolchain:
             "-parameters",
         ]
         path = ["-cp", _path(classpath)] if classpath else []
-        quick = [f"-J{option}" for option in QUICK]
+        quick = [f"-J{option}" for option in self.options("javac")]
         run([self._javac, *quick, *options, *path, "-d", str(classes), *map(str, sources)])
         write_jar(jar, classes, *resources)
 
@@ -138,7 +150,7 @@ class Toolchain:
         Raises:
             BuildFailed: the JVM does not run the shim.
         """
-        jars = [FOLDER / "shim.jar", *([FUNCTION] if FUNCTION.exists() else []), *libraries()]
+        jars = [FOLDER / _SHIM_JAR, *([FUNCTION] if FUNCTION.exists() else []), *libraries()]
         classpath = FOLDER / "classpath"
         classpath.write_text(f'-cp "{_path(jars)}"\n')
         for jar in jars:

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, str(Path(__file__).parent))
 
 import _martlet_jvm as jvm  # type: ignore[import-not-found]
-
-_OPEN_RUNTIMES = "io.openruntimes.kotlin"
+import _martlet_kotlin as kotlin  # type: ignore[import-not-found]
 
 
 def build() -> None:
     """Compiles what is in the working directory: with Maven where there is a pom.xml, else all Kotlin sources."""
-    java, javac, kotlinc = sys.argv[2:]
-    toolchain = jvm.Toolchain(java, javac)
+    toolchain = kotlin.Toolchain(*sys.argv[2:])
     shim = toolchain.shim()
     toolchain.collect()
     if Path("pom.xml").exists():
         toolchain.maven(shim)
     elif sources := jvm.sources(".kt"):
-        _compile(java, kotlinc, sources, shim)
+        jvm.LIBRARIES.mkdir(exist_ok=True)
+        shutil.copyfile(toolchain.library(), jvm.LIBRARIES / "kotlin-stdlib.jar")
+        if any("io.openruntimes.kotlin" in path.read_text(errors="replace") for path in sources):
+            shutil.copyfile(toolchain.prepared / kotlin.OPEN_RUNTIMES, jvm.LIBRARIES / kotlin.OPEN_RUNTIMES)
+        resources = Path("src/main/resources")
+        toolchain.compile_kotlin(sources, [shim, *jvm.libraries()], jvm.FUNCTION, resources)
     toolchain.finish()
-
-
-def _compile(java: str, kotlinc: str, sources: list[Path], shim: Path) -> None:
-    jvm.LIBRARIES.mkdir(exist_ok=True)
-    for library in Path(kotlinc).parents[1].glob("lib/kotlin-stdlib*.jar"):
-        if library.stem.removeprefix("kotlin-stdlib").lstrip("-0123456789.") == "":
-            shutil.copyfile(library, jvm.LIBRARIES / "kotlin-stdlib.jar")
-    if any(_OPEN_RUNTIMES in path.read_text(errors="replace") for path in sources):
-        sources = [*sources, *sorted(Path(__file__).with_name("shim").rglob("*.kt"))]
-    with tempfile.TemporaryDirectory() as classes:
-        classpath = os.pathsep.join(map(str, [shim, *jvm.libraries()]))
-        options = ["-no-stdlib", "-no-reflect", "-jvm-target", "17", "-cp", classpath, "-d", classes]
-        jvm.run([kotlinc, *options, *map(str, sources)], {"JAVACMD": java, "JAVA_OPTS": " ".join(jvm.QUICK)})
-        jvm.write_jar(jvm.FUNCTION, Path(classes), Path("src/main/resources"))
 
 
 jvm.main(build)
