@@ -11,11 +11,25 @@ from tests.conftest import TOOLCHAINS, require
 from tests.runtimes.conftest import Function
 
 CLIENTS = Path(__file__).parent / "lambda_clients"
+CACHES = TOOLCHAINS / "caches"
+"""What is compiled stays for later runs; Go's standard library is that of all builds of `tests.runtimes.build`."""
 BUILDS = {
-    "go": (["go", "build", "-o", "bootstrap", "."], "bootstrap", {"CGO_ENABLED": "0"}),
-    "rust": (["cargo", "build", "--locked"], "target/debug/bootstrap", {"CARGO_PROFILE_DEV_DEBUG": "0"}),
+    "go": (
+        ["go", "build", "-trimpath", "-tags", "lambda.norpc", "-o", "bootstrap", "."],
+        Path("bootstrap"),
+        {"CGO_ENABLED": "0", "GOCACHE": str(CACHES / "go/build")},
+    ),
+    "rust": (
+        ["cargo", "build", "--locked"],
+        CACHES / "lambda-rust/debug/bootstrap",
+        {
+            "CARGO_PROFILE_DEV_DEBUG": "0",
+            "CARGO_PROFILE_DEV_CODEGEN_UNITS": "1",
+            "CARGO_TARGET_DIR": str(CACHES / "lambda-rust"),
+        },
+    ),
 }
-"""How a program is built, where it lies then, and what the environment says besides."""
+"""How a program is built, where it lies then (below its source, unless elsewhere), and what the environment says."""
 UNREACHABLE = (
     "dial tcp",
     "lookup ",
