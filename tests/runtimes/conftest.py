@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from martlet.config import SystemSettings
-from martlet.runtimes import Catalogue
+from martlet.runtimes import Catalogue, Runtime
 from tests.conftest import TOOLCHAINS, require
 from tests.runtimes.ecosystems import Ecosystem, Go, Java, Kotlin, Php, Ruby, Rust
 from tests.runtimes.site import Site
@@ -129,22 +129,33 @@ def archive(source: Path | Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def contract_functions(*, open_runtimes: bool) -> list[Any]:
-    """Returns each contract function with each version of its runtime that is found, as parameters.
+def contract_functions(*, open_runtimes: bool = False, older: bool = False) -> list[Any]:
+    """Returns each contract function with a runtime, as parameters.
 
-    For Open Runtimes it is one version each: what shims do for that is the same in all.
+    Args:
+        open_runtimes: take the functions for Open Runtimes.
+        older: not with the newest version that is found, but with the others, of runtimes whose builds have nothing in
+            common that must be made first: for another Go all of its standard library would be compiled.
     """
     settings = SystemSettings(toolchains_path=(TOOLCHAINS,))
-    names: dict[str, list[str]] = {}
+    found: dict[str, list[Runtime]] = {}
     for runtime in Catalogue.of(settings).available():
-        names.setdefault(runtime.description.name, []).append(runtime.name)
-    most = 1 if open_runtimes else None
-    return [
-        pytest.param((folder, name), id=name)
-        for folder in sorted(FUNCTIONS.iterdir())
-        if folder.name.endswith(OPEN) == open_runtimes
-        for name in names.get(folder.name.removesuffix(OPEN), [folder.name.removesuffix(OPEN)])[:most]
-    ]
+        found.setdefault(runtime.description.name, []).append(runtime)
+    parameters = []
+    for folder in sorted(FUNCTIONS.iterdir()):
+        if folder.name.endswith(OPEN) == open_runtimes:
+            language = folder.name.removesuffix(OPEN)
+            versions = found.get(language, [])
+            names = [each.name for each in versions[1:] if not prepares(each)]
+            if not older:
+                names = [each.name for each in versions[:1]] or [language]
+            parameters += [pytest.param((folder, name), id=name) for name in names]
+    return parameters
+
+
+def prepares(runtime: Runtime) -> bool:
+    """Whether something is made before the first build with a runtime."""
+    return runtime.description.build is not None and runtime.description.build.prepare is not None
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,12 @@ from tests.runtimes.test_runtime_contract import *  # noqa: F403  (these are the
 from tests.system.conftest import Platform
 
 LANGUAGES = ("python", "node", "go", "ruby", "php", "java", "http", "lambda")
-
-
-def newest() -> list[Any]:
-    """The contract function of each of these languages, with one version of its runtime."""
-    found = {param.values[0][0].name: param for param in reversed(contract_functions(open_runtimes=False))}
-    return [found[language] for language in LANGUAGES if language in found]
-
+FUNCTIONS = [each for each in contract_functions() if each.values[0][0].name in LANGUAGES]
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.root,
-    pytest.mark.parametrize("function", newest(), indirect=True, scope="module"),
+    pytest.mark.parametrize("function", FUNCTIONS, indirect=True, scope="module"),
 ]
 
 

@@ -1,4 +1,7 @@
-"""What every runtime promises, shown over HTTP by its contract function (``functions/<runtime>/``)."""
+"""What every runtime promises, shown over HTTP by its contract function (``functions/<runtime>/``).
+
+It is shown with the newest version that is found; of the others `test_runtime_versions` shows some of it.
+"""
 
 import re
 import time
@@ -11,9 +14,7 @@ from tests.runtimes.conftest import contract_functions
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.root,
-    pytest.mark.parametrize(
-        "function", contract_functions(open_runtimes=False), indirect=True, scope="module"
-    ),
+    pytest.mark.parametrize("function", contract_functions(), indirect=True, scope="module"),
 ]
 
 
