@@ -16,6 +16,7 @@ from martlet.bucket import parse_bucket
 from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT, DeclaredFunction, SystemSettings
 from martlet.model import FunctionConfig
 from martlet.peer_address import parse_peer
+from martlet.queue_address import QUEUE_PASSWORD_VARIABLE, parse_queue
 from martlet.store_address import PASSWORD_VARIABLE, parse_store
 from martlet.units import format_bytes, format_millicores, parse_bytes, parse_millicores, parse_rate
 from scripts.docs.markdown import code, described, table
@@ -29,6 +30,7 @@ UNITS: dict[Any, tuple[str, Write]] = {
     parse_peer: ("`HOST:PORT`", str),
     parse_bytes: ("size", format_bytes),
     parse_millicores: ("CPU", format_millicores),
+    parse_queue: ("`sqlite`, address of Redis", str),
     parse_rate: ("rate", str),
     parse_store: ("`sqlite`, address of etcd", str),
 }
@@ -68,6 +70,7 @@ def environment() -> str:
             (code(CONFIG_FILE_VARIABLE), "the configuration file, where `-c` names none"),
             *rows,
             (code(PASSWORD_VARIABLE), "the password of the user in `system.store`"),
+            (code(QUEUE_PASSWORD_VARIABLE), "the password of the Redis in `system.queue`"),
         ],
     )
 

@@ -31,6 +31,8 @@ from martlet.model import (
 )
 from martlet.paths import default_storage_path, runtime_path
 from martlet.peer_address import PeerAddressText
+from martlet.queue_address import QUEUE_PASSWORD_VARIABLE, QueueAddress, RedisAddress
+from martlet.queue_address import SQLITE as SQLITE_QUEUE
 from martlet.store_address import PASSWORD_VARIABLE, REVEAL, SQLITE, EtcdAddress, StoreAddress
 from martlet.units import Bytes, EventRate, Rate
 
@@ -78,6 +80,12 @@ class SystemSettings(Frozen):
         description="What keeps functions, keys and builds: `sqlite` (in `function_storage_path`), or "
         "`etcd://USER:PASSWORD@HOST:2379,HOST2:2379/PREFIX?ca=FILE&cert=FILE&key=FILE`, the members of a cluster, the "
         "nearest first. The password may also be in `FAAS_STORE_PASSWORD`, or in a file (`?password_file=FILE`).",
+    )
+    queue: QueueAddress = Field(
+        SQLITE_QUEUE,
+        description="What keeps asynchronous invocations: `sqlite` (in `function_storage_path`), or a database of a "
+        "Redis that is of this platform only, `redis://USER:PASSWORD@HOST:6379/0` (`rediss://HOST/0?ca=FILE` with "
+        "TLS). The password may also be in `FAAS_QUEUE_PASSWORD`.",
     )
     blobs: BucketText | None = Field(
         None,
@@ -196,6 +204,31 @@ class SystemSettings(Frozen):
     )
     wrong_keys_per_client: Rate = Field(
         EventRate(60, 60), description="Wrong keys one client address may try; then it is answered 429."
+    )
+
+    async_queue: int = Field(
+        10_000,
+        ge=1,
+        description="Asynchronous invocations of a function that may wait or run; then 429 is answered.",
+    )
+    async_max_body: Bytes = Field(
+        MiB,
+        ge=1024,
+        le=64 * MiB,
+        description="Largest body of an asynchronous invocation (more is answered 413), and of an answer that is kept.",
+    )
+    async_attempts: int = Field(
+        5, ge=1, le=100, description="Times an asynchronous invocation is tried before it is a dead letter."
+    )
+    async_retry: float = Field(
+        1,
+        gt=0,
+        le=3600,
+        description="Seconds until an asynchronous invocation that failed is tried again; four times as long after "
+        "each further attempt, up to an hour.",
+    )
+    async_kept: float = Field(
+        3600, gt=0, description="Seconds for which the outcome of an asynchronous invocation is kept."
     )
 
     log_bytes_per_function: Bytes = Field(
@@ -379,6 +412,7 @@ def load_settings(
             given["path"] = path.absolute().parent / given["path"]
     settings = validated(Settings, {**document, "system": system, "functions": functions})
     settings = _with_password(settings, environment.get(PASSWORD_VARIABLE))
+    settings = _with_queue_password(settings, environment.get(QUEUE_PASSWORD_VARIABLE))
     if settings.system.development and not settings.system.on_loopback:
         raise Invalid(
             f"development mode has well-known keys and {settings.system.host} is reachable from other machines: "
@@ -417,6 +451,15 @@ def _with_password(settings: Settings, password: str | None) -> Settings:
     except ValueError as error:
         raise Invalid(f"system.store: {error}", field="system.store") from None
     system = settings.system.model_copy(update={"store": store})
+    return settings.model_copy(update={"system": system})
+
+
+def _with_queue_password(settings: Settings, password: str | None) -> Settings:
+    """Returns the settings with the password of the queues that the environment has, if any."""
+    queue = settings.system.queue
+    if not password or not isinstance(queue, RedisAddress):
+        return settings
+    system = settings.system.model_copy(update={"queue": queue.with_password(password)})
     return settings.model_copy(update={"system": system})
 
 

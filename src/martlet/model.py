@@ -488,6 +488,54 @@ class InvocationView(Frozen):
     error: str | None = None
 
 
+class InvocationState(StrEnum):
+    """How far an asynchronous invocation is; what has failed for good is a dead letter until somebody retries it."""
+
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class InvocationAnswer(Frozen):
+    """What a function has answered; ``body`` is text, or base64 where it is no UTF-8; None: it is too large."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: str | None
+    base64: bool = False
+
+
+class Invocation(Frozen):
+    """An asynchronous invocation, as ``/invocations/{id}`` shows it.
+
+    ``target`` is the function, revision or alias it is for; ``attempts`` counts those that have ended, and ``answer``
+    and ``error`` (a problem document) are of the last.
+    """
+
+    id: str
+    function: FunctionName
+    target: str
+    state: InvocationState
+    accepted: float
+    attempts: int = 0
+    ended: float | None = None
+    answer: InvocationAnswer | None = None
+    error: dict[str, Any] | None = None
+
+
+class DeadInvocation(Frozen):
+    """An asynchronous invocation that was tried as often as may be, as ``/functions/{name}/dead-letters`` shows it."""
+
+    id: str
+    target: str
+    method: str
+    path: str
+    accepted: float
+    died: float
+    attempts: int
+    bytes: int
+
+
 class ScalingAction(StrEnum):
     """What was decided about the instances of a function; ``stay`` is not to start one that was asked for."""
 

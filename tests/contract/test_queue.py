@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from martlet.storage.memory_queue import MemoryQueue
-from martlet.storage.queue import MAX_VISIBILITY, Delivery, DeliveryLost, Depth, Queue, QueueError
+from martlet.storage.queue import (
+    MAX_VISIBILITY,
+    Delivery,
+    DeliveryLost,
+    Depth,
+    Queue,
+    QueueError,
+    QueueFull,
+)
 from martlet.storage.redis_queue import RedisQueue
 from martlet.storage.sqlite_queue import SqliteQueue
 
@@ -217,6 +225,47 @@ async def test_what_is_given_back_too_often_is_a_dead_letter(queue: Queue) -> No
     (letter,) = await queue.dead_letters()
     assert (letter.id, letter.message, letter.attempts) == (message_id, b"bad", MOST)
     assert before < letter.died < time.time() + 1
+
+
+async def test_what_was_not_tried_never_dies_of_being_given_back(queue: Queue) -> None:
+    message_id = await queue.put(b"patient")
+    (first,) = await queue.take(1, LONG)
+    await queue.nack(first)
+    for _ in range(2 * MOST):
+        (delivery,) = await queue.take(1, LONG)
+        assert (delivery.id, delivery.attempt) == (message_id, 2)
+        await queue.nack(delivery, tried=False)
+        await queue.nack(delivery, tried=False)
+    with pytest.raises(DeliveryLost):
+        await queue.extend(delivery, LONG)
+    (delivery,) = await queue.take(1, LONG)
+    await queue.nack(delivery, LONG, tried=False)
+    assert await queue.depth() == Depth(delayed=1)
+
+
+async def test_a_queue_takes_no_more_than_it_may_have(connect: Connect) -> None:
+    one, other = await connect(), await connect()
+    first = await one.put(b"first", dedupe="name", most=3)
+    await other.put(b"second", delay=LONG, most=3)
+    await other.put(b"third", most=3)
+    await one.take(1, LONG)
+    for queue in (one, other):
+        with pytest.raises(QueueFull):
+            await queue.put(b"too many", most=3)
+    assert await one.put(b"the same", dedupe="name", most=3) == first, "which is there already"
+    with pytest.raises(QueueFull):
+        await one.put(b"too many", dedupe="refused", most=3)
+    (third,) = await one.take(1, LONG)
+    await one.ack(third)
+    assert await one.put(b"there is room", dedupe="refused", most=3) != first, "a name is not used up"
+    assert await one.depth() == Depth(ready=1, delayed=1, taken=1)
+
+
+async def test_dead_letters_take_no_room(queue: Queue) -> None:
+    dead = await kill(queue)
+    waiting = await queue.put(b"room", most=1)
+    assert (await queue.is_dead(dead), await queue.is_dead(waiting)) == (True, False)
+    assert not await queue.is_dead("nothing")
 
 
 async def test_what_nobody_finishes_is_a_dead_letter(queue: Queue) -> None:

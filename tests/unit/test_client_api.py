@@ -18,6 +18,7 @@ from martlet.model import Network
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
+from martlet.storage.memory_broker import MemoryBroker
 
 CALLS = {
     "functions": plans.functions(),
@@ -33,6 +34,10 @@ CALLS = {
     "logs": plans.logs("hello", 1, "r1"),
     "log_stream": plans.log_stream("hello", 1, "r1"),
     "invocations": plans.invocations("hello", 1),
+    "asynchronous": plans.asynchronous("i1"),
+    "dead_letters": plans.dead_letters("hello", 1),
+    "retry_dead_letter": plans.retry_dead_letter("hello", "i1"),
+    "drop_dead_letter": plans.drop_dead_letter("hello", "i1"),
     "scaling": plans.scaling("hello"),
     "stats": plans.stats(),
     "stats of one": plans.stats("hello"),
@@ -65,7 +70,9 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     settings = Settings.model_validate({"system": {"function_storage_path": data}})
     blobs = Blobs.local(data / "blobs")
     networks = Networks(Network.NONE, {})
-    control = Control(settings, MemoryStore(), blobs, Lanes([], 1), networks, Catalogue.load())
+    control = Control(
+        settings, MemoryStore(), blobs, Lanes([], 1), networks, Catalogue.load(), MemoryBroker()
+    )
     return create_app(control).openapi()
 
 
@@ -82,7 +89,7 @@ def test_the_platform_knows_what_the_client_asks(name: str, description: dict[st
 
 def test_every_plan_is_looked_at() -> None:
     described = {name for name in vars(plans) if not name.startswith("_") and _is_plan(name)}
-    assert described - {"invocation"} <= CALLS.keys()
+    assert described - {"invocation", "invoke_later"} <= CALLS.keys()
 
 
 def _is_plan(name: str) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from martlet.cli import (
     aliases,
+    asynchronous,
     cluster,
     config,
     denied,
@@ -71,6 +72,8 @@ app.add_typer(aliases.app, name="alias", rich_help_panel=WRITE)
 
 app.command("logs", rich_help_panel=SEE)(logs.logs)
 app.command("invocations", rich_help_panel=SEE)(logs.invocations)
+app.command("invocation", rich_help_panel=SEE)(asynchronous.invocation)
+app.add_typer(asynchronous.dead_letters, name="dead-letters", rich_help_panel=SEE)
 app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("stats", rich_help_panel=SEE)(platform.stats)
 app.add_typer(instances.app, name="instances", rich_help_panel=SEE)

@@ -36,6 +36,12 @@ def invoke(
     query: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the URL; may be repeated.")
     ] = None,
+    later: Annotated[
+        bool,
+        typer.Option(
+            "--async", help="Do not wait: print the id of the invocation, for `martlet invocation ID`."
+        ),
+    ] = False,
     include: Annotated[
         bool, typer.Option("-i", "--include", help="Show the status and the headers before the body.")
     ] = False,
@@ -49,16 +55,17 @@ def invoke(
     if content is not None and "content-type" not in map(str.lower, headers):
         headers["content-type"] = "application/json" if _is_json(content) else "application/octet-stream"
     parameters = dict(_pair(given, "=", "--query") for given in query or [])
+    method = method or ("GET" if content is None else "POST")
+    if later:
+        with connect(context) as client:
+            accepted = client.invoke_later(
+                name, content, method=method, path=path, query=parameters, headers=headers
+            )
+        typer.echo(accepted["id"])
+        return
     with (
         connect(context) as client,
-        client.stream(
-            name,
-            content,
-            method=method or ("GET" if content is None else "POST"),
-            path=path,
-            query=parameters,
-            headers=headers,
-        ) as response,
+        client.stream(name, content, method=method, path=path, query=parameters, headers=headers) as response,
     ):
         _show(response, include)
         if not response.is_success:

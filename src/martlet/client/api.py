@@ -19,6 +19,11 @@ class Api:
 
     invoke = Method(answered(plans.invocation))
     stream = Opened(plans.invocation)
+    invoke_later = Method(plans.invoke_later)
+    asynchronous = Method(plans.asynchronous)
+    dead_letters = Method(plans.dead_letters)
+    retry_dead_letter = Method(plans.retry_dead_letter)
+    drop_dead_letter = Method(plans.drop_dead_letter)
 
     revisions = Method(plans.revisions)
     rollback = Method(plans.rollback)

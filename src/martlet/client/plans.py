@@ -6,6 +6,7 @@ Answers are the JSON of the API as it came, so that a client never breaks on wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from martlet.client.call import Body, Call, Document, Plan, many, none, one, segment
@@ -111,6 +112,42 @@ def log_stream(name: str, tail: int = 100, request_id: str | None = None) -> Cal
 def invocations(name: str, limit: int = 100) -> Plan[list[Document]]:
     """Returns the latest invocations of a function, newest first."""
     return many(Call("GET", f"/functions/{segment(name)}/invocations", query={"limit": limit}))
+
+
+def invoke_later(
+    name: str,
+    body: Body | None = None,
+    *,
+    json: Any = None,
+    method: str = "POST",
+    path: str = "/",
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Plan[Document]:
+    """Lets a function run asynchronously, and returns the invocation; arguments as those of `invoke`."""
+    preferring = {**(headers or {}), "prefer": "respond-async"}
+    call = invocation(name, body, json=json, method=method, path=path, query=query, headers=preferring)
+    return one(replace(call, of_function=False))
+
+
+def asynchronous(invocation_id: str) -> Plan[Document]:
+    """Returns an asynchronous invocation, with its answer once it has one."""
+    return one(Call("GET", f"/invocations/{segment(invocation_id)}"))
+
+
+def dead_letters(name: str, limit: int = 100) -> Plan[list[Document]]:
+    """Returns the asynchronous invocations of a function that were given up, the oldest first."""
+    return many(Call("GET", f"/functions/{segment(name)}/dead-letters", query={"limit": limit}))
+
+
+def retry_dead_letter(name: str, invocation_id: str) -> Plan[None]:
+    """Runs an asynchronous invocation that was given up again, as if it were new."""
+    return none(Call("POST", f"/functions/{segment(name)}/dead-letters/{segment(invocation_id)}/retry"))
+
+
+def drop_dead_letter(name: str, invocation_id: str) -> Plan[None]:
+    """Deletes an asynchronous invocation that was given up."""
+    return none(Call("DELETE", f"/functions/{segment(name)}/dead-letters/{segment(invocation_id)}"))
 
 
 def scaling(name: str) -> Plan[Document]:

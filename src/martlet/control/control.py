@@ -30,6 +30,8 @@ from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
 from martlet.runtimes import Catalogue
 from martlet.storage.blobs import Blobs
+from martlet.storage.broker import Broker
+from martlet.storage.invocations import Invocations
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
 
@@ -44,6 +46,7 @@ class Control:
         lanes: the lanes of this machine.
         networks: what functions may have of the network here.
         catalogue: the runtimes of this machine.
+        broker: the queues of the platform; likewise.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Control:
         lanes: Lanes,
         networks: Networks,
         catalogue: Catalogue,
+        broker: Broker,
     ) -> None:
         system, data = settings.system, settings.system.function_storage_path
         self.settings = settings
@@ -62,6 +66,7 @@ class Control:
         self.registry = Registry(store)
         self.view = RegistryView(store)
         self.lanes = lanes
+        self.invocations = Invocations(broker, system.async_queue, system.async_kept)
         self.catalogue = catalogue
         self.images = Images(data / "images")
         self.builds = Builds(self.registry, data / "builds", system.max_builds)

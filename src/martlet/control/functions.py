@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,6 +26,7 @@ from martlet.model import (
     FunctionConfig,
     FunctionState,
 )
+from martlet.storage.queue import QueueError
 
 router = APIRouter(tags=["functions"])
 
@@ -162,6 +164,8 @@ async def delete_function(platform: Platform, who: Who, name: Name) -> None:
     """Deletes a function with its revisions, aliases, logs and history; requests under way are finished."""
     who.check(name)
     await platform.deployments.delete(name)
+    with suppress(QueueError):  # whoever takes what waits finds that there is no function
+        await platform.invocations.forget(name)
 
 
 def find(platform: Control, name: str) -> Function:

@@ -1,4 +1,4 @@
-"""``/functions/{name}/invocations``: the latest runs of a function."""
+"""``/functions/{name}/invocations``: the latest runs of a function. ``/invocations/{id}``: an asynchronous one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 
 from martlet.control.caller import Who
 from martlet.control.functions import find
-from martlet.control.parameters import OF_FUNCTION, Name, Platform
-from martlet.model import InvocationView
+from martlet.control.parameters import OF_FUNCTION, Id, Name, Platform, problems
+from martlet.errors import FunctionNotFound, NotFound
+from martlet.model import Invocation, InvocationState, InvocationView
 
 router = APIRouter(tags=["invocations"])
 
@@ -24,3 +25,17 @@ async def list_invocations(
     who.check(name)
     find(platform, name)
     return await platform.lanes.invocations(name, limit)
+
+
+@router.get("/invocations/{id}", responses=problems(NotFound))
+async def get_invocation(platform: Platform, who: Who, id: Id) -> Invocation:  # noqa: A002 - the name people see
+    """Describes an asynchronous invocation, with its answer once it has one."""
+    invocation = await platform.invocations.find(id)
+    if invocation is None or not who.sees(invocation.function):
+        raise NotFound(f"there is no asynchronous invocation {id!r}, or its outcome is not kept any more")
+    function = platform.view.functions.get(invocation.function)
+    waits = invocation.state is InvocationState.WAITING
+    if waits and (function is None or function.created > invocation.accepted):
+        deleted = FunctionNotFound(f"the function {invocation.function!r} was deleted").problem(id)
+        return invocation.model_copy(update={"state": InvocationState.FAILED, "error": deleted})
+    return invocation

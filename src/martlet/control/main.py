@@ -21,7 +21,7 @@ from martlet.control.lanes import Lanes
 from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
-from martlet.storage.opening import open_store
+from martlet.storage.opening import open_broker, open_store
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ async def run_control(settings: Settings) -> None:
     data, run = settings.system.function_storage_path, settings.run_directory
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = await open_store(settings.system.store, data)
+    broker = await open_broker(settings.system.queue, data, settings.system.async_attempts)
     lanes = Lanes(
         [run / f"lane-{number}.sock" for number in range(settings.lane_count)],
         settings.system.cold_start_timeout,
@@ -42,7 +43,7 @@ async def run_control(settings: Settings) -> None:
     networks = await asyncio.to_thread(Networks.of, settings.system)
     catalogue = await asyncio.to_thread(Catalogue.of, settings.system)
     control = Control(
-        settings, store, Blobs.of(settings.system.blobs, data / "blobs"), lanes, networks, catalogue
+        settings, store, Blobs.of(settings.system.blobs, data / "blobs"), lanes, networks, catalogue, broker
     )
     try:
         await control.open()
@@ -50,6 +51,7 @@ async def run_control(settings: Settings) -> None:
         await _serve(control, run / SOCKET)
     finally:
         await control.close()
+        await broker.close()
         await store.close()
 
 

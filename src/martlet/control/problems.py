@@ -22,6 +22,7 @@ from martlet.errors import (
     Unavailable,
 )
 from martlet.storage.blobs import BlobError
+from martlet.storage.queue import QueueError
 from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
@@ -54,6 +55,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(StoreError, _on_unreachable)
     app.add_exception_handler(BlobError, _on_unreachable)
+    app.add_exception_handler(QueueError, _on_unreachable)
 
 
 def answer(error: MartletError, request_id: str) -> Response:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import structlog
 from fastapi import APIRouter, Response
 
 from martlet.control.caller import Who
@@ -9,9 +12,12 @@ from martlet.control.control import Control
 from martlet.control.functions import find
 from martlet.control.parameters import OF_FUNCTION, Name, Platform, problems
 from martlet.model import Frozen
+from martlet.storage.queue import QueueError
 from martlet.telemetry.metrics import CONTENT_TYPE, exposition
 from martlet.telemetry.process import ProcessStats
 from martlet.telemetry.stats import FunctionStats, LaneStats
+
+log = structlog.get_logger()
 
 router = APIRouter(tags=["stats"])
 
@@ -101,7 +107,19 @@ async def metrics(platform: Platform, who: Who) -> Response:
     who.check_unlimited("see the counters of all")
     stats, _ = await _collected(platform)
     stats.processes["control"] = ProcessStats.measure()
-    return Response(exposition(stats), headers={"content-type": CONTENT_TYPE})
+    return Response(exposition(stats, await _waiting(platform)), headers={"content-type": CONTENT_TYPE})
+
+
+async def _waiting(platform: Control) -> dict[str, dict[str, int]]:
+    """Returns how many asynchronous invocations wait, by function and state; none where the queue is out of reach."""
+    try:
+        return {
+            name: asdict(await platform.invocations.queue(name).depth())
+            for name in await platform.invocations.functions()
+        }
+    except QueueError as error:
+        log.warning("queues_out_of_reach", error=str(error))
+        return {}
 
 
 async def _collected(platform: Control) -> tuple[LaneStats, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from martlet.errors import BadRequest, Forbidden, FunctionNotFound, MartletError, MethodNotAllowed, NotFound
+from martlet.gateway.acceptance import Acceptance, is_deferred
 from martlet.gateway.admission import Admission, Principal
 from martlet.gateway.dispatch import Dispatch
 from martlet.gateway.entry import Entry
@@ -32,6 +33,7 @@ MANAGED = frozenset(
         b"api",
         b"stats",
         b"instances",
+        b"invocations",
         b"nodes",
         b"cluster",
         b"keys",
@@ -50,6 +52,8 @@ ADMINISTERED = frozenset({b"keys"})
 """First segments of paths that take the scope ``admin``."""
 CHANGED_BY_ADMINS = frozenset({b"images"})
 """Likewise, but for reading."""
+SEEN_BY_CALLERS = frozenset({b"invocations"})
+"""First segments of paths that whoever invokes may read."""
 IMAGES = b"/images"
 NOT_FOR_CONTROL = frozenset({b"authorization", b"expect", b"x-request-id"})
 Manage = Callable[[Exchange, bytes, bytes], None]
@@ -68,6 +72,7 @@ class Gateway:
         admission: Admission,
         routing: Routing,
         dispatch: Dispatch,
+        acceptance: Acceptance,
         manage: Manage,
         max_body: int,
         max_upload: int,
@@ -79,6 +84,7 @@ class Gateway:
         self._admission = admission
         self._routing = routing
         self._dispatch = dispatch
+        self._acceptance = acceptance
         self._manage = manage
         self._max_body = max_body
         self._max_upload = max_upload
@@ -167,17 +173,24 @@ class Gateway:
             if not principal.invoke:
                 raise Forbidden("this key may not invoke functions (scope invoke)")
             principal.may_touch(target.function)
+        tolls = admission.tolls(
+            None if target.public else principal,
+            client,
+            target.bucket,
+            target.rate,
+            trusted=principal is not None and principal.trusted,
+        )
+        if is_deferred(exchange, route):
+            admission.charge(tolls)
+            caller = None if principal is None else principal.id
+            strip_key = principal is not None
+            self._node.spawn(self._acceptance.accept(exchange, route, target.function, caller, strip_key))
+            return
         entry = Entry(
             epoch=self._epoch,
             headers=exchange.headers,
             expires=float("inf") if principal is None or principal.expires is None else principal.expires,
-            tolls=admission.tolls(
-                None if target.public else principal,
-                client,
-                target.bucket,
-                target.rate,
-                trusted=principal is not None and principal.trusted,
-            ),
+            tolls=tolls,
             passage=Passage.of_client(exchange, target, route.path, strip_key=principal is not None),
         )
         if not self._routing.varies(route.name):
@@ -228,7 +241,12 @@ class Gateway:
 
     def _authorise(self, principal: Principal, method: bytes, segments: list[bytes]) -> None:
         needed = scope_for(method, segments[0])
-        if not (principal.admin if needed is Scope.ADMIN else principal.manage):
+        allowed = {
+            Scope.ADMIN: principal.admin,
+            Scope.MANAGE: principal.manage,
+            Scope.INVOKE: principal.invoke or principal.manage,
+        }
+        if not allowed[needed]:
             raise Forbidden(f"this key may not do that (scope {needed})")
         below = segments[1:] if segments[0] == b"api" else segments
         if below[:1] == [b"functions"] and len(below) > 1:
@@ -237,7 +255,10 @@ class Gateway:
 
 def scope_for(method: bytes, segment: bytes) -> Scope:
     """Returns what a key must be allowed for a request to control; ``segment`` is the first of its path."""
-    changes = method not in (b"GET", b"HEAD") and segment in CHANGED_BY_ADMINS
+    reads = method in (b"GET", b"HEAD")
+    if reads and segment in SEEN_BY_CALLERS:
+        return Scope.INVOKE
+    changes = not reads and segment in CHANGED_BY_ADMINS
     return Scope.ADMIN if changes or segment in ADMINISTERED else Scope.MANAGE
 
 

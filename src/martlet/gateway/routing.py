@@ -15,7 +15,9 @@ INVOKE = b"/invoke/"
 FUNCTIONS = b"/functions/"
 AWS_INVOKE = b"/2015-03-31/functions/"
 """AWS Lambda's Invoke: the function sees all of the path, for its runtime to know what it is asked."""
-RESOURCES = frozenset({b"aliases", b"code", b"invocations", b"logs", b"revisions", b"rollback", b"scaling"})
+RESOURCES = frozenset(
+    {b"aliases", b"code", b"dead-letters", b"invocations", b"logs", b"revisions", b"rollback", b"scaling"}
+)
 """What lies below ``/functions/{name}/`` and is management; everything else there is the function's own."""
 MAX_HOSTS = 4096
 _NUMBER = re.compile(r"[1-9][0-9]{0,7}")

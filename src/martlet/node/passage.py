@@ -7,6 +7,8 @@ from martlet.http.upstream import HOP_BY_HOP
 from martlet.node.target import Target
 
 NOT_FOR_FUNCTIONS = HOP_BY_HOP | {b"expect", b"x-request-id"}
+ATTEMPT = b"x-faas-attempt"
+"""Which attempt at an asynchronous invocation it is; from a lane, as it is of ours, and no client may say it."""
 _OURS = (b"x-martlet-", b"x-faas-")
 _FORWARDED = (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto")
 
@@ -37,14 +39,16 @@ class Passage:
             path: what the function sees as its request target.
             strip_key: the ``authorization`` header is a key of ours and not the function's business.
         """
-        lines = _lines(exchange, (b"authorization", *_FORWARDED) if strip_key else _FORWARDED)
-        lines += _forwarded(exchange, path)
-        return cls(target, exchange.method, path, lines)
+        return cls(target, exchange.method, path, passed_on(exchange, path, strip_key))
 
     @classmethod
     def of_lane(cls, exchange: Exchange, target: Target, path: bytes) -> Passage:
         """Works it out for a request that another lane passes on, with all that it has said of the client."""
-        return cls(target, exchange.method, path, _lines(exchange, ()))
+        lines = _lines(exchange, ())
+        attempt = exchange.header(ATTEMPT)
+        if attempt is not None:
+            lines += b"%b: %b\r\n" % (ATTEMPT, attempt)
+        return cls(target, exchange.method, path, lines)
 
     def forwarded(self, prefix: bytes, identity: bytes) -> bytes:
         """Returns the head for another lane that is to run the request.
@@ -57,6 +61,19 @@ class Passage:
 
     def _head(self, prefix: bytes, identity: bytes) -> bytes:
         return b"%b %b%b HTTP/1.1\r\n%b%b" % (self._method, prefix, self._path, identity, self._passed_on)
+
+
+def passed_on(exchange: Exchange, path: bytes, strip_key: bool, withheld: tuple[bytes, ...] = ()) -> bytes:
+    """Returns the header lines of a request from outside that a function gets, with those that we add.
+
+    Args:
+        exchange: the request.
+        path: what the function sees as its request target.
+        strip_key: the ``authorization`` header is a key of ours and not the function's business.
+        withheld: further headers that are not.
+    """
+    key = (b"authorization",) if strip_key else ()
+    return _lines(exchange, (*key, *withheld, *_FORWARDED)) + _forwarded(exchange, path)
 
 
 def _lines(exchange: Exchange, withheld: tuple[bytes, ...]) -> bytes:

@@ -14,13 +14,16 @@ import structlog
 from martlet.cluster.identity import Identity
 from martlet.config import Settings
 from martlet.control.machine import node_id
+from martlet.gateway.acceptance import Acceptance
 from martlet.gateway.admission import Admission
+from martlet.gateway.attempt import Attempts
 from martlet.gateway.buckets import Buckets
 from martlet.gateway.dispatch import Dispatch
 from martlet.gateway.fleet import Fleet
 from martlet.gateway.gateway import Gateway
 from martlet.gateway.peers import Peers
 from martlet.gateway.routing import Routing
+from martlet.gateway.worker import Worker
 from martlet.http.hop import Hop, notice_silence, over_unix
 from martlet.http.server import Server, ServerLimits
 from martlet.model import Role
@@ -32,7 +35,8 @@ from martlet.node.recorder import Recorder
 from martlet.runtimes.catalogue import Catalogue
 from martlet.serve.drivers import drivers_of
 from martlet.storage.blobs import Blobs
-from martlet.storage.opening import open_store
+from martlet.storage.invocations import Invocations
+from martlet.storage.opening import open_broker, open_store
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.history import History
 from martlet.telemetry.stats import LaneStats
@@ -85,16 +89,23 @@ async def run_lane(settings: Settings, number: int) -> None:
     await node.open()
     identity, control = Identity(data), Hop(over_unix(run / "control.sock"), "the management API")
     fleet = Fleet(view, node_id(data), identity.towards_others()) if system.clustered else None
-    dispatch = Dispatch(node, run, fleet)
+    routing, dispatch = Routing(view, system.domain), Dispatch(node, run, fleet)
     manages = Role.CONTROL in system.roles
+    broker = await open_broker(system.queue, data, system.async_attempts)
+    invocations = Invocations(broker, system.async_queue, system.async_kept)
+    attempts = Attempts(
+        view, routing, dispatch, system.async_attempts, system.async_retry, system.async_max_body
+    )
+    worker = Worker(invocations, view, attempts, stats)
     gateway = Gateway(
         node=node,
         view=view,
         admission=Admission(
             view, Buckets(run / "buckets"), system.rate_limit_per_client, system.wrong_keys_per_client
         ),
-        routing=Routing(view, system.domain),
+        routing=routing,
         dispatch=dispatch,
+        acceptance=Acceptance(invocations, view, stats, system.async_max_body, worker.wake),
         manage=control.send if fleet is None or manages else fleet.manage,
         max_body=system.max_body,
         max_upload=system.max_package,
@@ -124,19 +135,21 @@ async def run_lane(settings: Settings, number: int) -> None:
             )
         )
     watch = loop.create_task(public.watch_clients())
+    worker.open()
     _spare_collections()
     log.info("lane_ready", roles=system.roles, port=system.api_gateway_port)
 
     await stop.wait()
     for port in ports:
         port.close()
-    await asyncio.gather(public.drain(DRAIN), peers.drain(DRAIN))
+    await asyncio.gather(public.drain(DRAIN), peers.drain(DRAIN), worker.close(DRAIN))
     if fleet is not None:
         fleet.close()
     unix.close()
     watch.cancel()
     await node.close()
     packages.close()
+    await broker.close()
     await history.close()
     await logs.close()
     await view.close()

@@ -27,6 +27,7 @@ from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import Role
+from martlet.queue_address import QUEUE_PASSWORD_VARIABLE
 from martlet.runtimes import Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
@@ -41,6 +42,8 @@ from martlet.telemetry.logging import configure
 log = structlog.get_logger()
 
 START_TIMEOUT = 30.0
+PASSWORDS = frozenset({PASSWORD_VARIABLE, QUEUE_PASSWORD_VARIABLE})
+"""Variables that other processes of the platform have no use for: the settings say it."""
 STOP_TIMEOUT = 15.0
 QUICK_DEATH = 5.0
 """A process that died within this many seconds is started anew with a growing delay."""
@@ -231,7 +234,7 @@ async def _bury_orphans(forkserver: Forkserver, children: list[Child]) -> None:
 
 def _environment(settings_file: Path) -> dict[str, str]:
     return {
-        **{name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
+        **{name: value for name, value in os.environ.items() if name not in PASSWORDS},
         remains.SETTINGS_VARIABLE: str(settings_file),
         remains.PARENT_VARIABLE: str(os.getpid()),
     }

@@ -15,6 +15,7 @@ from martlet.storage.queue import (
     Depth,
     QueueError,
     checked_visibility,
+    full,
     lost,
 )
 
@@ -38,12 +39,16 @@ class MemoryQueue:
         self._names: dict[str, tuple[str, float]] = {}
         self._closed = False
 
-    async def put(self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None) -> str:
+    async def put(
+        self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None, most: int | None = None
+    ) -> str:
         """See `Queue.put`."""
         now = self._now()
         self._names = {name: each for name, each in self._names.items() if each[1] > now}
         if dedupe in self._names:
             return self._names[dedupe][0]
+        if most is not None and len(self._messages) >= most:
+            raise full(most)
         message_id = secrets.token_hex(16)
         self._messages[message_id] = _Message(message, now + delay)
         if dedupe is not None:
@@ -71,13 +76,15 @@ class MemoryQueue:
         if self._held(delivery) is not None:
             del self._messages[delivery.id]
 
-    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, *, tried: bool = True) -> None:
         """See `Queue.nack`."""
         message = self._held(delivery)
         if message is None:
             return
         message.taken, message.due = False, self._now() + delay
-        if message.attempts >= self._max_deliveries:
+        if not tried:
+            message.attempts -= 1
+        elif message.attempts >= self._max_deliveries:
             self._give_up(delivery.id)
 
     async def extend(self, delivery: Delivery, visibility: float) -> None:
@@ -99,6 +106,11 @@ class MemoryQueue:
         self._now()
         return list(self._dead.values())[:limit]
 
+    async def is_dead(self, message_id: str) -> bool:
+        """See `Queue.is_dead`."""
+        self._now()
+        return message_id in self._dead
+
     async def requeue(self, message_id: str) -> bool:
         """See `Queue.requeue`."""
         now = self._now()
@@ -115,6 +127,10 @@ class MemoryQueue:
     async def close(self) -> None:
         """See `Queue.close`."""
         self._closed = True
+
+    def clear(self) -> None:
+        """Forgets every message."""
+        self._messages, self._dead, self._names = {}, {}, {}
 
     def _held(self, delivery: Delivery) -> _Message | None:
         """Returns the message of a delivery, or None where that has ended. Raises `DeliveryLost`."""

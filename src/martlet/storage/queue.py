@@ -22,6 +22,10 @@ class QueueError(Exception):
     """The queue is out of reach. What was asked for may have happened or not; it may be asked for again."""
 
 
+class QueueFull(Exception):
+    """There are as many messages in the queue as may be; nothing was added."""
+
+
 class DeliveryLost(QueueError):
     """The message is not held by this delivery any more: its visibility has passed, and it came again."""
 
@@ -80,16 +84,22 @@ class Depth:
 class Queue(Protocol):
     """A queue. Every method may raise `QueueError`, within some seconds; times are seconds."""
 
-    async def put(self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None) -> str:
+    async def put(
+        self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None, most: int | None = None
+    ) -> str:
         """Adds a message; once this returns it is not lost.
 
         Args:
             message: any bytes.
             delay: for how long nobody gets it.
             dedupe: a name of the message. Put under the same name again within `DEDUPE_SECONDS`, it is not added.
+            most: how many messages there may be with it, dead letters aside; None: any number.
 
         Returns:
             The id of the message, or of the one that was put under the name before.
+
+        Raises:
+            QueueFull: there are ``most`` already.
         """
 
     async def take(self, n: int, visibility: float) -> Sequence[Delivery]:
@@ -102,10 +112,10 @@ class Queue(Protocol):
             DeliveryLost: somebody else has taken it since.
         """
 
-    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, *, tried: bool = True) -> None:
         """Gives a message back, to be taken again after ``delay``; after its last delivery it becomes a dead letter.
 
-        Harmless when that, or `ack`, was done already.
+        Harmless when that, or `ack`, was done already. What was not ``tried`` is as if it had not been delivered.
 
         Raises:
             DeliveryLost: somebody else has taken it since.
@@ -124,6 +134,9 @@ class Queue(Protocol):
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Returns dead letters, the oldest first."""
 
+    async def is_dead(self, message_id: str) -> bool:
+        """Whether a message is a dead letter."""
+
     async def requeue(self, message_id: str) -> bool:
         """Lets a dead letter be taken as if it were new; returns False where there is no such one."""
 
@@ -141,6 +154,11 @@ def checked_visibility(visibility: float) -> float:
             f"a message is held for more than 0 and at most {MAX_VISIBILITY:g} s, not {visibility:g}"
         )
     return visibility
+
+
+def full(most: int) -> QueueFull:
+    """Returns the error that says so."""
+    return QueueFull(f"{most} messages wait in the queue already")
 
 
 def lost(delivery: Delivery) -> DeliveryLost:

@@ -39,12 +39,23 @@ from martlet.storage.queue import (
     Depth,
     QueueError,
     checked_visibility,
+    full,
     lost,
 )
 
 PATIENCE = 12.0
 RETRIES = 3
 _KEYS = ("stream", "messages", "attempts", "holders", "delayed", "dead")
+
+
+def connections(url: str, patience: float = PATIENCE) -> Redis:
+    """Returns connections to Redis, which are made when they are needed; arguments as those of `RedisQueue`."""
+    return Redis.from_url(
+        url,
+        socket_connect_timeout=patience / 6,
+        socket_timeout=patience / 3,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), RETRIES),
+    )
 
 
 class RedisQueue:
@@ -56,6 +67,7 @@ class RedisQueue:
         max_deliveries: how often a message is delivered before it is a dead letter.
         patience: seconds after which what is asked for is given up; an answer is waited for a third of it, and then
             asked for again.
+        redis: `connections` that others have too, in place of its own; whoever closes the queue closes them.
     """
 
     def __init__(
@@ -64,13 +76,9 @@ class RedisQueue:
         name: str,
         max_deliveries: int = MAX_DELIVERIES,
         patience: float = PATIENCE,
+        redis: Redis | None = None,
     ) -> None:
-        self._redis = Redis.from_url(
-            url,
-            socket_connect_timeout=patience / 6,
-            socket_timeout=patience / 3,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), RETRIES),
-        )
+        self._redis = connections(url, patience) if redis is None else redis
         self._prefix = f"{{martlet:queue:{name}}}:"
         self._keys = [self._prefix + key for key in _KEYS]
         self._max_deliveries = max_deliveries
@@ -79,11 +87,17 @@ class RedisQueue:
         self._cursor = b"0-0"
         self._closed = False
 
-    async def put(self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None) -> str:
+    async def put(
+        self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None, most: int | None = None
+    ) -> str:
         """See `Queue.put`."""
         names = [] if dedupe is None else [f"{self._prefix}name:{dedupe}"]
-        given = [secrets.token_hex(16), message, _ms(delay), _ms(DEDUPE_SECONDS)]
-        return str((await self._run("put", *given, names=names)).decode())
+        room = -1 if most is None else most
+        given = [secrets.token_hex(16), message, _ms(delay), _ms(DEDUPE_SECONDS), room]
+        message_id = await self._run("put", *given, names=names)
+        if message_id is None:
+            raise full(room)
+        return str(message_id.decode())
 
     async def take(self, n: int, visibility: float) -> Sequence[Delivery]:
         """See `Queue.take`."""
@@ -101,10 +115,10 @@ class RedisQueue:
         if not await self._run("ack", delivery.id, delivery.handle):
             raise lost(delivery)
 
-    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, *, tried: bool = True) -> None:
         """See `Queue.nack`."""
-        dies = int(delivery.attempt >= self._max_deliveries)
-        if not await self._run("nack", delivery.id, delivery.handle, _ms(delay), dies):
+        dies = int(tried and delivery.attempt >= self._max_deliveries)
+        if not await self._run("nack", delivery.id, delivery.handle, _ms(delay), dies, int(tried)):
             raise lost(delivery)
 
     async def extend(self, delivery: Delivery, visibility: float) -> None:
@@ -125,6 +139,10 @@ class RedisQueue:
             for key, content, attempts, died in rows
         ]
 
+    async def is_dead(self, message_id: str) -> bool:
+        """See `Queue.is_dead`."""
+        return bool(await self._run("is_dead", message_id))
+
     async def requeue(self, message_id: str) -> bool:
         """See `Queue.requeue`."""
         return bool(await self._run("requeue", message_id))
@@ -132,6 +150,10 @@ class RedisQueue:
     async def drop(self, message_id: str) -> bool:
         """See `Queue.drop`."""
         return bool(await self._run("drop", message_id))
+
+    async def clear(self) -> None:
+        """Forgets every message; what was put under a name is remembered all the same."""
+        await self._run("clear")
 
     async def close(self) -> None:
         """See `Queue.close`."""

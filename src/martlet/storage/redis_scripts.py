@@ -55,18 +55,26 @@ end
 """
 
 _PUT = """
-local id, content, delay, remembered = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local id, content, delay, remembered, most =
+    ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local name = KEYS[7]
 if name then
     local known = redis.call('GET', name)
     if known then
         return known
     end
+end
+if redis.call('HEXISTS', messages, id) == 1 then
+    return id
+end
+if most >= 0 and redis.call('XLEN', stream) + redis.call('ZCARD', delayed) >= most then
+    return false
+end
+if name then
     redis.call('SET', name, id, 'PX', remembered)
 end
-if redis.call('HSETNX', messages, id, content) == 1 then
-    wait(id, delay)
-end
+redis.call('HSET', messages, id, content)
+wait(id, delay)
 return id
 """
 
@@ -138,11 +146,15 @@ return 1
 """
 
 _NACK = """
-local id, handle, delay, dies = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local id, handle, delay = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local dies, tried = ARGV[4] == '1', ARGV[5] == '1'
 if lost(id, handle) then
     return 0
 end
 if release(entry_of(handle)) then
+    if not tried then
+        redis.call('HINCRBY', attempts, id, -1)
+    end
     if dies then
         bury(id)
     else
@@ -179,6 +191,10 @@ end
 return found
 """
 
+_IS_DEAD = """
+return redis.call('ZSCORE', dead, ARGV[1]) and 1 or 0
+"""
+
 _REQUEUE = """
 local id = ARGV[1]
 if redis.call('ZREM', dead, id) == 0 then
@@ -199,6 +215,11 @@ forget(id)
 return 1
 """
 
+_CLEAR = """
+redis.call('DEL', unpack(KEYS))
+return 1
+"""
+
 ALL = {
     "put": _COMMON + _PUT,
     "take": _COMMON + _TAKE,
@@ -207,6 +228,8 @@ ALL = {
     "extend": _COMMON + _EXTEND,
     "depth": _COMMON + _DEPTH,
     "dead_letters": _COMMON + _DEAD_LETTERS,
+    "is_dead": _COMMON + _IS_DEAD,
     "requeue": _COMMON + _REQUEUE,
     "drop": _COMMON + _DROP,
+    "clear": _CLEAR,
 }

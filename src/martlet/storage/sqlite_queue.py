@@ -18,6 +18,7 @@ from martlet.storage.queue import (
     Depth,
     QueueError,
     checked_visibility,
+    full,
     lost,
 )
 from martlet.storage.store import StoreError
@@ -35,6 +36,12 @@ MIGRATIONS = (
         "CREATE TABLE name (queue TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, expires REAL NOT NULL,"
         " PRIMARY KEY (queue, name))",
         "CREATE INDEX name_expires ON name (expires)",
+    ),
+    (
+        "CREATE INDEX message_queue ON message (queue)",
+        # what a broker keeps for a while
+        "CREATE TABLE kept (key TEXT PRIMARY KEY, content BLOB NOT NULL, expires REAL NOT NULL)",
+        "CREATE INDEX kept_expires ON kept (expires)",
     ),
 )
 
@@ -57,15 +64,13 @@ class SqliteQueue:
         Raises:
             QueueError: the file cannot be opened, or was written by a newer Martlet.
         """
-        try:
-            database = await Database.open(path, MIGRATIONS, durable=True)
-        except StoreError as error:
-            raise QueueError(str(error)) from error
-        return cls(database, name, max_deliveries)
+        return cls(await open_database(path), name, max_deliveries)
 
-    async def put(self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None) -> str:
+    async def put(
+        self, message: bytes, *, delay: float = 0.0, dedupe: str | None = None, most: int | None = None
+    ) -> str:
         """See `Queue.put`."""
-        return await self._run(_put, self._name, message, time.time() + delay, dedupe)
+        return await self._run(_put, self._name, message, time.time() + delay, dedupe, most)
 
     async def take(self, n: int, visibility: float) -> Sequence[Delivery]:
         """See `Queue.take`."""
@@ -75,9 +80,9 @@ class SqliteQueue:
         """See `Queue.ack`."""
         await self._run(_ack, delivery)
 
-    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, *, tried: bool = True) -> None:
         """See `Queue.nack`."""
-        await self._run(_nack, delivery, time.time() + delay, self._max_deliveries)
+        await self._run(_nack, delivery, time.time() + delay, self._max_deliveries, tried)
 
     async def extend(self, delivery: Delivery, visibility: float) -> None:
         """See `Queue.extend`."""
@@ -90,6 +95,10 @@ class SqliteQueue:
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """See `Queue.dead_letters`."""
         return await self._run(_dead_letters, self._name, limit)
+
+    async def is_dead(self, message_id: str) -> bool:
+        """See `Queue.is_dead`."""
+        return await self._run(_is_dead, self._name, message_id)
 
     async def requeue(self, message_id: str) -> bool:
         """See `Queue.requeue`."""
@@ -106,13 +115,33 @@ class SqliteQueue:
     async def _run(
         self, work: Callable[Concatenate[sqlite3.Connection, P], Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        try:
-            return await self._database.run(work, *args, **kwargs)
-        except StoreError as error:
-            raise QueueError(str(error)) from error
+        return await asked(self._database, work, *args, **kwargs)
 
 
-def _put(connection: sqlite3.Connection, queue: str, message: bytes, due: float, name: str | None) -> str:
+async def open_database(path: Path) -> Database:
+    """Opens a file of queues, as `SqliteQueue.open` does."""
+    try:
+        return await Database.open(path, MIGRATIONS, durable=True)
+    except StoreError as error:
+        raise QueueError(str(error)) from error
+
+
+async def asked(
+    database: Database,
+    work: Callable[Concatenate[sqlite3.Connection, P], Result],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Result:
+    """Returns ``work(connection, …)`` of a file of queues. Raises `QueueError`."""
+    try:
+        return await database.run(work, *args, **kwargs)
+    except StoreError as error:
+        raise QueueError(str(error)) from error
+
+
+def _put(
+    connection: sqlite3.Connection, queue: str, message: bytes, due: float, name: str | None, most: int | None
+) -> str:
     message_id, now = secrets.token_hex(16), time.time()
     with writing(connection):
         connection.execute("DELETE FROM name WHERE expires <= ?", (now,))
@@ -122,6 +151,9 @@ def _put(connection: sqlite3.Connection, queue: str, message: bytes, due: float,
             ).fetchone()
             if known is not None:
                 return str(known[0])
+        if most is not None and _count(connection, queue) >= most:
+            raise full(most)
+        if name is not None:
             connection.execute(
                 "INSERT INTO name VALUES (?, ?, ?, ?)", (queue, name, message_id, now + DEDUPE_SECONDS)
             )
@@ -130,6 +162,12 @@ def _put(connection: sqlite3.Connection, queue: str, message: bytes, due: float,
             (message_id, queue, message, due),
         )
     return message_id
+
+
+def _count(connection: sqlite3.Connection, queue: str) -> int:
+    """Counts the messages that are no dead letters."""
+    counted = connection.execute("SELECT count(*) FROM message WHERE queue = ? AND died IS NULL", (queue,))
+    return int(counted.fetchone()[0])
 
 
 def _take(
@@ -178,12 +216,16 @@ def _ack(connection: sqlite3.Connection, delivery: Delivery) -> None:
             connection.execute("DELETE FROM message WHERE id = ?", (delivery.id,))
 
 
-def _nack(connection: sqlite3.Connection, delivery: Delivery, due: float, max_deliveries: int) -> None:
+def _nack(
+    connection: sqlite3.Connection, delivery: Delivery, due: float, max_deliveries: int, tried: bool
+) -> None:
     with writing(connection):
         if _is_held(connection, delivery):
-            died = time.time() if delivery.attempt >= max_deliveries else None
+            died = time.time() if tried and delivery.attempt >= max_deliveries else None
+            attempts = delivery.attempt if tried else delivery.attempt - 1
             connection.execute(
-                "UPDATE message SET due = ?, died = ?, taken = 0 WHERE id = ?", (due, died, delivery.id)
+                "UPDATE message SET due = ?, died = ?, attempts = ?, taken = 0 WHERE id = ?",
+                (due, died, attempts, delivery.id),
             )
 
 
@@ -211,6 +253,13 @@ def _dead_letters(connection: sqlite3.Connection, queue: str, limit: int) -> lis
         (queue, limit),
     )
     return [DeadLetter(*row) for row in rows]
+
+
+def _is_dead(connection: sqlite3.Connection, queue: str, message_id: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM message WHERE queue = ? AND id = ? AND died IS NOT NULL", (queue, message_id)
+    )
+    return found.fetchone() is not None
 
 
 def _requeue(connection: sqlite3.Connection, queue: str, message_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,6 +17,9 @@ from prometheus_client.registry import Collector
 from martlet.telemetry.histogram import BOUNDS, Histogram
 from martlet.telemetry.stats import FunctionStats, LaneStats
 
+Waiting = Mapping[str, Mapping[str, int]]
+"""Asynchronous invocations that wait, by function and state."""
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SHOWN = [
@@ -27,23 +30,25 @@ _SHOWN = [
 """Number and label of the buckets that are shown, three a decade."""
 
 
-def exposition(stats: LaneStats) -> bytes:
+def exposition(stats: LaneStats, waiting: Waiting) -> bytes:
     """Returns the merged counters of all lanes in Prometheus' text format, to be sent as `CONTENT_TYPE`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatsCollector(stats))
+    registry.register(StatsCollector(stats, waiting))
     return generate_latest(registry)
 
 
 class StatsCollector(Collector):
     """The metrics of Martlet. Every family is there even when it has no samples."""
 
-    def __init__(self, stats: LaneStats) -> None:
+    def __init__(self, stats: LaneStats, waiting: Waiting) -> None:
         self._stats = stats
+        self._waiting = waiting
 
     def collect(self) -> Iterator[Metric]:
         """Yields the families."""
         yield from self._invocations()
         yield from self._times()
+        yield from self._asynchronous()
         yield from self._holdings()
         yield from self._processes()
 
@@ -96,6 +101,30 @@ class StatsCollector(Collector):
             family = HistogramMetricFamily(f"martlet_{part}_duration_seconds", meaning, labels=[])
             _add_histogram(family, [], histogram)
             yield family
+
+    def _asynchronous(self) -> Iterator[Metric]:
+        yield self._counter(
+            "martlet_async_accepted",
+            "Asynchronous invocations that were put into the queue.",
+            lambda stats: stats.accepted,
+        )
+        attempts = CounterMetricFamily(
+            "martlet_async_attempts",
+            "Attempts at asynchronous invocations; `postponed` ones found no room in the function.",
+            labels=["function", "outcome"],
+        )
+        for name, stats in sorted(self._stats.functions.items()):
+            for outcome, count in sorted(stats.attempts.items()):
+                attempts.add_metric([name, outcome], count)
+        waiting = GaugeMetricFamily(
+            "martlet_async_invocations",
+            "Asynchronous invocations in the queue; `dead` ones were given up.",
+            labels=["function", "state"],
+        )
+        for name, states in sorted(self._waiting.items()):
+            for state, count in states.items():
+                waiting.add_metric([name, state], count)
+        yield from (attempts, waiting)
 
     def _holdings(self) -> Iterator[Metric]:
         instances = GaugeMetricFamily("martlet_instances", "Living instances.", labels=["function", "state"])

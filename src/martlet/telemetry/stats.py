@@ -31,9 +31,13 @@ class FunctionStats:
         queue: waiting for a free slot.
         start: waiting for an instance to start, of cold starts only.
         run: from the hand-over to the instance to the end.
+        accepted: asynchronous invocations that were put into the queue.
+        attempts: asynchronous invocations that were tried, by how that went.
     """
 
     __slots__ = (
+        "accepted",
+        "attempts",
         "bytes_in",
         "bytes_out",
         "cold_starts",
@@ -55,6 +59,8 @@ class FunctionStats:
         self.queue = Histogram()
         self.start = Histogram()
         self.run = Histogram()
+        self.accepted = 0
+        self.attempts: dict[str, int] = {}
 
     def record(
         self,
@@ -84,6 +90,10 @@ class FunctionStats:
             self.start.observe(start)
         if error is not None:
             self.errors[error] = self.errors.get(error, 0) + 1
+
+    def attempt(self, outcome: str) -> None:
+        """Counts an attempt at an asynchronous invocation."""
+        self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
 
     @property
     def requests(self) -> int:
@@ -124,6 +134,8 @@ class FunctionStats:
         self.queue.add(other.queue)
         self.start.add(other.start)
         self.run.add(other.run)
+        self.accepted += other.accepted
+        self.attempts = _sum(self.attempts, other.attempts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the counters as a JSON-ready dict."""
@@ -137,6 +149,8 @@ class FunctionStats:
             "queue": self.queue.to_json(),
             "start": self.start.to_json(),
             "run": self.run.to_json(),
+            "accepted": self.accepted,
+            "attempts": self.attempts,
         }
 
     @classmethod
@@ -152,6 +166,8 @@ class FunctionStats:
         stats.queue = Histogram.from_json(document["queue"])
         stats.start = Histogram.from_json(document["start"])
         stats.run = Histogram.from_json(document["run"])
+        stats.accepted = document["accepted"]
+        stats.attempts = dict(document["attempts"])
         return stats
 
 

@@ -27,6 +27,7 @@ from martlet.model import Network
 from martlet.runtimes.catalogue import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
+from martlet.storage.memory_broker import MemoryBroker
 from martlet.storage.registry import RegistryView
 from martlet.storage.store import Store
 from martlet.telemetry.stats import LaneStats
@@ -195,6 +196,7 @@ class Platform:
         defaults = {"function_storage_path": data / "data", "development": True}
         self.settings = Settings.model_validate({"system": {**defaults, **system}, "functions": functions})
         self.store: Store = MemoryStore()
+        self.broker = MemoryBroker()
         self.blobs = Blobs.local(data / "blobs")
         self.lanes = [FakeLane(data / f"lane-{number}.sock", number) for number in range(2)]
         self.catalogue = Catalogue.of(self.settings.system) if "runtimes_path" in system else _shipped()
@@ -205,7 +207,9 @@ class Platform:
     async def start(self) -> None:
         """Starts control, as often as the test likes, over the same store and blobs."""
         lanes = Lanes([lane.socket for lane in self.lanes], self.settings.system.cold_start_timeout)
-        self.control = Control(self.settings, self.store, self.blobs, lanes, self.networks, self.catalogue)
+        self.control = Control(
+            self.settings, self.store, self.blobs, lanes, self.networks, self.catalogue, self.broker
+        )
         await self.control.open()
         app = copy(_application())
         app.state = State({"control": self.control})
