@@ -433,9 +433,13 @@ class Build(Frozen):
 
 
 class Waiting(Frozen):
-    """A deploy that has been accepted and has not ended, as it is kept; ``build`` is the id of its build."""
+    """A deploy that has been accepted and has not ended, as it is kept.
+
+    ``build`` is the id of its build, ``node`` that of the node whose control deploys.
+    """
 
     build: str
+    node: str = ""
     function: FunctionName
     kind: Literal["nothing", "inline", "archive", "git"]
     file: str = ""

@@ -10,7 +10,17 @@ import pytest
 from martlet.storage.etcd.store import EtcdStore
 from martlet.storage.memory import MemoryStore
 from martlet.storage.sqlite import SqliteStore
-from martlet.storage.store import Change, Compacted, Entry, LeaseExpired, RevisionMismatch, Store, StoreError
+from martlet.storage.store import (
+    Change,
+    Compacted,
+    Entry,
+    Guard,
+    GuardLost,
+    LeaseExpired,
+    RevisionMismatch,
+    Store,
+    StoreError,
+)
 from martlet.store_address import EtcdAddress
 from tests.etcd import Cluster
 
@@ -162,6 +172,28 @@ async def test_expect_revision_guards_put_and_delete(store: Store) -> None:
         await store.delete("/a", expect_revision=second)
     assert await store.delete("/a", expect_revision=0) is None
     assert await store.revision() == second + 1
+
+
+async def test_a_guard_lets_nobody_write_who_has_lost_it(connect: Connect) -> None:
+    one, other = await connect(), await connect()
+    mine = Guard("/leader", await one.put("/leader", b"one"))
+    first = await one.put("/a", b"1", guard=mine)
+    assert await one.put("/a", b"2", expect_revision=first, guard=mine) == first + 1
+    with pytest.raises(RevisionMismatch):
+        await one.put("/a", b"3", expect_revision=first, guard=mine)
+    theirs = Guard("/leader", await other.put("/leader", b"other"))
+    for write in (one.put("/a", b"late", guard=mine), one.put("/new", b"late", guard=mine)):
+        with pytest.raises(GuardLost):
+            await write
+    for key in ("/a", "/nothing"):
+        with pytest.raises(GuardLost):
+            await one.delete(key, guard=mine)
+    assert [entry.value for entry in (await other.list("/"))[0]] == [b"2", b"other"]
+    assert await other.delete("/nothing", guard=theirs) is None
+    assert await other.delete("/a", guard=theirs) == theirs.revision + 1
+    await other.delete("/leader")
+    with pytest.raises(GuardLost):
+        await other.put("/a", b"gone", guard=theirs)
 
 
 async def test_one_of_many_racing_writers_wins(connect: Connect) -> None:

@@ -111,6 +111,7 @@ def nodes(context: typer.Context, as_json: Json = False) -> None:
         "ADDRESS": lambda node: node["address"],
         "ROLES": lambda node: ",".join(node["roles"]),
         "STATE": lambda node: node["state"],
+        "LEADER": lambda node: "yes" if node["leader"] else "no",
         "STARTED": lambda node: age(node["started"]),
         "LANES": lambda node: (
             f"{sum(lane['state'] == 'ready' for lane in node['lanes'])}/{len(node['lanes'])}"

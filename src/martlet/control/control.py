@@ -14,9 +14,11 @@ from martlet.config import Settings
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
+from martlet.control.duties import Duties
 from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
+from martlet.control.leadership import Alone, Election, Leadership
 from martlet.control.machine import Machine, modes_of, node_id
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
@@ -34,6 +36,7 @@ from martlet.storage.broker import Broker
 from martlet.storage.invocations import Invocations
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
+from martlet.store_address import EtcdAddress
 
 
 class Control:
@@ -66,15 +69,28 @@ class Control:
         self.registry = Registry(store)
         self.view = RegistryView(store)
         self.lanes = lanes
+        self.machine = Machine(settings, lanes.sockets, catalogue)
+        node = node_id(data)
+        self.leadership: Leadership = (
+            Election(store, node) if isinstance(system.store, EtcdAddress) else Alone(node)
+        )
         self.invocations = Invocations(broker, system.async_queue, system.async_kept)
         self.catalogue = catalogue
         self.images = Images(data / "images")
         self.builds = Builds(self.registry, data / "builds", system.max_builds)
-        self.queue = Queue(self.registry, blobs)
+        self.queue = Queue(self.registry, blobs, node)
         self.publishing = Publishing(self.registry, self.view, lanes)
         packages = PackageStore(blobs)
         self.garbage = Garbage(
-            store, self.registry, self.view, self.publishing, packages, self.queue, system.revisions_kept
+            store,
+            self.registry,
+            self.view,
+            self.publishing,
+            packages,
+            self.queue,
+            system.revisions_kept,
+            # What only this machine has is no other's business.
+            may_sweep=lambda: system.blobs is None or self.leadership.leads,
         )
         self.workshop = Workshop(
             settings.run_directory,
@@ -96,13 +112,12 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
-        self.machine = Machine(settings, lanes.sockets, catalogue)
         self.configuration = Configuration(system, networks, catalogue, modes_of(system), self.images)
         self.deployments = Deployments(
             settings=system,
             configuration=self.configuration,
             publishing=self.publishing,
-            trial=Trial(system, node_id(data), lanes, self.view),
+            trial=Trial(system, node, lanes, self.view),
             roots=Roots(system, self.images),
             packages=packages,
             builds=self.builds,
@@ -111,7 +126,17 @@ class Control:
             garbage=self.garbage,
         )
         self.keyring = Keyring(self.registry, self.publishing)
-        self.declared = Declared(settings.functions, self.deployments)
+        self.duties = Duties(
+            self.leadership,
+            store,
+            self.view,
+            self.queue,
+            self.garbage,
+            self.deployments,
+            Declared(settings.functions, self.deployments),
+            # A deploy can be gone on with elsewhere where what was sent is.
+            self.uploads if system.blobs is not None else None,
+        )
 
     async def open(self) -> None:
         """Takes up the data as an earlier life left it, and begins to deploy what is declared."""
@@ -120,16 +145,18 @@ class Control:
         await self.view.start()
         await asyncio.to_thread(self.images.prune, images_of(self.view))
         await self.workshop.open()
-        waiting = await self.queue.open()
+        waiting = await self.queue.waiting()
         await self.builds.open([each.build for each in waiting])
         await self.keyring.open(self.settings)
-        await self.garbage.recover()
-        await self.deployments.resume(waiting, self.uploads)
-        self.declared.open()
+        own = [each for each in waiting if self.queue.is_own(each)]
+        names = {each.function for each in own}
+        await self.garbage.recover(self.registry, lambda name: self.leadership.leads or name in names)
+        await self.deployments.resume(own, self.uploads)
+        self.leadership.open(self.duties.lead)
 
     async def close(self) -> None:
         """Ends what goes on; a deploy that is cut off leaves the function as it was."""
-        await self.declared.close()
+        await self.leadership.close()
         await self.builds.close()
         await self.workshop.close()
         await self.garbage.close()

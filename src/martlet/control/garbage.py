@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
 from martlet.builder.packages import PackageStore
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
+from martlet.errors import FunctionNotFound
 from martlet.model import Revision
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry, RegistryView
@@ -28,6 +30,7 @@ class Garbage:
         packages: deletes packages.
         queue: deletes uploads.
         revisions_kept: revisions that a function keeps besides those that something points at.
+        may_sweep: whether packages and uploads are this control's to delete.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Garbage:
         packages: PackageStore,
         queue: Queue,
         revisions_kept: int,
+        may_sweep: Callable[[], bool],
     ) -> None:
         self._store = store
         self._registry = registry
@@ -47,18 +51,37 @@ class Garbage:
         self._packages = packages
         self._queue = queue
         self._kept = revisions_kept
+        self._may_sweep = may_sweep
         self._sweep: asyncio.Task[None] | None = None
 
-    async def recover(self) -> None:
-        """Removes revisions and aliases without a function: what a process that was killed did not finish."""
+    async def recover(self, registry: Registry, concerns: Callable[[str], bool]) -> None:
+        """Removes revisions and aliases without a function: what a process that was killed did not finish.
+
+        Args:
+            registry: what they are deleted by.
+            concerns: whether the remains of a function are this control's to remove; another one may be making it.
+
+        Raises:
+            StoreError: it is out of reach, or this control may not write by that registry any more.
+        """
         for function, number in list(self._view.revisions):
-            if function not in self._view.functions:
-                await self._registry.delete_revision(function, number)
+            if concerns(function) and await self._is_gone(function):
+                await registry.delete_revision(function, number)
         for function, aliases in list(self._view.aliases.items()):
-            if function not in self._view.functions:
+            if concerns(function) and await self._is_gone(function):
                 for alias in list(aliases):
-                    await self._registry.delete_alias(function, alias)
+                    await registry.delete_alias(function, alias)
         self.sweep_soon()
+
+    async def _is_gone(self, function: str) -> bool:
+        """Whether there is no such function, in the store itself too."""
+        if function in self._view.functions:
+            return False
+        try:
+            await self._registry.get_function(function)
+        except FunctionNotFound:
+            return True
+        return False
 
     async def prune(self, name: str) -> None:
         """Deletes the oldest revisions of a function, beyond those that are kept. Its lock must be held."""
@@ -82,7 +105,11 @@ class Garbage:
             await asyncio.gather(self._sweep, return_exceptions=True)
 
     async def _sweep_blobs(self) -> None:
+        if not self._may_sweep():
+            return
         try:
+            if not all(map(self._queue.is_own, await self._queue.waiting())):
+                return  # another control deploys, and what it stores nothing points at yet
             count = await self._packages.sweep(self._referenced)
             await self._queue.sweep()
         except (BlobError, StoreError) as error:

@@ -22,11 +22,13 @@ class Queue:
     Args:
         registry: where deploys are kept.
         blobs: where what was sent with them is kept.
+        node: the id of the node that deploys here.
     """
 
-    def __init__(self, registry: Registry, blobs: Blobs) -> None:
+    def __init__(self, registry: Registry, blobs: Blobs, node: str) -> None:
         self._registry = registry
         self._blobs = blobs
+        self._node = node
         self._kept: set[str] = set()  # digests of uploads that this life has begun to keep
 
     async def put(self, build: str, deploy: Deploy, started: float) -> None:
@@ -44,6 +46,7 @@ class Queue:
             await self._blobs.put(PREFIX, _digest(build), deploy.source.path)
         waiting = Waiting(
             build=build,
+            node=self._node,
             function=deploy.name,
             kind=kind,
             file=file,
@@ -66,9 +69,17 @@ class Queue:
         self._kept.discard(_digest(build))
         await self._blobs.delete(PREFIX, _digest(build))
 
-    async def open(self) -> list[Waiting]:
-        """Returns the deploys that an earlier life has not ended, the oldest first."""
+    async def waiting(self) -> list[Waiting]:
+        """Returns the deploys that have not ended, of every node, the oldest first."""
         return sorted(await self._registry.list_waiting(), key=lambda each: each.started)
+
+    def is_own(self, waiting: Waiting) -> bool:
+        """Whether a deploy is one of this node, in this life or an earlier one."""
+        return waiting.node in ("", self._node)
+
+    def owned(self, waiting: Waiting) -> Waiting:
+        """Returns a deploy as one of this node."""
+        return waiting.model_copy(update={"node": self._node})
 
     async def sweep(self) -> None:
         """Removes uploads that belong to no deploy any more. Raises StoreError, BlobError."""

@@ -107,7 +107,10 @@ async def metrics(platform: Platform, who: Who) -> Response:
     who.check_unlimited("see the counters of all")
     stats, _ = await _collected(platform)
     stats.processes["control"] = ProcessStats.measure()
-    return Response(exposition(stats, await _waiting(platform)), headers={"content-type": CONTENT_TYPE})
+    return Response(
+        exposition(stats, await _waiting(platform), platform.leadership.leads),
+        headers={"content-type": CONTENT_TYPE},
+    )
 
 
 async def _waiting(platform: Control) -> dict[str, dict[str, int]]:

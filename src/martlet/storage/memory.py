@@ -13,6 +13,8 @@ from martlet.storage.store import (
     Change,
     Compacted,
     Entry,
+    Guard,
+    GuardLost,
     Lease,
     LeaseExpired,
     RevisionMismatch,
@@ -42,10 +44,16 @@ class MemoryStore:
         return [self._entries[key] for key in sorted(self._entries) if key.startswith(prefix)], self._revision
 
     async def put(
-        self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Lease | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expect_revision: int | None = None,
+        lease: Lease | None = None,
+        guard: Guard | None = None,
     ) -> int:
         """See `Store.put`."""
-        self._check(key, expect_revision)
+        self._check(key, expect_revision, guard)
         keys = set() if lease is None else self._lease(lease.id).keys
         self._drop(key)
         keys.add(key)
@@ -53,9 +61,11 @@ class MemoryStore:
         self._entries[key] = Entry(key, value, self._revision)
         return self._revision
 
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> int | None:
+    async def delete(
+        self, key: str, *, expect_revision: int | None = None, guard: Guard | None = None
+    ) -> int | None:
         """See `Store.delete`."""
-        if self._check(key, expect_revision) == 0:
+        if self._check(key, expect_revision, guard) == 0:
             return None
         self._drop(key)
         self._log(key, None)
@@ -98,12 +108,17 @@ class MemoryStore:
         if self._closed:
             raise StoreError("the store is closed")
 
-    def _check(self, key: str, expect_revision: int | None) -> int:
+    def _check(self, key: str, expect_revision: int | None, guard: Guard | None) -> int:
         self._check_open()
-        actual = self._entries[key].revision if key in self._entries else 0
+        if guard is not None and self._actual(guard.key) != guard.revision:
+            raise GuardLost(guard)
+        actual = self._actual(key)
         if expect_revision is not None and expect_revision != actual:
             raise RevisionMismatch(key, expect_revision, actual)
         return actual
+
+    def _actual(self, key: str) -> int:
+        return self._entries[key].revision if key in self._entries else 0
 
     def _lease(self, lease: str) -> MemoryLease:
         if lease not in self._leases:

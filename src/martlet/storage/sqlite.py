@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from martlet.storage.database import Database, connect
-from martlet.storage.store import CHANGES_KEPT, Change, Entry, Lease
+from martlet.storage.store import CHANGES_KEPT, Change, Entry, Guard, Lease
 from martlet.storage.tables import MIGRATIONS, Tables
 
 POLL_SECONDS = 0.05
@@ -55,15 +55,23 @@ class SqliteStore:
         return await self._run(Tables.entries, prefix)
 
     async def put(
-        self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Lease | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expect_revision: int | None = None,
+        lease: Lease | None = None,
+        guard: Guard | None = None,
     ) -> int:
         """See `Store.put`."""
         lease_id = None if lease is None else lease.id
-        return await self._write(Tables.put, key, value, expect_revision, lease_id)
+        return await self._write(Tables.put, key, value, expect_revision, lease_id, guard)
 
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> int | None:
+    async def delete(
+        self, key: str, *, expect_revision: int | None = None, guard: Guard | None = None
+    ) -> int | None:
         """See `Store.delete`."""
-        return await self._write(Tables.delete, key, expect_revision)
+        return await self._write(Tables.delete, key, expect_revision, guard)
 
     async def watch(self, prefix: str, since: int) -> AsyncGenerator[Change, None]:
         """See `Store.watch`."""

@@ -38,6 +38,22 @@ class LeaseExpired(StoreError):
     """The lease has run out (or never was); what was put under it is deleted."""
 
 
+class GuardLost(StoreError):
+    """The key of the guard is at another revision, or gone; nothing was written."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(f"{guard.key} is not at revision {guard.revision} any more")
+        self.guard = guard
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What must still be so for a write to happen: a key at the revision that somebody, the writer, wrote."""
+
+    key: str
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key with its value and the store revision that wrote it."""
@@ -87,7 +103,13 @@ class Store(Protocol):
         """Returns the entries whose key starts with ``prefix``, by key, and their store revision."""
 
     async def put(
-        self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Lease | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expect_revision: int | None = None,
+        lease: Lease | None = None,
+        guard: Guard | None = None,
     ) -> int:
         """Writes the key and returns the new store revision.
 
@@ -96,17 +118,22 @@ class Store(Protocol):
             value: its new value.
             expect_revision: write only if the key is at this revision (0: only if there is no such key).
             lease: the key is deleted when this lease ends.
+            guard: write only while this is so.
 
         Raises:
             RevisionMismatch: the key is at another revision; nothing was written.
+            GuardLost: the guard is; nothing was written.
             LeaseExpired: the lease has ended; nothing was written.
         """
 
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> int | None:
+    async def delete(
+        self, key: str, *, expect_revision: int | None = None, guard: Guard | None = None
+    ) -> int | None:
         """Deletes the key; returns the new store revision, or None if there was no such key.
 
         Raises:
             RevisionMismatch: the key is at another revision; nothing was deleted.
+            GuardLost: the guard is; nothing was deleted.
         """
 
     def watch(self, prefix: str, since: int) -> AsyncGenerator[Change, None]:

@@ -10,7 +10,15 @@ import time
 from dataclasses import dataclass
 
 from martlet.storage.database import reading, writing
-from martlet.storage.store import Change, Compacted, Entry, LeaseExpired, RevisionMismatch
+from martlet.storage.store import (
+    Change,
+    Compacted,
+    Entry,
+    Guard,
+    GuardLost,
+    LeaseExpired,
+    RevisionMismatch,
+)
 
 MIGRATIONS = (
     (
@@ -49,20 +57,22 @@ class Tables:
             )
             return [Entry(*row) for row in rows], self.revision()
 
-    def put(self, key: str, value: bytes, expect_revision: int | None, lease: str | None) -> int:
+    def put(
+        self, key: str, value: bytes, expect_revision: int | None, lease: str | None, guard: Guard | None
+    ) -> int:
         """See `Store.put`; ``lease`` is an id."""
         with writing(self.connection):
-            self._check(key, expect_revision)
+            self._check(key, expect_revision, guard)
             if lease is not None:
                 self._check_lease(lease)
             revision = self._log(key, value)
             self.connection.execute("REPLACE INTO kv VALUES (?, ?, ?, ?)", (key, value, revision, lease))
             return revision
 
-    def delete(self, key: str, expect_revision: int | None) -> int | None:
+    def delete(self, key: str, expect_revision: int | None, guard: Guard | None) -> int | None:
         """See `Store.delete`."""
         with writing(self.connection):
-            if self._check(key, expect_revision) == 0:
+            if self._check(key, expect_revision, guard) == 0:
                 return None
             return self._delete(key)
 
@@ -119,12 +129,17 @@ class Tables:
                 for (lease,) in self.connection.execute(expired, (now,)).fetchall():
                     self._end(lease)
 
-    def _check(self, key: str, expect_revision: int | None) -> int:
-        entry = self.get(key)
-        actual = 0 if entry is None else entry.revision
+    def _check(self, key: str, expect_revision: int | None, guard: Guard | None) -> int:
+        if guard is not None and self._actual(guard.key) != guard.revision:
+            raise GuardLost(guard)
+        actual = self._actual(key)
         if expect_revision is not None and expect_revision != actual:
             raise RevisionMismatch(key, expect_revision, actual)
         return actual
+
+    def _actual(self, key: str) -> int:
+        entry = self.get(key)
+        return 0 if entry is None else entry.revision
 
     def _check_lease(self, lease: str) -> None:
         if self.connection.execute("SELECT 1 FROM lease WHERE id = ?", (lease,)).fetchone() is None:

@@ -30,19 +30,26 @@ _SHOWN = [
 """Number and label of the buckets that are shown, three a decade."""
 
 
-def exposition(stats: LaneStats, waiting: Waiting) -> bytes:
-    """Returns the merged counters of all lanes in Prometheus' text format, to be sent as `CONTENT_TYPE`."""
+def exposition(stats: LaneStats, waiting: Waiting, leads: bool) -> bytes:
+    """Returns the metrics in Prometheus' text format, to be sent as `CONTENT_TYPE`.
+
+    Args:
+        stats: the merged counters of all lanes.
+        waiting: what waits in queues.
+        leads: whether the control that is asked leads.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatsCollector(stats, waiting))
+    registry.register(StatsCollector(stats, waiting, leads))
     return generate_latest(registry)
 
 
 class StatsCollector(Collector):
     """The metrics of Martlet. Every family is there even when it has no samples."""
 
-    def __init__(self, stats: LaneStats, waiting: Waiting) -> None:
+    def __init__(self, stats: LaneStats, waiting: Waiting, leads: bool) -> None:
         self._stats = stats
         self._waiting = waiting
+        self._leads = leads
 
     def collect(self) -> Iterator[Metric]:
         """Yields the families."""
@@ -141,6 +148,11 @@ class StatsCollector(Collector):
         )
 
     def _processes(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "martlet_leader",
+            "1 where the control that was asked leads those that share the store, else 0.",
+            value=int(self._leads),
+        )
         by = ["process"]
         cpu = CounterMetricFamily("martlet_process_cpu_seconds", "CPU time of a process.", labels=by)
         memory = GaugeMetricFamily("martlet_process_resident_memory_bytes", "Memory of a process.", labels=by)

@@ -90,6 +90,7 @@ NODE = {
     "instances": 1,
     "capacity": 500,
     "cells": 2,
+    "leader": True,
 }
 KEY = {
     "id": "k1",

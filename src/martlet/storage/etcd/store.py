@@ -12,7 +12,7 @@ from martlet.storage.etcd.answers import Code, Refused
 from martlet.storage.etcd.client import Client
 from martlet.storage.etcd.keys import Keys, encoded
 from martlet.storage.etcd.watch import Watch
-from martlet.storage.store import Change, Entry, Lease, LeaseExpired, RevisionMismatch
+from martlet.storage.store import Change, Entry, Guard, GuardLost, Lease, LeaseExpired, RevisionMismatch
 from martlet.store_address import EtcdAddress
 
 PAGE = 1000
@@ -58,7 +58,13 @@ class EtcdStore:
                     raise  # otherwise it was compacted between two pages
 
     async def put(
-        self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Lease | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expect_revision: int | None = None,
+        lease: Lease | None = None,
+        guard: Guard | None = None,
     ) -> int:
         """See `Store.put`."""
         put = {"key": self._keys.one(key), "value": encoded(value)}
@@ -66,7 +72,7 @@ class EtcdStore:
             put["lease"] = lease.id
         compare = [] if expect_revision is None else [{"target": "MOD", "mod_revision": expect_revision}]
         try:
-            done, revision = await self._write(key, {"request_put": put}, compare)
+            done, revision = await self._write(key, {"request_put": put}, compare, guard)
         except Refused as error:
             if lease is None or error.code != Code.NOT_FOUND:
                 raise
@@ -75,13 +81,15 @@ class EtcdStore:
             raise RevisionMismatch(key, expect_revision or 0, revision)
         return revision
 
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> int | None:
+    async def delete(
+        self, key: str, *, expect_revision: int | None = None, guard: Guard | None = None
+    ) -> int | None:
         """See `Store.delete`."""
         compare: list[dict[str, Any]] = [{"target": "VERSION", "result": "GREATER", "version": 0}]
         if expect_revision is not None:
             compare.append({"target": "MOD", "mod_revision": expect_revision})
         request = {"request_delete_range": {"key": self._keys.one(key)}}
-        done, revision = await self._write(key, request, compare)
+        done, revision = await self._write(key, request, compare, guard)
         if done:
             return revision
         if expect_revision not in (None, revision):
@@ -123,24 +131,35 @@ class EtcdStore:
         return await self._client.call(method, document, repeatable=True)
 
     async def _write(
-        self, key: str, request: Mapping[str, Any], compare: Sequence[Mapping[str, Any]]
+        self, key: str, request: Mapping[str, Any], compare: Sequence[Mapping[str, Any]], guard: Guard | None
     ) -> tuple[bool, int]:
         """Does what is asked, and marks it, if all is as compared.
 
         Returns:
             Whether it was done, and the new store revision, or else that of the key (0: there is no such key).
+
+        Raises:
+            GuardLost: it was not done for that.
         """
         ours = self._keys.one(key)
+        compared: list[Mapping[str, Any]] = [{"key": ours, **each} for each in compare]
+        looked_at = [{"request_range": {"key": ours, "keys_only": True}}]
+        if guard is not None:
+            watched = self._keys.one(guard.key)
+            compared.append({"key": watched, "target": "MOD", "mod_revision": guard.revision})
+            looked_at.append({"request_range": {"key": watched, "keys_only": True}})
         document = {
-            "compare": [{"key": ours, **each} for each in compare],
+            "compare": compared,
             "success": [request, {"request_put": {"key": self._keys.mark}}],
-            "failure": [{"request_range": {"key": ours, "keys_only": True}}],
+            "failure": looked_at,
         }
         answer = await self._client.call("kv/txn", document, repeatable=False)
         if answer.get("succeeded"):
             return True, _revision(answer)
-        found = answer["responses"][0]["response_range"].get("kvs", ())
-        return False, int(found[0]["mod_revision"]) if found else 0
+        found = [_found(each) for each in answer["responses"]]
+        if guard is not None and found[1] != guard.revision:
+            raise GuardLost(guard)
+        return False, found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +183,12 @@ class EtcdLease:
         except Refused as error:
             if error.code != Code.NOT_FOUND:
                 raise
+
+
+def _found(answer: Mapping[str, Any]) -> int:
+    """Returns the revision of the key that was asked for in a transaction; 0: there is no such key."""
+    found = answer["response_range"].get("kvs", ())
+    return int(found[0]["mod_revision"]) if found else 0
 
 
 def _expired(lease: str) -> LeaseExpired:
