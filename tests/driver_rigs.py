@@ -45,7 +45,8 @@ SOURCES = {
     "crash": "import os\ndef handle(request): os._exit(1)",
     "hang": "import time\ndef handle(request): time.sleep(600)",
     "hog": "def handle(request): return str(len(bytearray(1 << 30)))",
-    "talk": "def handle(request):\n    print('said by the function', flush=True)\n    return 'done'",
+    "talk": "def handle(request):\n    print('said by the function', flush=True)\n"
+    "    with open('/dev/null', 'w') as nobody:\n        print('said to nobody', file=nobody)\n    return 'done'",
     "unloadable": "raise ValueError('this module has no wish to load')",
     "slow": "import time\ntime.sleep(600)",
     "threaded": "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"

@@ -19,15 +19,17 @@ from tests.conftest import require
 from tests.driver_rigs import SECONDS, ask, container_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
-SEEN = """import os, sys
+SEEN = """import os, socket, sys
 def handle(request):
-    return [sys.executable, sys.version.split()[0], sorted(os.listdir("/usr")), request.get_json()]
+    local = socket.getaddrinfo("localhost", 80)[0][4][0]
+    return [sys.executable, sys.version.split()[0], sorted(os.listdir("/usr")), local, request.get_json()]
 """
 HANDLERS = {
     "python": ("handler.py", SEEN),
     "ruby": (
         "handler.rb",
-        "def handle(request)\n  [RbConfig.ruby, RUBY_VERSION, Dir.children('/usr').sort, request.json]\nend\n",
+        "require 'socket'\ndef handle(request)\n  local = IPSocket.getaddress('localhost')\n"
+        "  [RbConfig.ruby, RUBY_VERSION, Dir.children('/usr').sort, local, request.json]\nend\n",
     ),
 }
 PACKAGES = {"python": "python3", "ruby": "ruby"}
@@ -87,10 +89,11 @@ async def test_a_function_runs_by_what_its_root_has(
         )
         handle = await rig.start()
         await rig.driver.specialise(handle, revision, code, None, SECONDS)
-        program, said, usr, answered = json.loads(await ask(handle, {"hello": "world"}))
+        program, said, usr, local, answered = json.loads(await ask(handle, {"hello": "world"}))
     roots.close()
 
     assert program.startswith("/usr/bin/")
     assert said.split(".")[:parts] == numbers[:parts]
     assert MARK in usr, "it sees its root, and not the machine's /usr"
+    assert local in ("127.0.0.1", "::1"), "the image has no /etc/hosts"
     assert answered == {"hello": "world"}

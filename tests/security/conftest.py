@@ -62,9 +62,10 @@ def package(*files: Path) -> bytes:
     return archive.getvalue()
 
 
-RUNGS = ("process", "crun", "runc", "runsc")
+GVISOR = "runsc"
+RUNGS = ("process", "crun", "runc", GVISOR)
 """What functions are isolated by: processes, or containers of an engine."""
-_ELSEWHERE = ("runc", "runsc")
+_ELSEWHERE = ("runc", GVISOR)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

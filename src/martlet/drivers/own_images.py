@@ -40,9 +40,9 @@ _USUAL = FunctionConfig().handler
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST = 256 * 1024
 _HOSTS, _RESOLVERS, _PRELOAD = "/etc/hosts", "/etc/resolv.conf", "/etc/ld.so.preload"
+_NOTHING = "nothing"
+"""The empty file, in the folder of what images are shown."""
 _FOLDERS = (CODE, DOOR, SANDBOX, RUNTIMES, PLACE, root.SCRATCH, "/proc", "/dev", "/etc")
-_TEXTS = {_HOSTS: root.HOSTS, _PRELOAD: ""}
-"""Files that are shown in place of an image's own."""
 _LISTENS = "0A"
 
 
@@ -106,11 +106,11 @@ class OwnImages:
         """
         interpreter = self._furnished()
         make_places(image.root, _FOLDERS, [_HOSTS, _RESOLVERS])
-        files = [_HOSTS]
+        binds = {}
         if os.path.lexists(_inside(image.root, _PRELOAD)):
             make_places(image.root, [], [_PRELOAD])
-            files.append(_PRELOAD)  # else the platform's interpreter would load what it names
-        binds = {place: str(_inside(self._folder, place)) for place in files}
+            # Else the platform's interpreter would load what it names.
+            binds[_PRELOAD] = str(self._folder / _NOTHING)
         seen = f"{RUNTIMES}/{WARDEN_FOLDER.name}"
         task = Task(WARDEN, seen, Program((), {}, "cold", "port"), self._own_kernel)
         options = ["-I", "-S", "-X", "utf8", "-c", self._bootstrap, json.dumps(asdict(task))]
@@ -138,11 +138,7 @@ class OwnImages:
             if self._interpreter is None:
                 names = [WARDEN, Task.__module__]
                 interpreter = Interpreter.make(self._folder / "interpreter", WARDEN_FOLDER, names)
-                for place, text in _TEXTS.items():
-                    file = _inside(self._folder, place)
-                    file.parent.mkdir(exist_ok=True)
-                    if not file.exists():  # an earlier life has made it, and containers see it
-                        file.write_text(text)
+                (self._folder / _NOTHING).touch()
                 open_to_all(self._folder)
                 self._interpreter = interpreter
             return self._interpreter

@@ -29,6 +29,12 @@ _MASKED = (
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 _SEEN = ["rbind", "ro", "nosuid", "nodev"]
 _OWN = ["rbind", "rw", "nosuid", "nodev"]
+_NO_SYS = {
+    "destination": "/sys",
+    "type": "tmpfs",
+    "source": "tmpfs",
+    "options": ["ro", "nosuid", "nodev", "noexec", "mode=0555"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,11 @@ class Own:
     group: str
 
 
-def make(frame: Frame, own: Own) -> dict[str, Any]:
-    """Returns the ``config.json`` of a container without any power: every engine makes the same of it."""
+def make(frame: Frame, own: Own, *, own_kernel: bool = False) -> dict[str, Any]:
+    """Returns the ``config.json`` of a container without any power: every engine makes the same of it.
+
+    ``own_kernel``: whether the kernel is gVisor's, which shows a ``/sys`` that nobody has asked for.
+    """
     process = {
         "user": {"uid": own.identity, "gid": own.identity},
         "args": list(frame.command),
@@ -109,7 +118,7 @@ def make(frame: Frame, own: Own) -> dict[str, Any]:
         "process": process,
         "root": {"path": frame.root, "readonly": True},
         "hostname": "martlet",
-        "mounts": _mounts(frame, own),
+        "mounts": [*_mounts(frame, own), *([_NO_SYS] if own_kernel else [])],
         "linux": linux,
     }
 
@@ -131,7 +140,8 @@ def _mounts(frame: Frame, own: Own) -> list[dict[str, Any]]:
 
 def _bind(place: str, folder: str, options: list[str]) -> dict[str, Any]:
     if place == "/dev":
-        options = ["rbind", "ro", "nosuid", "noexec"]
+        # Nothing can be made there anyway. For gVisor, devices of what is read-only would be so too.
+        options = ["rbind", "rw", "nosuid", "noexec"]
     elif place == CODE:
         options = [*options, "rslave"]
     return {"destination": place, "type": "bind", "source": folder, "options": options}

@@ -77,7 +77,7 @@ class Inside:
                 confinement["scratch"],
                 confinement["processes"],
                 process,
-                few=self._own_kernel,
+                message_queues=not self._own_kernel,
             )
         # What the program runs has the same user, and must not change the memory of its warden.
         syscalls.prctl(Process.SET_DUMPABLE, 0)

@@ -12,7 +12,7 @@ It runs in the base interpreter, as a zygote does, and is a `parent`; besides wh
 It is the first process of a PID namespace: the kernel ends all containers with it, and gives it those as children whose
 engine has ended. What it mounts is in a mount namespace of its own, and gone with the last of them too:
 
-    folder/dev sandbox resolv.conf      what all containers are shown; in sandbox, what they start as
+    folder/dev sandbox hosts …          what all containers are shown; in sandbox, what they start as
     folder/cells/<id>/code/…            where code is mounted once the container runs, which sees it by propagation
     folder/cells/<id>/tmp               its scratch space
     folder/cells/<id>/bundle state …    the engine's
@@ -52,11 +52,12 @@ from martlet.sandbox.seccomp import bpf
 from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
 
-_CELLS, _PROC, _DEV, _SANDBOX, _RESOLVERS = "cells", "proc", "dev", "sandbox", "resolv.conf"
+_CELLS, _PROC, _DEV, _SANDBOX, _HOSTS, _RESOLVERS = "cells", "proc", "dev", "sandbox", "hosts", "resolv.conf"
 _FUNCTION, _DEPENDENCIES = "function", "dependencies"
 _CELL_SCRATCH = 1024 * 1024
 _END_SECONDS = 1.0
 _PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
+_DEV_FLAGS = Mount.NO_SUID | Mount.NO_EXEC
 _PACKAGE = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -159,7 +160,8 @@ class Keeper(Parent):
         syscalls.mount("proc", "/proc", _PROC_FLAGS)
         if self._plan.engine.one_hierarchy:
             _show_one_hierarchy()
-        root.make_dev(self._folder / _DEV)
+        _make_dev(self._folder / _DEV)
+        (self._folder / _HOSTS).write_text(root.HOSTS)
         (self._folder / _RESOLVERS).write_text(self._plan.resolvers)
         (self._folder / _SANDBOX / FILTER).write_bytes(bpf.compile(Policy.load()))
         own = self._folder / _SANDBOX / "martlet" / "sandbox"
@@ -229,13 +231,15 @@ class Keeper(Parent):
                 "/dev": f"{self._folder}/{_DEV}",
                 bundle.SANDBOX: f"{self._folder}/{_SANDBOX}",
                 bundle.CODE: f"{folder}/code",
+                "/etc/hosts": f"{self._folder}/{_HOSTS}",
                 "/etc/resolv.conf": resolvers,
             },
             writable={root.SCRATCH: scratch, bundle.DOOR: message["door"]},
             group=self._group and f"/{self._group}/{cell}",
         )
         frame = self._plan.frame or Frame(**message["frame"])
-        (folder / BUNDLE / "config.json").write_text(json.dumps(bundle.make(frame, own)))
+        document = bundle.make(frame, own, own_kernel=self._plan.engine.own_kernel)
+        (folder / BUNDLE / "config.json").write_text(json.dumps(document))
 
     def _be_engine(self, message: dict[str, Any], start: _Start) -> NoReturn:
         """Becomes the engine, in the cgroup of the container, which prints where the engine does."""
@@ -358,6 +362,14 @@ class Keeper(Parent):
         self._remains.remove(cells)
         if self._group:
             self._others.below(self._group).remove()
+
+
+def _make_dev(folder: Path) -> None:
+    """Makes the devices of all containers, where nobody can make a file, whatever an engine mounts it as."""
+    folder.mkdir()
+    syscalls.mount("tmpfs", str(folder), _DEV_FLAGS, "mode=755")
+    root.fill_dev(folder)
+    syscalls.mount("tmpfs", str(folder), Mount.REMOUNT | Mount.READ_ONLY | _DEV_FLAGS)
 
 
 def _show_one_hierarchy() -> None:

@@ -6,7 +6,12 @@ import resource
 
 
 def apply(
-    open_files: int, file_bytes: int, processes: int | None, process: int = 0, *, few: bool = False
+    open_files: int,
+    file_bytes: int,
+    processes: int | None,
+    process: int = 0,
+    *,
+    message_queues: bool = True,
 ) -> None:
     """Limits a process and what it starts from then on, for good.
 
@@ -15,16 +20,15 @@ def apply(
         file_bytes: how large a file may grow.
         processes: processes and threads the user may have; None where the user is not the sandbox's alone.
         process: another one of the same user; 0: the caller.
-        few: whether the kernel is gVisor's, which has only some of them.
+        message_queues: whether the kernel limits these; gVisor's does not.
     """
     _limit(process, resource.RLIMIT_NOFILE, open_files)
     _limit(process, resource.RLIMIT_FSIZE, file_bytes)
     _limit(process, resource.RLIMIT_MEMLOCK, 64 * 1024)
-    if few:
-        return
     # A core pattern that pipes to a program ignores a limit of 0, and takes 1 as the order to dump nothing.
     _limit(process, resource.RLIMIT_CORE, 1)
-    _limit(process, resource.RLIMIT_MSGQUEUE, 0)
+    if message_queues:
+        _limit(process, resource.RLIMIT_MSGQUEUE, 0)
     if processes is not None:
         _limit(process, resource.RLIMIT_NPROC, processes)
 

@@ -205,7 +205,8 @@ def _begin(at: Path, prefix: Path, resolvers: str) -> None:
         _bind(prefix, _inside(at, prefix))
     _bind_proc(_inside(at, HOST_PROC))
     _make_etc(at / "etc", resolvers)
-    make_dev(at / "dev")
+    (at / "dev").mkdir()
+    fill_dev(at / "dev")
     for empty in ("/proc", SCRATCH):
         _inside(at, empty).mkdir()
 
@@ -270,9 +271,8 @@ def write_etc(etc: Path, resolvers: str) -> None:
             shutil.copyfile(Path("/etc", name), _parent(etc / name))
 
 
-def make_dev(dev: Path) -> None:
-    """Makes a ``/dev`` with the devices that everybody may have. Raises OSError."""
-    dev.mkdir()
+def fill_dev(dev: Path) -> None:
+    """Puts the devices that everybody may have into a ``/dev``. Raises OSError."""
     for name in DEVICES:
         (dev / name).touch()
         syscalls.bind(f"/dev/{name}", str(dev / name))

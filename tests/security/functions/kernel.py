@@ -10,7 +10,7 @@ import termios
 import time
 
 from attempts import handle as handle
-from attempts import in_a_child, system_call
+from attempts import in_a_child, refusal, system_call
 
 CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x00020000, 0x20000000, 0x40000000
 REBOOT_MAGIC, REBOOT_HALT = (0xFEE1DEAD, 672274793), 0xCDEF0123
@@ -126,6 +126,12 @@ GROUPS = {
     "broken before": BROKEN_BEFORE,
     "sockets": SOCKETS,
 }
+
+
+def raise_own_priority():
+    """Asks for precedence for itself, and says nothing of the answers: what counts is what becomes of it."""
+    for action in (MACHINE["raise priority"], MACHINE["real time"]):
+        refusal(action)
 
 
 def _write_score(score):

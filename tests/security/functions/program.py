@@ -8,10 +8,11 @@ import resource
 import signal
 import time
 
-from attempts import refusal, system_call
+from attempts import libc, refusal, system_call
 
 INHERITED = sorted(os.listdir("/proc/self/fd"), key=int)[:-1]  # the last is that of the listing
 WARDEN = 1
+PR_GET_SECCOMP, PR_GET_NO_NEW_PRIVS = 21, 39
 
 
 def inherited():
@@ -23,11 +24,15 @@ def powers():
     """What the kernel says of its rights."""
     with open("/proc/self/status") as status:
         fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
-    return {name: fields[name] for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")}
+    return {
+        **{name: fields[name] for name in ("CapEff", "CapPrm", "CapBnd")},
+        "no new privileges": libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
+        "filters": libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0),
+    }
 
 
 def open_warden():
-    """How it is refused what the kernel shows of the warden's inside."""
+    """How it is refused what the kernel shows of the warden's inside; of a descriptor that it opens, the name."""
     names = ("mem", "environ", "maps", "fd", "cwd", "root", "map_files", "auxv")
     said = {}
     for name in names:
@@ -35,7 +40,8 @@ def open_warden():
         said[name] = refusal(os.readlink if name in ("cwd", "root") else open, path)
     said["fd/"] = refusal(os.listdir, f"/proc/{WARDEN}/fd")
     for number in (3, 4, 5, 6):
-        said[f"fd/{number}"] = refusal(os.open, f"/proc/{WARDEN}/fd/{number}", os.O_RDWR)
+        path = f"/proc/{WARDEN}/fd/{number}"
+        said[f"fd/{number}"] = refusal(os.open, path, os.O_RDWR) or os.readlink(path)
     return said
 
 

@@ -23,6 +23,11 @@ def present(*paths):
     return [path for path in paths if os.path.lexists(path)]
 
 
+def listing(folder):
+    """What lies in a folder, if there is one."""
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
 def search_files(pattern):
     """Reads every file that is not the host's system, and names those that hold a secret."""
     secret = re.compile(pattern.encode())
