@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from martlet.sandbox import loaded
+from tests.compiled import compiled, server
 from tests.conftest import require
 from tests.oci import Entry, Layout, archive, folder, layer, link
 from tests.system.conftest import until
@@ -20,7 +21,6 @@ from tests.system.test_containers import left_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 MARTLET = Path(sys.executable).with_name("martlet")
-SOURCE = Path(__file__).parent.parent / "programs" / "server.c"
 INTRUDER = """long write(int, const void *, unsigned long);
 __attribute__((constructor)) static void loaded(void) { write(1, "INTRUDED\\n", 9); }
 """
@@ -30,14 +30,7 @@ ENGINES = ["crun", "runc", "runsc"]
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> bytes:
     """A server that takes no other file."""
-    return compiled(tmp_path_factory.mktemp("program") / "server", SOURCE.read_text(), "-static", "-pthread")
-
-
-def compiled(path: Path, source: str, *options: str) -> bytes:
-    require(shutil.which("gcc"), "gcc (apt-get install gcc libc6-dev)")
-    command = ["gcc", "-O1", "-w", *options, "-o", path, "-x", "c", "-"]
-    subprocess.run(command, input=source.encode(), check=True)
-    return path.read_bytes()
+    return server(tmp_path_factory.mktemp("program"))
 
 
 class Shop:

@@ -10,21 +10,21 @@ reaches it by a mount that is made once it runs. What takes power is done from o
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from martlet.drivers import contract, own_images
-from martlet.drivers.cell import SOCKET, Cell, empty
+from martlet.drivers import contract, door, own_images
+from martlet.drivers.cell import Cell, empty
 from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, State
 from martlet.drivers.egress import Egress
+from martlet.drivers.frames import NO_LABELS, frame_of
 from martlet.drivers.identities import Identities
 from martlet.drivers.keeper import Keeper
 from martlet.drivers.local import LEASE, START_SECONDS, LocalDriver
@@ -38,7 +38,6 @@ from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.runtimes.interpreter import PREFIX
-from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED
 from martlet.sandbox import pause, root
 from martlet.sandbox.bundle import PAUSE, SANDBOX, Frame
 from martlet.sandbox.cgroups import Group, Limits, find_everywhere, name_in_trees, usable_group
@@ -47,22 +46,13 @@ from martlet.sandbox.inside import CONFINEMENT, Task
 from martlet.sandbox.keeper import Plan
 from martlet.sandbox.launcher import Confinement
 
-_BOOTSTRAP = f"""
-import json, sys
-sys.path.insert(0, {SANDBOX!r})
-from martlet.sandbox import inside
-sys.path.remove({SANDBOX!r})
-inside.main(json.loads(sys.argv[1]))
-"""
 _MOUNTS = Path("/proc/self/mountinfo")
 _PROMISE = "functions with execution_mode: container run, each in a container of its own"
 _IMAGES, _OF_IMAGES = "_images", "_of_images"
 """The keeper of functions that are images, and what these are shown; no runtime is called like this."""
 _OF_PAGES = "static"
-_NO_LABELS = Labels()
 _DOOR = "door"
 _CAN_WAIT = pause.program() is not None
-_ASK_AGAIN_SECONDS = 0.001
 _TURNS = 2 * (os.cpu_count() or 1)
 """Containers that start at once: to start one is work, of which more at once is none the sooner done."""
 
@@ -94,7 +84,7 @@ class ContainerDriver(LocalDriver[Keeper]):
         *,
         roots: Roots | None = None,
         images: Path | None = None,
-        labels: Labels = _NO_LABELS,
+        labels: Labels = NO_LABELS,
         egress: Egress | None = None,
         allow_host_network: bool = False,
         max_body: int = 20 * MiB,
@@ -127,7 +117,6 @@ class ContainerDriver(LocalDriver[Keeper]):
                 images,
                 self._folder / _OF_IMAGES,
                 f"lane-{lane}",
-                bootstrap=_BOOTSTRAP,
                 own_kernel=engine.own_kernel,
                 labels=labels,
             )
@@ -254,9 +243,7 @@ class ContainerDriver(LocalDriver[Keeper]):
 
     async def _start_cell(self, parent: Keeper, cell: Cell, network: Network) -> int:
         frame = None if cell.image is None else await self._frame_of_image(cell.id, cell.image)
-        door = cell.directory / _DOOR
-        door.mkdir(mode=0o700)
-        os.chown(door, cell.identity, cell.identity)
+        door.make(cell.directory / _DOOR, cell.identity)
         with cell.belongings() as descriptors:
             cell.limit(self._usual_limits)
             try:
@@ -270,10 +257,10 @@ class ContainerDriver(LocalDriver[Keeper]):
     async def _launch(
         self, parent: Keeper, cell: Cell, network: Network, descriptors: Sequence[int], frame: Frame | None
     ) -> int:
-        door = cell.directory / _DOOR
+        shared = cell.directory / _DOOR
         try:
             async with asyncio.timeout(START_SECONDS):
-                return await parent.launch(cell.id, network, cell.identity, door, descriptors, frame)
+                return await parent.launch(cell.id, network, cell.identity, shared, descriptors, frame)
         except TimeoutError:
             raise DriverError(
                 f"{self._engine.name} has not started a container within {START_SECONDS:g} s"
@@ -286,20 +273,7 @@ class ContainerDriver(LocalDriver[Keeper]):
         return await self._parent_of(cell)
 
     async def _greet(self, cell: Cell) -> None:
-        """Asks until the container answers, then takes the socket out of its sight, and closes the folder it was in."""
-        loop, door = asyncio.get_running_loop(), cell.directory / _DOOR
-        deadline = loop.time() + START_SECONDS
-        while True:
-            try:
-                await contract.check_health(str(door / SOCKET), START_SECONDS)
-                break
-            except FetchError:
-                if cell.ended.done() or loop.time() > deadline:
-                    raise
-                await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        (door / SOCKET).rename(cell.handle.socket)
-        os.chown(door, 0, 0)
-        door.chmod(0o711)
+        await door.greet(cell.directory / _DOOR, Path(cell.handle.socket), START_SECONDS, cell.ended.done)
 
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
@@ -363,15 +337,9 @@ class ContainerDriver(LocalDriver[Keeper]):
         entered = _CAN_WAIT and startup.program is None and alike and not self._labels
         module_folder = str(startup.module_folder) if entered else startup.seen_folder
         task = Task(startup.module, module_folder, startup.program, self._engine.own_kernel)
-        interpreter = [str(seen.runtime.interpreter), "-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP]
-        frame = Frame(
-            root=str(seen.path),
-            binds={**seen.binds, RUNTIME: str(runtime.folder), RUNTIMES: str(SHIPPED)},
-            command=[f"{SANDBOX}/{PAUSE}"] if entered else [*interpreter, json.dumps(asdict(task))],
-            profile=self._labels.profile,
-            process_label=self._labels.process,
-            file_label=self._labels.files,
-        )
+        frame = frame_of(seen, task, self._labels)
+        if entered:
+            frame = replace(frame, command=[f"{SANDBOX}/{PAUSE}"])
         return await self._start_keeper(runtime.name, frame, task if entered else None, at, seen.hold)
 
     async def _start_keeper_of_images(self, at: Path) -> Keeper:

@@ -113,14 +113,15 @@ def make(
         "max_body": settings.max_body,
         "runtimes": runtimes,
     }
+    data = settings.function_storage_path
     for engine in _BY_API:
         if engine == name:
             folder = run.absolute() / f"lane-{lane}"
             roots = HostRoots(folder / "containers" / "roots", Resolvers.find().text)
             service = Service(engine, folder / "podman.sock")
             ids = Identities.of_containers(lane)
-            return DockerDriver(lane, run, roots, service, identities=ids, **options)
-    data = settings.function_storage_path
+            images = data / _IMAGES
+            return DockerDriver(lane, run, roots, service, images=images, identities=ids, **options)
     return ContainerDriver(
         ENGINES[name],
         lane,

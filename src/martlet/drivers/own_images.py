@@ -7,16 +7,15 @@ package.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from martlet.drivers.driver import LoadFailed
+from martlet.drivers.frames import NO_LABELS, options
 from martlet.drivers.interpreter import ENVIRONMENT, PLACE, Interpreter
 from martlet.drivers.mandatory import Labels
 from martlet.drivers.roots import make_places, open_to_all
@@ -53,17 +52,21 @@ class OwnImages:
         images: the folder of those of this machine.
         folder: where it makes files that containers are shown.
         user: who holds images, for people (``lane-0``).
-        bootstrap: what the interpreter runs; it gets a `Task`.
         own_kernel: as in `Task`.
         labels: what AppArmor or SELinux confines containers by.
     """
 
     def __init__(
-        self, images: Path, folder: Path, user: str, *, bootstrap: str, own_kernel: bool, labels: Labels
+        self,
+        images: Path,
+        folder: Path,
+        user: str,
+        *,
+        own_kernel: bool = False,
+        labels: Labels = NO_LABELS,
     ) -> None:
         self._folder = folder
         self._user = user
-        self._bootstrap = bootstrap
         self._own_kernel = own_kernel
         self._labels = labels
         self._at = images
@@ -113,11 +116,10 @@ class OwnImages:
             binds[_PRELOAD] = str(self._folder / _NOTHING)
         seen = f"{RUNTIMES}/{WARDEN_FOLDER.name}"
         task = Task(WARDEN, seen, Program((), {}, "cold", "port"), self._own_kernel)
-        options = ["-I", "-S", "-X", "utf8", "-c", self._bootstrap, json.dumps(asdict(task))]
         return Frame(
             root=str(image.root),
             binds={**interpreter.binds, RUNTIMES: str(SHIPPED), **binds},
-            command=[*interpreter.command, *options],
+            command=[*interpreter.command, *options(task)],
             profile=self._labels.profile,
             process_label=self._labels.process,
             file_label=self._labels.files,

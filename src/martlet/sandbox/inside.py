@@ -28,9 +28,10 @@ CONFINEMENT = "sandbox"
 """The member of the request to specialise that says what the container may have."""
 FILTER = "filter"
 """The file, in the folder of the sandbox, with the filter of system calls."""
-SOCKET = "sock"
+SOCKET, LOG = "sock", "log"
+"""What is in the door: the socket that this makes, and the FIFO to print to where an engine would take the output."""
 _BACKLOG = 128
-_LOG = 1
+_LOG, _ERRORS = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +142,17 @@ def serve(task: Task, module: ModuleType) -> None:
 
 def main(document: dict[str, Any]) -> None:
     """Is what a container starts as."""
+    _print_to_log()
     task = Task.from_json(document)
     serve(task, load(task))
+
+
+def _print_to_log() -> None:
+    try:
+        # For writing alone it would not open before there is a reader.
+        log = os.open(f"{DOOR}/{LOG}", os.O_RDWR)
+    except FileNotFoundError:
+        return  # it prints there already
+    for stream in (_LOG, _ERRORS):
+        os.dup2(log, stream)
+    os.close(log)

@@ -43,7 +43,11 @@ class Access(IntFlag):
 READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIRECTORY
 WRITE_FILES = Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.CONTROL_DEVICE
 ALL = ~(Access.MAKE_CHARACTER_DEVICE | Access.MAKE_BLOCK_DEVICE)
-INSIDE = {"/": READ, "/dev": WRITE_FILES, "/proc": WRITE_FILES, "/tmp": ALL}  # noqa: S108
+INSIDE = {
+    "/": READ,
+    **dict.fromkeys(("/dev", "/proc"), WRITE_FILES),
+    **dict.fromkeys(("/dev/shm", "/tmp"), ALL),  # noqa: S108
+}
 """What functions may do with which files of a private root."""
 _FOR_FILES = int(Access.EXECUTE | WRITE_FILES)
 

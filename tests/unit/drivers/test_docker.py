@@ -33,7 +33,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.root]
 LOOK = """
 import os, resource, socket, subprocess
 
-PLACES = "/", "/etc", "/function", "/.code", "/.martlet", "/.sandbox", "/run", "/var/tmp", "/proc/sys"
+PLACES = (
+    "/", "/etc", "/function", "/.code", "/.martlet", "/.sandbox", "/run", "/var/tmp", "/proc/sys", "/dev", "/tmp",
+    "/dev/shm",
+)
 
 def attempt(call, *arguments):
     try:
@@ -109,7 +112,7 @@ def container_of(handle: Handle) -> str:
 async def test_a_function_sees_its_own_container_and_nothing_else(rig: Rig):
     handle = await rig.instance("look", source=LOOK, memory="64Mi", concurrency=3)
     seen = json.loads(await ask(handle))
-    assert seen["writable"] == []
+    assert seen["writable"] == ["/tmp", "/dev/shm"]
     assert seen["scratch"] == 32 * 1024 * 1024
     assert seen["executes"] == 0
     assert seen["hostname"] == "look"

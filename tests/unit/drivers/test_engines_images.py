@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from martlet.config import SystemSettings
-from martlet.drivers.driver import CellSpec, LoadFailed, State
-from martlet.drivers.engines import choose, make
+from martlet.drivers.driver import State
+from martlet.drivers.engines import choose
 from martlet.errors import Invalid
-from martlet.model import Network
 from martlet.runtimes import Catalogue
 
 CATALOGUE = Catalogue.load()
@@ -35,16 +34,3 @@ def test_none_of_them_is_tried_for_images(tmp_path: Path, monkeypatch: pytest.Mo
         (State.MISSING, "install crun"),
         (State.MISSING, "install runc"),
     ]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("engine", ["docker", "podman"])
-async def test_an_engine_with_images_of_its_own_refuses_functions_that_are_one(tmp_path: Path, engine: str):
-    settings = SystemSettings(container_runtime=engine, function_storage_path=tmp_path)
-    driver = make(engine, settings, 0, tmp_path, CATALOGUE)
-    cell = CellSpec("cell", "http", Network.NONE, tmp_path / "cell", "shop@" + "a" * 64)
-
-    with pytest.raises(LoadFailed, match=f"{engine} runs no functions that are an image") as caught:
-        await driver.start(cell)
-
-    assert "set system.container_runtime to crun, runc or runsc" in str(caught.value)

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from martlet.drivers import door
 from martlet.drivers.cell import LOG, SOCKET
 from martlet.drivers.docker.verification import group_of
 from martlet.drivers.driver import DriverError, Handle, Stats
 from martlet.model import Network
-from martlet.sandbox import contained
+from martlet.sandbox import inside
 from martlet.sandbox.cgroups import Group, Limits, Usage
 
 DOOR, CODE = "door", "code"
-_RETRY_SECONDS = 0.005
 
 
 class Cell:
@@ -31,6 +31,7 @@ class Cell:
 
     Attributes:
         identity: its user and group id.
+        image: the one that its function is, where it is one.
         container: its id at the engine, or its name while that is making it.
         pid: its first process; None before it is started.
         group: the cgroup that the engine has made.
@@ -50,9 +51,10 @@ class Cell:
         directory: Path,
         identity: int,
         container: str,
+        image: str | None = None,
     ) -> None:
         self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
-        self.identity = identity
+        self.identity, self.image = identity, image
         self.container = container
         self.pid: int | None = None
         self.group: Group | None = None
@@ -75,7 +77,8 @@ class Cell:
             socket=str(self.directory / SOCKET),
             log=str(self.directory / LOG),
             pid=self.pid,
-            state={"identity": self.identity, "container": self.container},
+            state={"identity": self.identity, "container": self.container}
+            | ({} if self.image is None else {"image": self.image}),
         )
 
     @property
@@ -88,18 +91,15 @@ class Cell:
         """The folder that code is mounted in."""
         return self.directory / CODE
 
-    def make_folders(self, calls: bytes | None) -> None:
-        """Makes what the container is shown; ``calls`` is the compiled filter of its system calls. Raises OSError."""
+    def make_folders(self) -> None:
+        """Makes what the container is shown. Raises OSError."""
         for name in ("function", "dependencies"):
             (self.code / name).mkdir(parents=True)
-        self.door.mkdir(parents=True)
-        if calls is not None:
-            (self.door / contained.CALLS).write_bytes(calls)
+        door.make(self.door, self.identity)
         log = self.directory / LOG
         os.mkfifo(log, 0o600)
-        os.link(log, self.door / contained.LOG)
-        for own in (log, self.door):
-            os.chown(own, self.identity, self.identity)
+        os.link(log, self.door / inside.LOG)
+        os.chown(log, self.identity, self.identity)
 
     def watch(self, pid: int, on_end: Callable[[Cell], None]) -> None:
         """Holds the first process of the container, and calls ``on_end`` once it is gone.
@@ -117,21 +117,17 @@ class Cell:
         self.pid, self.group = pid, group_of(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._end, on_end)
 
-    async def open_door(self) -> None:
-        """Waits for the socket, takes it out of the door, and closes that."""
-        made = self.door / contained.SOCKET
-        while not made.exists():
-            if self.over:
-                raise DriverError("its first process ended")
-            await asyncio.sleep(_RETRY_SECONDS)
-        made.rename(self.directory / SOCKET)
-        for name in (contained.LOG, contained.CALLS):
-            (self.door / name).unlink(missing_ok=True)
+    async def open_door(self, patience: float) -> None:
+        """Waits until the container answers, for so many seconds, takes its socket out of the door, and closes that.
+
+        Raises:
+            DriverError: it does not.
+        """
+        await door.greet(self.door, self.directory / SOCKET, patience, lambda: self.over)
+        (self.door / inside.LOG).unlink(missing_ok=True)
         os.chown(self.directory / LOG, 0, 0)
         # The container opens /dev/stdout as whoever it is; nobody else gets through the folder.
         (self.directory / LOG).chmod(0o622)
-        os.chown(self.door, 0, 0)
-        self.door.chmod(0o711)
 
     @property
     def over(self) -> bool:

@@ -9,22 +9,24 @@ import signal
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from martlet.drivers import contract
+from martlet.drivers import contract, own_images
 from martlet.drivers.docker import failures
 from martlet.drivers.docker.cell import Cell
 from martlet.drivers.docker.document import document
 from martlet.drivers.docker.engine import Engine, EngineError
-from martlet.drivers.docker.images import Images
+from martlet.drivers.docker.images import Copies, Images
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import WHAT_TO_DO, Service
+from martlet.drivers.docker.shown import Shown
 from martlet.drivers.docker.strangers import Strangers
 from martlet.drivers.docker.verification import lacks
-from martlet.drivers.docker.visits import Furniture, Visits, network_of
+from martlet.drivers.docker.visits import Visits, network_of
 from martlet.drivers.driver import (
     CellSpec,
     DriverError,
@@ -37,9 +39,12 @@ from martlet.drivers.driver import (
     Stats,
 )
 from martlet.drivers.egress import Egress
+from martlet.drivers.frames import frame_of
 from martlet.drivers.identities import Identities
 from martlet.drivers.local import USUAL_LIMITS, limits_of, open_files_of
 from martlet.drivers.mandatory import in_force
+from martlet.drivers.own_images import PROGRAM, OwnImages
+from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import Roots
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
@@ -47,9 +52,9 @@ from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox import root as places
-from martlet.sandbox.contained import RLIMITS
-from martlet.sandbox.seccomp import bpf
-from martlet.sandbox.seccomp.policy import Policy
+from martlet.sandbox.bundle import Frame
+from martlet.sandbox.inside import CONFINEMENT, Task
+from martlet.sandbox.launcher import Confinement
 
 log = structlog.get_logger()
 
@@ -76,6 +81,7 @@ class DockerDriver:
         roots: Roots,
         service: Service,
         *,
+        images: Path | None = None,
         identities: Identities | None = None,
         egress: Egress | None = None,
         allow_host_network: bool = False,
@@ -89,6 +95,7 @@ class DockerDriver:
             run: the platform's run directory, its alone on this machine; names the containers.
             roots: where the roots of runtimes come from.
             service: the way to the engine; it is closed with the driver.
+            images: the folder of those that functions may be; None: there are none.
             identities: the user ids of its cells; those of the lane by default.
             egress: gives cells a way out; None: there are none that have one.
             allow_host_network: whether there may be cells in the network of the host.
@@ -108,7 +115,12 @@ class DockerDriver:
         self._max_body = max_body
         self._runtimes = runtimes or Catalogue.load()
         self._visits = Visits()
-        self._calls: bytes | None = None
+        folder = self._run / "containers"
+        self._shown = Shown(folder / "shown", Resolvers.find().text)
+        self._own_images = self._copies = None
+        if images is not None:
+            self._own_images = OwnImages(images, folder / "of_images", f"lane-{lane}")
+            self._copies = Copies(images, self._labels.platform, run.absolute() / "copies.lock")
         self._cells: dict[str, Cell] = {}
         self._turns = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,8 +144,8 @@ class DockerDriver:
         if os.geteuid() != 0:
             raise DriverError(f"it takes root to mount code in containers{WHAT_TO_DO}run Martlet as root")
         self._on_exit = on_exit
-        self._calls = await asyncio.to_thread(lambda: bpf.compile(Policy.load()))
         self._run.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._shown.make)
         self._service.note(self._run)
         if self._egress is not None:
             await self._egress.open()
@@ -149,23 +161,18 @@ class DockerDriver:
 
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a container; returns once the runtime in it answers for its health."""
-        if spec.image is not None:
-            raise LoadFailed(
-                "NoImages",
-                f"{self._service.name} runs no functions that are an image here: set system.container_runtime to crun, "
-                "runc or runsc, or deploy the function without image",
-            )
         runtime = self._resolve(spec.runtime)
         if spec.network is Network.HOST and not self._allow_host_network:
             raise DriverError("system.allow_host_network is off")
         if spec.network is Network.EGRESS and self._egress is None:
             raise DriverError("this lane gives no cell a way out")
         name = self._labels.name(spec.id)
-        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, self._identities.take(), name)
+        identity = self._identities.take()
+        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, identity, name, spec.image)
         self._cells[cell.id] = cell
         try:
             await self._start(cell, runtime, spec.network)
-        except (OSError, FetchError, DriverError) as error:
+        except (OSError, DriverError) as error:
             await self._remove(cell)
             raise DriverError(f"no cell could be started: {error}") from error
         except BaseException:
@@ -185,53 +192,68 @@ class DockerDriver:
             raise DriverError(f"the cell {handle.id} has code already")
         cell.used = True
         config = revision.config
+        confinement = Confinement(
+            code=str(code),
+            dependencies=None if dependencies is None else str(dependencies),
+            hostname=revision.function,
+            scratch=config.memory // 2,
+            open_files=open_files_of(config),
+            processes=limits_of(config).processes,
+            every_cpu=False,
+        )
         try:
-            await self._equip(
-                cell,
-                cell.pid,
-                config,
-                Furniture(
-                    code=code,
-                    dependencies=dependencies,
-                    scratch=config.memory // 2,
-                    hostname=None if cell.network is Network.HOST else revision.function,
-                ),
-            )
+            await self._equip(cell, cell.pid, config, confinement)
         except OSError as error:
             raise DriverError(f"the cell {cell.id} cannot be given code: {error}") from error
-        request = contract.specialisation(
-            revision,
-            code=places.FUNCTION,
-            dependencies=None if dependencies is None else places.DEPENDENCIES,
-            max_body=self._max_body,
-        )
-        request[RLIMITS] = {
-            "open_files": open_files_of(config),
-            "file_bytes": config.memory // 2,
-            "processes": limits_of(config).processes,
-        }
+        request = self._specialisation(cell, revision, confinement)
         try:
             return await contract.specialise(handle.socket, request, deadline)
         except LoadFailed as error:
             if error.kind == "Crashed" and (failure := failures.out_of_memory(cell, config.memory)):
                 raise failure from None
-            raise
+            raise (error if cell.image is None else own_images.explained(error)) from None
         except FetchError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                await self._remove(cell)
-                raise LoadFailed("Timeout", f"the code did not load within {deadline:g} s") from None
-            raise await failures.why_no_answer(cell, config.memory, error) from None
+            if not isinstance(error.__cause__, TimeoutError):
+                raise await failures.why_no_answer(cell, config.memory, error) from None
+            listening = own_images.ports_of(cell.pid)
+            await self._remove(cell)
+            if cell.image is not None:
+                raise own_images.not_served(deadline, listening) from None
+            raise LoadFailed("Timeout", f"the code did not load within {deadline:g} s") from None
+
+    def _specialisation(self, cell: Cell, revision: Revision, confinement: Confinement) -> dict[str, Any]:
+        """Returns the document that makes a cell an instance."""
+        seen = places.FUNCTION, places.DEPENDENCIES
+        if cell.image is not None:
+            seen = own_images.FUNCTION, own_images.DEPENDENCIES
+        document = contract.specialisation(
+            revision,
+            code=seen[0],
+            dependencies=None if confinement.dependencies is None else seen[1],
+            max_body=self._max_body,
+        )
+        document[CONFINEMENT] = asdict(confinement)
+        if cell.image is not None and self._own_images is not None:
+            document[PROGRAM] = self._own_images.program(cell.id, revision.config)
+        return document
 
     async def recover(self, handle: Handle) -> bool:
         """Whether the engine has the container still, and its process lives."""
         cell = self._cells.get(handle.id)
         if cell is None:
             cell = await self._claim(handle)
-        return cell is not None and not cell.over
+        lives = cell is not None and not cell.over
+        if lives and cell is not None and cell.image is not None and self._own_images is not None:
+            with suppress(LoadFailed):  # it has been removed, and the engine has its copy
+                await asyncio.to_thread(self._own_images.take, cell.id, cell.image)
+        return lives
 
     async def sweep(self) -> None:
         """Removes the containers of the lane that nobody has recovered; later, where the engine does not answer."""
         await self._strangers.sweep()
+        if self._copies is not None:
+            with suppress(EngineError):  # the next copy is another occasion
+                await self._copies.prune(await self._service.reach())
 
     async def stop(self, handle: Handle, grace: float) -> None:
         """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
@@ -258,7 +280,7 @@ class DockerDriver:
 
     async def _start(self, cell: Cell, runtime: Runtime, network: Network) -> None:
         cell.network = network
-        cell.make_folders(self._calls)
+        cell.make_folders()
         async with self._turns:
             engine = await self._service.reach()
             # Not to be interrupted: nobody would know whether there is a container.
@@ -274,9 +296,7 @@ class DockerDriver:
             assert self._egress is not None
             with network_of(cell.pid) as namespace:
                 await self._egress.equip(namespace)
-        async with asyncio.timeout(_START_SECONDS):
-            await cell.open_door()
-        await contract.check_health(cell.handle.socket, _START_SECONDS)
+        await cell.open_door(_START_SECONDS)
 
     async def _make(self, engine: Engine, cell: Cell, runtime: Runtime, network: Network) -> None:
         try:
@@ -290,26 +310,43 @@ class DockerDriver:
         await engine.start(cell.container)
 
     async def _create(self, engine: Engine, cell: Cell, runtime: Runtime, network: Network) -> str:
-        image = await self._images.of(runtime, engine)
-        try:
-            startup = Startup.of(image.root.runtime, confined=True)
-        except Invalid as error:
-            raise DriverError(error.detail) from None
+        if cell.image is None:
+            image, frame = await self._root_of(runtime, engine)
+        else:
+            image, frame = await self._copy_of(cell.id, cell.image, engine)
         configuration = document(
-            image=image.image,
-            root=image.root,
-            startup=startup,
+            image=image,
+            frame=frame,
+            shown=self._shown.binds(network),
             network=network,
             identity=cell.identity,
             limits=USUAL_LIMITS,
             door=cell.door,
             code=cell.code,
-            filtered=self._calls is not None,
             labels=self._labels.of_cell(cell.id),
         )
         return await engine.create(self._labels.name(cell.id), configuration)
 
-    async def _equip(self, cell: Cell, pid: int, config: FunctionConfig, furniture: Furniture) -> None:
+    async def _root_of(self, runtime: Runtime, engine: Engine) -> tuple[str, Frame]:
+        made = await self._images.of(runtime, engine)
+        try:
+            startup = Startup.of(made.root.runtime, confined=True)
+        except Invalid as error:
+            raise DriverError(error.detail) from None
+        task = Task(startup.module, startup.seen_folder, startup.program, own_kernel=False)
+        return made.image, frame_of(made.root, task)
+
+    async def _copy_of(self, cell: str, reference: str, engine: Engine) -> tuple[str, Frame]:
+        own, copies = self._own_images, self._copies
+        if own is None or copies is None:
+            raise LoadFailed("NoImages", "this lane has no images")
+        image = await asyncio.to_thread(own.take, cell, reference)
+        frame = await asyncio.to_thread(
+            own.frame, image
+        )  # which gives it the places that the copy is to have
+        return await copies.of(image, engine), frame
+
+    async def _equip(self, cell: Cell, pid: int, config: FunctionConfig, confinement: Confinement) -> None:
         """Gives a cell all that is given from outside. Raises OSError and `DriverError`."""
         limits = limits_of(config)
         if config.egress_to:
@@ -321,7 +358,7 @@ class DockerDriver:
             engine = await self._service.reach()
             await engine.limit(cell.container, limits)
             cell.limits = limits
-        await self._visits.furnish(pid, furniture)
+        await self._visits.furnish(pid, confinement, named=cell.network is not Network.HOST)
         if cell.over:  # and what was done was done to somebody else, or nobody
             raise DriverError(f"the cell {cell.id} is gone")
 
@@ -334,12 +371,14 @@ class DockerDriver:
     async def _claim(self, handle: Handle) -> Cell | None:
         """Returns the cell of a handle from an earlier life, if it lives."""
         identity, container = handle.state.get("identity"), handle.state.get("container")
+        image = handle.state.get("image")
         if not isinstance(identity, int) or not isinstance(container, str):
             return None
         found = await (await self._service.reach()).inspect(container)
         if found is None or not found["State"]["Running"] or found["State"]["Pid"] != handle.pid:
             return None
-        cell = Cell(self.name, handle.id, handle.runtime, Path(handle.socket).parent, identity, container)
+        directory = Path(handle.socket).parent
+        cell = Cell(self.name, handle.id, handle.runtime, directory, identity, container, image)
         with suppress(OSError, DriverError):
             cell.watch(found["State"]["Pid"], self._over)
             self._identities.hold(identity)
@@ -390,6 +429,8 @@ class DockerDriver:
         shutil.rmtree(cell.directory, ignore_errors=True)
         if self._cells.pop(cell.id, None) is not None:
             self._identities.give_back(cell.identity)
+        if self._own_images is not None:
+            self._own_images.let_go(cell.id)
 
     async def _rehearse(self) -> str:
         """Starts a container as a platform of its own would, in the event loop of this thread.

@@ -112,6 +112,14 @@ class Engine:
         found = await self._find(f"/images/{quote(name)}/json")
         return None if found is None else str(found["Id"])
 
+    async def images(self) -> list[str]:
+        """Returns the names of all images."""
+        return [name for image in await self._call("GET", "/images/json") for name in image["RepoTags"] or ()]
+
+    async def remove_image(self, name: str) -> None:
+        """Removes an image. Raises `EngineError` where a container has it."""
+        await self._call("DELETE", f"/images/{quote(name)}")
+
     async def import_image(self, name: str, tar: BinaryIO) -> None:
         """Makes an image of the files in an archive, in place of one of the same name."""
         target = f"/images/create?{urlencode({'fromSrc': '-', 'repo': name})}"

@@ -11,32 +11,14 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from martlet.sandbox import root, syscalls
 from martlet.sandbox.bundle import CODE
+from martlet.sandbox.launcher import Confinement
 from martlet.sandbox.syscalls import Clone, MountAttribute
 
 _ATTRIBUTES = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
 _NAMESPACES = {Clone.MOUNT: "mnt", Clone.UTS: "uts"}
-
-
-@dataclass(frozen=True, slots=True)
-class Furniture:
-    """What a container gets when it gets code.
-
-    Attributes:
-        code: the package, a folder of the host.
-        dependencies: likewise, or None.
-        scratch: bytes that ``/tmp`` may hold.
-        hostname: what the machine is called inside; None: as before, because it is the host's.
-    """
-
-    code: Path
-    dependencies: Path | None
-    scratch: int
-    hostname: str | None
 
 
 class Visits:
@@ -47,33 +29,36 @@ class Visits:
         unshare = lambda: syscalls.unshare(Clone.FILES)  # noqa: E731
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="visits", initializer=unshare)
 
-    async def furnish(self, pid: int, furniture: Furniture) -> None:
-        """Gives the container whose first process is ``pid`` its code and the rest.
+    async def furnish(self, pid: int, confinement: Confinement, *, named: bool) -> None:
+        """Gives the container whose first process is ``pid`` its code, space, and, if it is ``named``, its host name.
+
+        The packages of the confinement are folders of the host.
 
         Raises:
             OSError: the kernel refused, or there is no such process.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, _furnish, pid, furniture)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, _furnish, pid, confinement, named)
 
     def close(self) -> None:
         """Ends the thread."""
         self._thread.shutdown(wait=False)
 
 
-def _furnish(pid: int, furniture: Furniture) -> None:
-    packages = {"function": furniture.code, "dependencies": furniture.dependencies}
+def _furnish(pid: int, confinement: Confinement, named: bool) -> None:
+    packages = {"function": confinement.code, "dependencies": confinement.dependencies}
     with ExitStack() as stack:
         trees = {}
         for name, package in packages.items():
             if package is not None:
-                trees[name] = syscalls.open_tree(str(package), _ATTRIBUTES)
+                trees[name] = syscalls.open_tree(package, _ATTRIBUTES)
                 stack.callback(os.close, trees[name])
         stack.enter_context(_inside(pid))
         for name, tree in trees.items():
             syscalls.move_mount(tree, f"{CODE}/{name}")
-        root.resize_scratch(furniture.scratch)
-        if furniture.hostname is not None:
-            socket.sethostname(furniture.hostname)
+        root.resize_scratch(confinement.scratch)
+        if named:
+            socket.sethostname(confinement.hostname)
 
 
 @contextmanager

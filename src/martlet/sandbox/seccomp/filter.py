@@ -17,15 +17,6 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def enforce(program: bytes) -> None:
-    """Filters the calls of this process from here on by what `bpf.compile` made, without an observer.
-
-    As `Filter.load`, for a process that knows the program only. Raises OSError.
-    """
-    filter = _Program(length=len(program) // _INSTRUCTION_BYTES, instructions=program)  # noqa: A001
-    syscalls.prctl(syscalls.Process.SET_SECCOMP, _SET_MODE_FILTER + 1, ctypes.addressof(filter))
-
-
 class Filter:
     """A program that is ready to be loaded by each of the processes that are forked from this one.
 
