@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from martlet.sandbox import syscalls
-from martlet.sandbox.cgroups import Group, find_top
+from martlet.sandbox.cgroups import Group
+from martlet.sandbox.hierarchies import find_top
 from martlet.sandbox.syscalls import Clone, Mount
 from martlet.sandbox.users import Extent, IdMap, enter
 from tests.conftest import UNPRIVILEGED, require

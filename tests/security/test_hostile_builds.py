@@ -16,7 +16,7 @@ import pytest
 
 from martlet.builder.output import LONGEST_LINE, MOST_LINES
 from martlet.drivers.remains import group_name
-from martlet.sandbox.cgroups import usable_group
+from martlet.sandbox.hierarchies import usable_group
 from tests.example_runtime import write_runtime
 from tests.security.conftest import NEIGHBOUR, bounded_memory, undisturbed
 from tests.system.conftest import Platform, until

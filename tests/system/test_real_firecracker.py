@@ -45,7 +45,8 @@ from martlet.microvm.firecracker.models import (
 )
 from martlet.microvm.firecracker.probe import OLDEST, RENAMES_TAPS, Program, probe
 from martlet.microvm.kvm import find as find_kvm
-from martlet.sandbox.cgroups import GroupV2, Limits, find_everywhere, usable_group
+from martlet.sandbox.cgroups import GroupV2, Limits
+from martlet.sandbox.hierarchies import find_everywhere, usable_group
 from tests.driver_rigs import ask, microvm_rig
 from tests.namespaces import Namespace
 

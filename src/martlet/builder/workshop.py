@@ -26,7 +26,8 @@ from martlet.drivers.resolvers import Resolvers
 from martlet.model import Network
 from martlet.runtimes import INTERPRETER
 from martlet.sandbox import root
-from martlet.sandbox.cgroups import Group, Limits, usable_group
+from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.hierarchies import usable_group
 from martlet.sandbox.means import Users
 from martlet.sandbox.workshop import HOME, OVER_DISK, Ends, Plan
 from martlet.terminal import plain

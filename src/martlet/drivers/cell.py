@@ -12,32 +12,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from martlet.drivers.driver import DriverError, Handle
+from martlet.drivers.driver import DriverError
+from martlet.drivers.held import LOG, Held
 from martlet.drivers.parent import Parent
 from martlet.drivers.template import Template
 from martlet.sandbox.cgroups import Group, Limits, Usage
 
-SOCKET = "sock"
-LOG = "log"
 _BACKLOG = 128
 _END_SECONDS = 5.0
 _RETRY_SECONDS = 0.002
 
 
-class Cell:
-    """A cell, or the instance it became.
+class Cell(Held):
+    """A cell that a parent has started, or the instance it became. Its ``identity`` is the template's in a fork.
 
     Attributes:
-        driver: the name of whose it is.
-        identity: its user and group id, the template's in a fork.
         parent: what started it.
         template: the means to fork from it, where it is a template.
         group: its cgroup; None on a host without (relaxed).
-        image: the one that its function is, where it is one.
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
-        pid: its process, once it is started.
-        in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
-        ended: done with the exit code once the process is gone.
         failure: why its sandbox could not be made.
         starved: whether a kernel of its own has ended it for its memory.
     """
@@ -52,31 +45,14 @@ class Cell:
         identity: int,
         image: str | None = None,
     ) -> None:
-        self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
-        self.group, self.identity, self.image = group, identity, image
+        super().__init__(driver, id, runtime, directory, identity, image)
+        self.group = group
         self.namespace: int | None = None
         self.parent: Parent | Template | None = None
         self.template: Template | None = None
-        self.pid: int | None = None
-        self.in_service = False
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.failure: str | None = None
         self.starved = False
-        self.removal: asyncio.Task[None] | None = None
         self._limits: Limits | None = None
-
-    @property
-    def handle(self) -> Handle:
-        """The cell as the node knows it."""
-        return Handle(
-            id=self.id,
-            driver=self.driver,
-            runtime=self.runtime,
-            socket=str(self.directory / SOCKET),
-            log=str(self.directory / LOG),
-            pid=self.pid,
-            state={"identity": self.identity} | ({} if self.image is None else {"image": self.image}),
-        )
 
     def limit(self, limits: Limits) -> None:
         """Sets the limits of its cgroup, where they are not what they were. Raises `DriverError`."""
@@ -114,7 +90,7 @@ class Cell:
     def listening(self) -> Iterator[list[int]]:
         """Makes the socket too, which it lends before the other `belongings`."""
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.directory / SOCKET))
+            listener.bind(str(self.socket))
             listener.listen(_BACKLOG)
             with self.belongings() as descriptors:
                 yield [listener.fileno(), *descriptors]

@@ -14,35 +14,35 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from martlet.drivers import contract, door, own_images
+from martlet.drivers import door
 from martlet.drivers.cell import Cell, empty
-from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, State
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, State
 from martlet.drivers.egress import Egress
 from martlet.drivers.frames import NO_LABELS, frame_of
 from martlet.drivers.identities import Identities
 from martlet.drivers.keeper import Keeper
 from martlet.drivers.local import LEASE, START_SECONDS, LocalDriver
 from martlet.drivers.mandatory import Labels, in_force
-from martlet.drivers.own_images import PROGRAM, OwnImages
+from martlet.drivers.own_images import OwnImages
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots, Roots
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
-from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.runtimes.interpreter import PREFIX
-from martlet.sandbox import pause, root
+from martlet.sandbox import pause
 from martlet.sandbox.bundle import PAUSE, SANDBOX, Frame
-from martlet.sandbox.cgroups import Group, Limits, find_everywhere, name_in_trees, usable_group
+from martlet.sandbox.cgroups import Group, Limits
 from martlet.sandbox.engine import Engine
-from martlet.sandbox.inside import CONFINEMENT, Task
+from martlet.sandbox.hierarchies import find_everywhere, name_in_trees, usable_group
+from martlet.sandbox.inside import Task
 from martlet.sandbox.keeper import Plan
 from martlet.sandbox.launcher import Confinement
 
@@ -111,7 +111,6 @@ class ContainerDriver(LocalDriver[Keeper]):
         self._resolvers = Resolvers.find().text
         self._roots = roots or HostRoots(self._folder / "roots", self._resolvers)
         self._usual_limits = self._limits_of(FunctionConfig())
-        self._own_images = None
         if images is not None:
             self._own_images = OwnImages(
                 images,
@@ -193,12 +192,10 @@ class ContainerDriver(LocalDriver[Keeper]):
         if not self._parents:
             await self._empty_trees()
 
-    async def _forget(self, cell: Cell) -> None:
-        await super()._forget(cell)
+    async def _end(self, cell: Cell) -> None:
+        await super()._end(cell)
         if isinstance(cell.parent, Keeper) and not cell.parent.alive:  # which would have done it
             await self._empty_trees(cell.id)
-        if self._own_images is not None:
-            self._own_images.let_go(cell.id)
 
     async def _empty_trees(self, below: str = "") -> None:
         """Removes the lane's cgroup, or one below, also from trees that limit nothing, where the engine makes it."""
@@ -212,15 +209,6 @@ class ContainerDriver(LocalDriver[Keeper]):
         if group is None:
             raise DriverError("containers need a cgroup to make theirs in: run Martlet as root")
         return group
-
-    async def recover(self, handle: Handle) -> bool:
-        """Whether a keeper that was taken over has the container; its image is in use then."""
-        lives = await super().recover(handle)
-        cell = self._cells.get(handle.id)
-        if lives and cell is not None and cell.image is not None and self._own_images is not None:
-            with suppress(LoadFailed):  # its files are gone, and it goes on with those that it has open
-                await asyncio.to_thread(self._own_images.take, cell.id, cell.image)
-        return lives
 
     async def _parent_of(self, cell: Cell) -> Keeper:
         if cell.image is None:
@@ -273,7 +261,7 @@ class ContainerDriver(LocalDriver[Keeper]):
         return await self._parent_of(cell)
 
     async def _greet(self, cell: Cell) -> None:
-        await door.greet(cell.directory / _DOOR, Path(cell.handle.socket), START_SECONDS, cell.ended.done)
+        await door.greet(cell.directory / _DOOR, cell.socket, START_SECONDS, cell.ended.done)
 
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
@@ -286,37 +274,7 @@ class ContainerDriver(LocalDriver[Keeper]):
             hostname=confinement.hostname,
             scratch=confinement.scratch,
         )
-        places = root.FUNCTION, root.DEPENDENCIES
-        if cell.image is not None:
-            places = own_images.FUNCTION, own_images.DEPENDENCIES
-        document = contract.specialisation(
-            revision,
-            code=places[0],
-            dependencies=None if confinement.dependencies is None else places[1],
-            max_body=self._max_body,
-            template=template,
-        )
-        document[CONFINEMENT] = asdict(confinement)
-        if cell.image is not None and self._own_images is not None:
-            document[PROGRAM] = self._own_images.program(cell.id, revision.config)
-        return document
-
-    async def _specialise(self, cell: Cell, *about: Any, **options: Any) -> Loaded:
-        try:
-            return await super()._specialise(cell, *about, **options)
-        except LoadFailed as error:
-            if cell.image is None:
-                raise
-            raise own_images.explained(error) from None
-
-    async def _why_no_answer(
-        self, cell: Cell, revision: Revision, deadline: float, error: FetchError
-    ) -> LoadFailed:
-        if cell.image is None or not isinstance(error.__cause__, TimeoutError):
-            return await super()._why_no_answer(cell, revision, deadline, error)
-        listening = [] if cell.pid is None else own_images.ports_of(cell.pid)
-        await self._remove(cell)
-        return own_images.not_served(deadline, listening)
+        return self._document(cell, revision, confinement, template=template)
 
     def _limits_of(self, config: FunctionConfig) -> Limits:
         limits = super()._limits_of(config)

@@ -14,7 +14,8 @@ from martlet.drivers.driver import Guarantee
 from martlet.drivers.identities import PER_LANE, first_of
 from martlet.drivers.subordinate import NotLent
 from martlet.sandbox import rehearsal
-from martlet.sandbox.cgroups import Group, unusable_groups, usable_group
+from martlet.sandbox.cgroups import Group
+from martlet.sandbox.hierarchies import unusable_groups, usable_group
 from martlet.sandbox.means import Means, Users
 from martlet.sandbox.users import Extent, IdMap
 

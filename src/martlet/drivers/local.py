@@ -11,46 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from martlet.destination import Destination
 from martlet.drivers import contract
 from martlet.drivers.cell import Cell, empty, remove_remains
-from martlet.drivers.driver import (
-    CellSpec,
-    DriverError,
-    Guarantee,
-    Handle,
-    Loaded,
-    LoadFailed,
-    OnExit,
-    Stats,
-)
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, OnExit
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.parent import Parent
 from martlet.drivers.remains import group_name, socket_name
+from martlet.drivers.sandboxes import SandboxDriver
 from martlet.drivers.template import Template
 from martlet.errors import Invalid
 from martlet.http.fetch import FetchError
-from martlet.model import FunctionConfig, Network, Revision
+from martlet.model import Network
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox.cgroups import USUAL_WEIGHT, Group, Limits
-from martlet.sandbox.launcher import Confinement
-from martlet.units import format_bytes
 
 START_SECONDS = 10.0
 """What the start of a cell may take."""
 _LAST_WORDS_SECONDS = 1.0
-# What an instance may have of processes (threads too) and of descriptors, for itself and for each request at once:
-# room for an ordinary program with its thread pools, and none for a bomb.
-_PROCESSES, _PROCESSES_PER_REQUEST = 128, 4
-_OPEN_FILES, _OPEN_FILES_PER_REQUEST = 1024, 2
-_WHOLE_CORE = 1000
 # Of a core that is wanted by more. Together the instances of a lane have less than the lane, which serves all of them.
 _WEIGHT_OF_ALL = USUAL_WEIGHT // 2
 _WEIGHT_OF_WHO_GIVES_WAY = USUAL_WEIGHT // 10
@@ -61,23 +45,16 @@ LEASE = 30.0
 ParentT = TypeVar("ParentT", bound=Parent)
 
 
-class LocalDriver(ABC, Generic[ParentT]):
-    """See the module. It belongs to one event loop.
+class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
+    """See the module.
 
     Args:
-        lane: number of the lane, from 0.
+        lane: as all that is not named here, for `SandboxDriver`; the run directory names the cgroup, too.
         packages: the folder with all unpacked packages; code and dependencies lie in it.
-        run: the platform's run directory, its alone on this machine; names the cgroup.
-        identities: the user ids of its cells.
         isolation: whether to refuse or to accept a host on which a guarantee is not held.
-        egress: gives cells a way out; None: there are none that have one.
-        allow_host_network: whether there may be cells in the network of the host.
-        max_body: bytes of the largest request body, for the runtime.
-        runtimes: those it may start; all of this machine by default.
         lease: seconds that parents wait for the next life of the lane.
     """
 
-    name: str
     _parents_of: type[ParentT]
     """What its cells are started by."""
     _further_parents: tuple[str, ...] = ()
@@ -97,22 +74,22 @@ class LocalDriver(ABC, Generic[ParentT]):
         runtimes: Catalogue | None,
         lease: float,
     ) -> None:
-        self._lane = lane
+        super().__init__(
+            lane,
+            run,
+            identities=identities,
+            egress=egress,
+            allow_host_network=allow_host_network,
+            max_body=max_body,
+            runtimes=runtimes,
+        )
         self._packages = packages.absolute()
-        self._run = run.absolute() / f"lane-{lane}"
         self._group_name = group_name(run, f"{lane}-{self.name}")
         self._isolation = isolation
-        self._egress = egress
-        self._allow_host_network = allow_host_network
-        self._max_body = max_body
-        self._runtimes = runtimes or Catalogue.load()
-        self._identities = identities
         self._lease = lease
         self._confined = True
         self._group: Group | None = None
         self._parents: dict[str, asyncio.Future[ParentT]] = {}
-        self._cells: dict[str, Cell] = {}
-        self._on_exit: OnExit = lambda *_: None
 
     @abstractmethod
     def probe(self) -> list[Guarantee]:
@@ -137,16 +114,6 @@ class LocalDriver(ABC, Generic[ParentT]):
     async def _greet(self, cell: Cell) -> None:
         """Returns once the cell answers for its health. Raises `DriverError` or `FetchError`."""
         await contract.check_health(cell.handle.socket, START_SECONDS)
-
-    @abstractmethod
-    async def _equip(
-        self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
-    ) -> dict[str, Any]:
-        """Gives a cell, whose limits are set, what is outside of it to give.
-
-        Returns:
-            The document that makes it an instance, or a template.
-        """
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the parents of an earlier life of the lane. Others start when they are needed."""
@@ -213,56 +180,6 @@ class LocalDriver(ABC, Generic[ParentT]):
         cell.in_service = True
         return cell.handle
 
-    async def specialise(
-        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
-    ) -> Loaded:
-        """Sets the limits of the revision, confines the cell and loads the code."""
-        return await self._specialise(self._living(handle), revision, code, dependencies, deadline)
-
-    async def _specialise(
-        self,
-        cell: Cell,
-        revision: Revision,
-        code: Path,
-        dependencies: Path | None,
-        deadline: float,
-        *,
-        template: bool = False,
-    ) -> Loaded:
-        config = revision.config
-        if config.egress_to:
-            await self._narrow(cell, config.egress_to)
-        cell.let_go_of_namespace()
-        cell.limit(self._limits_of(config))
-        confinement = Confinement(
-            code=self._inside(code),
-            dependencies=None if dependencies is None else self._inside(dependencies),
-            hostname=revision.function,
-            # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
-            scratch=config.memory // 2,
-            open_files=open_files_of(config),
-            # Forks have one user, and each a cgroup.
-            processes=None if template else limits_of(config).processes,
-            every_cpu=(config.cpu_limit or 0) > _WHOLE_CORE,
-        )
-        document = await self._equip(cell, revision, confinement, template=template)
-        try:
-            return await contract.specialise(cell.handle.socket, document, deadline)
-        except LoadFailed as error:
-            if error.kind == "Crashed" and (failure := _out_of_memory(cell, revision)):
-                raise failure from None
-            raise
-        except FetchError as error:
-            failure = await self._why_no_answer(cell, revision, deadline, error)
-            raise failure from None
-
-    async def recover(self, handle: Handle) -> bool:
-        """Whether a parent that was taken over has the sandbox; its cgroup and user id are in use then."""
-        cell = self._cells.get(handle.id)
-        if cell is None:
-            cell = self._claim(handle)
-        return cell is not None and not cell.ended.done()
-
     async def sweep(self) -> None:
         """Ends the cells that nobody has recovered, and what is left of others in the lane's cgroup."""
         for parent in await asyncio.gather(*self._parents.values()):
@@ -271,29 +188,6 @@ class LocalDriver(ABC, Generic[ParentT]):
         if self._group is not None:
             for name in self._group.names() - self._cells.keys():
                 await empty(self._group.below(name))
-
-    async def stop(self, handle: Handle, grace: float) -> None:
-        """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
-        cell = self._cells.get(handle.id)
-        if cell is not None and cell.parent is not None:
-            cell.in_service = False
-            await cell.parent.signal(cell.id, signal.SIGTERM)
-            await asyncio.wait([cell.ended], timeout=grace)
-        await self.destroy(handle)
-
-    async def destroy(self, handle: Handle) -> None:
-        """Kills the sandbox and removes its cgroup, socket, log and directory."""
-        cell = self._cells.get(handle.id)
-        if cell is not None:
-            await self._remove(cell)
-        else:
-            await remove_remains(Path(handle.socket).parent, self._group_of(handle.id))
-
-    async def stats(self, handle: Handle) -> Stats | None:
-        """Returns what the cgroup counted, until the sandbox is destroyed; None on a host without cgroups."""
-        cell = self._cells.get(handle.id)
-        usage = None if cell is None else cell.usage()
-        return None if usage is None else Stats(**asdict(usage))
 
     def cpu_ms(self, handle: Handle) -> float | None:
         """Returns what the cgroup counted; None on a host without cgroups."""
@@ -307,21 +201,12 @@ class LocalDriver(ABC, Generic[ParentT]):
             with contextlib.suppress(OSError):  # it is gone
                 cell.group.weigh(_WEIGHT_OF_WHO_GIVES_WAY if gives else USUAL_WEIGHT)
 
-    def _living(self, handle: Handle) -> Cell:
-        cell = self._cells.get(handle.id)
-        if cell is None or cell.ended.done():
-            raise DriverError(f"the cell {handle.id} is gone")
-        return cell
-
     async def _namespace(self, network: Network) -> int | None:
         """Returns what a cell of this network joins; None where it makes its own, or shares the host's."""
-        if network is Network.HOST and not self._allow_host_network:
-            raise DriverError("system.allow_host_network is off")
+        self._permit(network)
         if network is not Network.EGRESS or not self._confined:
             return None
-        if self._egress is None:
-            raise DriverError("this lane gives no cell a way out")
-        return await self._make_way_out(self._egress)
+        return await self._make_way_out(self._way_out())
 
     async def _make_way_out(self, egress: Egress) -> int:
         return await egress.make()
@@ -331,16 +216,14 @@ class LocalDriver(ABC, Generic[ParentT]):
             raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
         await self._egress.narrow(cell.namespace, destinations)
 
+    async def _limit(self, cell: Cell, limits: Limits) -> None:
+        cell.let_go_of_namespace()
+        cell.limit(limits)
+
     async def _parent_of(self, cell: Cell) -> ParentT:
         """Returns the living parent for a cell that is to start."""
-        runtime = self._runtime_of(cell)
+        runtime = self._resolve(cell.runtime)
         return await self._parent(runtime.name, lambda at: self._start_parent(runtime, at))
-
-    def _runtime_of(self, cell: Cell) -> Runtime:
-        try:
-            return self._runtimes.resolve(cell.runtime)
-        except Invalid as error:
-            raise DriverError(error.detail) from None
 
     async def _parent(self, name: str, start: Callable[[Path], Coroutine[Any, Any, ParentT]]) -> ParentT:
         """Returns the living parent of this name, started where there is none."""
@@ -353,8 +236,7 @@ class LocalDriver(ABC, Generic[ParentT]):
         """Returns the name of the parent that has started a cell. Raises `Invalid` where there is none any more."""
         return self._runtimes.resolve(handle.runtime).name
 
-    def _claim(self, handle: Handle) -> Cell | None:
-        """Returns the cell of a handle from an earlier life, if it lives."""
+    async def _claim(self, handle: Handle) -> Cell | None:
         try:
             starting = self._parents.get(self._name_of_parent(handle))
         except Invalid:
@@ -379,10 +261,6 @@ class LocalDriver(ABC, Generic[ParentT]):
     def _group_of(self, cell: str) -> Group | None:
         return None if self._group is None else self._group.below(cell)
 
-    def _limits_of(self, config: FunctionConfig) -> Limits:
-        """Returns what the cgroup of a cell is limited to: what a function may have, and what its sandbox takes."""
-        return limits_of(config)
-
     def _ended(self, id: str, code: int, failure: str | None) -> None:  # noqa: A002
         cell = self._cells.get(id)
         if cell is None or cell.ended.done():
@@ -392,33 +270,21 @@ class LocalDriver(ABC, Generic[ParentT]):
         if cell.in_service:
             self._on_exit(id, code)
 
-    async def _remove(self, cell: Cell) -> None:
-        cell.in_service = False
-        if cell.removal is None or cell.removal.done():
-            cell.removal = asyncio.create_task(self._forget(cell))
-        await asyncio.shield(cell.removal)
+    async def _signal(self, cell: Cell, number: signal.Signals) -> None:
+        if cell.parent is not None:
+            await cell.parent.signal(cell.id, number)
 
-    async def _forget(self, cell: Cell) -> None:
+    async def _end(self, cell: Cell) -> None:
         await cell.remove()
-        self._cells.pop(cell.id, None)
+
+    async def _remove_remains(self, handle: Handle) -> None:
+        await remove_remains(Path(handle.socket).parent, self._group_of(handle.id))
+
+    def _let_go(self, cell: Cell) -> None:
         if cell.template is not None:
             cell.template.close()
-        if not isinstance(cell.parent, Template):
-            self._identities.give_back(cell.identity)
-
-    async def _why_no_answer(
-        self, cell: Cell, revision: Revision, deadline: float, error: FetchError
-    ) -> LoadFailed:
-        """Returns why a cell did not answer when it was given code; it is dead afterwards."""
-        if isinstance(error.__cause__, TimeoutError):
-            await self._remove(cell)
-            return LoadFailed("Timeout", f"the code did not load within {deadline:g} s")
-        await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS)
-        if failure := _out_of_memory(cell, revision):
-            return failure
-        if not cell.ended.done():
-            return LoadFailed("BadAnswer", f"the code answered in place of the runtime: {error}")
-        return LoadFailed("Crashed", f"the process {_how(cell.ended.result())} while it loaded the code")
+        if not isinstance(cell.parent, Template):  # whose the identity is
+            super()._let_go(cell)
 
     def _inside(self, package: Path) -> str:
         """Returns the name of a package as the sandbox knows it."""
@@ -430,33 +296,5 @@ class LocalDriver(ABC, Generic[ParentT]):
             raise DriverError(f"{package} is not in the folder of packages, {self._packages}") from None
 
 
-def limits_of(config: FunctionConfig) -> Limits:
-    """Returns what the cgroup of an instance is limited to."""
-    processes = _PROCESSES + _PROCESSES_PER_REQUEST * config.concurrency
-    return Limits(config.memory, config.cpu_limit, processes)
-
-
-def open_files_of(config: FunctionConfig) -> int:
-    """Returns how many descriptors a process of an instance may have."""
-    return _OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency
-
-
-USUAL_LIMITS = limits_of(FunctionConfig())
-"""Set ahead, because most functions keep them."""
-
-
-def _out_of_memory(cell: Cell, revision: Revision) -> LoadFailed | None:
-    """Returns what to say of a cell whose processes the kernel has ended for memory; None where it has not."""
-    usage = cell.usage()
-    if usage is None or not usage.oom_kills:
-        return None
-    memory = format_bytes(revision.config.memory)
-    return LoadFailed("OutOfMemory", f"loading the code took more than its memory limit of {memory}")
-
-
 def _lives(starting: asyncio.Future[ParentT]) -> bool:
     return not starting.cancelled() and starting.exception() is None and starting.result().alive
-
-
-def _how(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -37,7 +37,8 @@ from martlet.microvm.templates import Describe, monitor
 from martlet.model import FunctionConfig, MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.sandbox import root
-from martlet.sandbox.cgroups import Group, Limits, usable_group
+from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.hierarchies import usable_group
 from martlet.sandbox.inside import Task
 from martlet.sandbox.launcher import Confinement
 from martlet.sandbox.means import Means, Users
@@ -187,7 +188,7 @@ class MicroVmDriver(LocalDriver[Zygote]):
     async def _parent_of(self, cell: Cell) -> Zygote:
         if cell.namespace is None:
             return await super()._parent_of(cell)
-        runtime = self._runtime_of(cell)
+        runtime = self._resolve(cell.runtime)
         start = partial(self._start_parent, runtime, linked=True)
         return await self._parent(_LINKED.format(runtime.name), start)
 

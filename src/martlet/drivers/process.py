@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from martlet.drivers import contract
 from martlet.drivers.cell import Cell
 from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, Unforkable, require
 from martlet.drivers.egress import Egress
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
-from martlet.drivers.local import LEASE, USUAL_LIMITS, LocalDriver, limits_of
+from martlet.drivers.local import LEASE, LocalDriver
 from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.sandboxes import USUAL_LIMITS, limits_of
 from martlet.drivers.startup import Startup
 from martlet.drivers.template import Template
 from martlet.drivers.zygote import OnObserved, Zygote
@@ -33,7 +32,7 @@ from martlet.sandbox import root
 from martlet.sandbox.cgroups import Group
 from martlet.sandbox.launcher import UNCONFINED_CODE, UNCONFINED_DEPENDENCIES, Confinement
 from martlet.sandbox.means import Means, Users
-from martlet.sandbox.zygote import CONFINEMENT, Plan
+from martlet.sandbox.zygote import Plan
 
 
 class ProcessDriver(LocalDriver[Zygote]):
@@ -137,16 +136,10 @@ class ProcessDriver(LocalDriver[Zygote]):
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
     ) -> dict[str, Any]:
-        visible_dependencies = root.DEPENDENCIES if self._confined else UNCONFINED_DEPENDENCIES
-        document = contract.specialisation(
-            revision,
-            code=root.FUNCTION if self._confined else UNCONFINED_CODE,
-            dependencies=None if confinement.dependencies is None else visible_dependencies,
-            max_body=self._max_body,
-            template=template,
-        )
-        document[CONFINEMENT] = asdict(confinement)
-        return document
+        seen = root.FUNCTION, root.DEPENDENCIES
+        if not self._confined:
+            seen = UNCONFINED_CODE, UNCONFINED_DEPENDENCIES
+        return self._document(cell, revision, confinement, template=template, seen=seen)
 
     async def _start_parent(self, runtime: Runtime, at: Path) -> Zygote:
         try:

@@ -9,7 +9,8 @@ from martlet.drivers.cell import empty
 from martlet.drivers.keeper import Keeper
 from martlet.drivers.parent import Parent
 from martlet.drivers.zygote import Zygote
-from martlet.sandbox.cgroups import Group, find_everywhere, usable_group
+from martlet.sandbox.cgroups import Group
+from martlet.sandbox.hierarchies import find_everywhere, usable_group
 
 _PARENTS: tuple[type[Parent], ...] = (Zygote, Keeper)
 

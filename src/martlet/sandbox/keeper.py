@@ -10,20 +10,13 @@ It runs in the base interpreter, as a zygote does, and is a `parent`; besides wh
                     {"event": "shown", "id"}                the code is there
 
 It is the first process of a PID namespace: the kernel ends all containers with it, and gives it those as children whose
-engine has ended. What it mounts is in a mount namespace of its own, and gone with the last of them too:
-
-    folder/dev sandbox hosts …          what all containers are shown; in sandbox, what they start as
-    folder/cells/<id>/code/…            where code is mounted once the container runs, which sees it by propagation
-    folder/cells/<id>/tmp               its scratch space
-    folder/cells/<id>/bundle state …    the engine's
+engine has ended. What it mounts is in its `Premises`, and gone with the last of them too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -32,33 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from martlet.sandbox import (
-    bundle,
-    cgroups,
-    namespaces,
-    network,
-    pause,
-    root,
-    syscalls,
-)
-from martlet.sandbox.bundle import PAUSE, Frame, Own
-from martlet.sandbox.engine import BUNDLE, LOG, PID, STATE, Engine
+from martlet.sandbox import bundle, cgroups, hierarchies, namespaces, network, pause, syscalls
+from martlet.sandbox.bundle import Frame
+from martlet.sandbox.engine import LOG, Engine
 from martlet.sandbox.entering import Entrance, Entrant
-from martlet.sandbox.inside import FILTER, Task
+from martlet.sandbox.inside import Task
 from martlet.sandbox.launcher import join
-from martlet.sandbox.moves import find_tree
 from martlet.sandbox.parent import Parent, serve
-from martlet.sandbox.seccomp import bpf
-from martlet.sandbox.seccomp.policy import Policy
-from martlet.sandbox.syscalls import Clone, Mount, MountAttribute
+from martlet.sandbox.premises import Premises, Tenant
+from martlet.sandbox.syscalls import Clone
 
-_CELLS, _PROC, _DEV, _SANDBOX, _HOSTS, _RESOLVERS = "cells", "proc", "dev", "sandbox", "hosts", "resolv.conf"
-_FUNCTION, _DEPENDENCIES = "function", "dependencies"
-_CELL_SCRATCH = 1024 * 1024
 _END_SECONDS = 1.0
-_PROC_FLAGS = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
-_DEV_FLAGS = Mount.NO_SUID | Mount.NO_EXEC
-_PACKAGE = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -134,11 +111,12 @@ class Keeper(Parent):
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
         super().__init__(listener, plan.lease)
         self._plan = plan
-        self._folder = Path(plan.folder)
+        self._premises = Premises(plan.folder, plan.packages)
         self._remains = cgroups.Remains(plan.groups)
         mounts = Path("/proc/self/mountinfo").read_text()
-        self._group = cgroups.name_in_trees(plan.groups, mounts) if plan.engine.makes_cgroups else ""
-        self._others = cgroups.find_others(plan.groups, mounts)  # in the lane's own trees it wants the counts
+        self._group = hierarchies.name_in_trees(plan.groups, mounts) if plan.engine.makes_cgroups else ""
+        # In the lane's own trees it wants the counts.
+        self._others = hierarchies.find_others(plan.groups, mounts)
         self._starting: dict[int, _Start] = {}
         self._strangers: dict[int, int] = {}
         self._firsts: dict[str, int] = {}
@@ -149,24 +127,7 @@ class Keeper(Parent):
 
     def prepare(self) -> None:
         """Makes what all containers are shown. Raises OSError."""
-        syscalls.unshare(Clone.MOUNT)
-        syscalls.make_private()
-        folder = str(self._folder)
-        syscalls.mount("tmpfs", folder, Mount.NO_SUID, "mode=700")
-        syscalls.make_shared(folder)
-        for name in (_PROC, _SANDBOX, _CELLS):
-            (self._folder / name).mkdir()
-        syscalls.bind("/proc", f"{folder}/{_PROC}")
-        syscalls.mount("proc", "/proc", _PROC_FLAGS)
-        if self._plan.engine.one_hierarchy:
-            _show_one_hierarchy()
-        _make_dev(self._folder / _DEV)
-        (self._folder / _HOSTS).write_text(root.HOSTS)
-        (self._folder / _RESOLVERS).write_text(self._plan.resolvers)
-        (self._folder / _SANDBOX / FILTER).write_bytes(bpf.compile(Policy.load()))
-        own = self._folder / _SANDBOX / "martlet" / "sandbox"
-        own.mkdir(parents=True)
-        syscalls.bind(os.path.dirname(__file__), str(own))
+        self._premises.make(self._plan.resolvers, one_hierarchy=self._plan.engine.one_hierarchy)
         if self._plan.task is not None and self._plan.frame is not None:
             self._open(self._plan.task, self._plan.frame)
 
@@ -174,9 +135,7 @@ class Keeper(Parent):
         """Makes what containers start as, and what enters them then."""
         waiting = pause.program()
         assert waiting is not None
-        program = self._folder / _SANDBOX / PAUSE
-        program.write_bytes(waiting)
-        program.chmod(0o755)
+        self._premises.add_program(waiting)
         self._entrance = Entrance(task, frame.profile)
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
@@ -201,7 +160,7 @@ class Keeper(Parent):
         if frame is not None and not os.path.isdir(frame.root + bundle.DOOR):
             self._tell("rootless")
         try:
-            self._make_folder(message, start)
+            self._admit(message, start)
             pid = os.fork()
         except OSError as error:
             start.close()
@@ -212,34 +171,18 @@ class Keeper(Parent):
             self._be_engine(message, start)
         self._starting[pid] = start
 
-    def _make_folder(self, message: dict[str, Any], start: _Start) -> None:
-        """Makes all that the engine is told of: the bundle, the scratch space, where code will be."""
-        cell, net = message["id"], message["network"]
-        folder = self._folder / _CELLS / cell
-        for name in (BUNDLE, STATE, root.SCRATCH[1:], f"code/{_FUNCTION}", f"code/{_DEPENDENCIES}"):
-            (folder / name).mkdir(parents=True)
-        scratch = f"{folder}{root.SCRATCH}"
-        root.mount_space(scratch, _CELL_SCRATCH)
-        # As every program names it here, also one that has not inherited it.
-        here = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in start.namespaces]
-        namespace = here[0] if here else ("" if net == network.NONE else None)
-        resolvers = "/etc/resolv.conf" if net == network.HOST else f"{self._folder}/{_RESOLVERS}"
-        own = Own(
-            message["identity"],
-            namespace,
-            binds={
-                "/dev": f"{self._folder}/{_DEV}",
-                bundle.SANDBOX: f"{self._folder}/{_SANDBOX}",
-                bundle.CODE: f"{folder}/code",
-                "/etc/hosts": f"{self._folder}/{_HOSTS}",
-                "/etc/resolv.conf": resolvers,
-            },
-            writable={root.SCRATCH: scratch, bundle.DOOR: message["door"]},
-            group=self._group and f"/{self._group}/{cell}",
+    def _admit(self, message: dict[str, Any], start: _Start) -> None:
+        """Makes all that the engine is told of."""
+        tenant = Tenant(
+            start.cell,
+            start.identity,
+            message["network"],
+            start.namespaces[0] if start.namespaces else None,
+            message["door"],
+            group=self._group and f"/{self._group}/{start.cell}",
         )
         frame = self._plan.frame or Frame(**message["frame"])
-        document = bundle.make(frame, own, own_kernel=self._plan.engine.own_kernel)
-        (folder / BUNDLE / "config.json").write_text(json.dumps(document))
+        self._premises.admit(tenant, frame, own_kernel=self._plan.engine.own_kernel)
 
     def _be_engine(self, message: dict[str, Any], start: _Start) -> NoReturn:
         """Becomes the engine, in the cgroup of the container, which prints where the engine does."""
@@ -251,11 +194,11 @@ class Keeper(Parent):
             nothing = os.open("/dev/null", os.O_RDONLY)
             for number, descriptor in enumerate((nothing, start.log, start.log)):
                 os.dup2(descriptor, number)
-            folder = f"{self._folder}/{_CELLS}/{message['id']}"
-            command = self._plan.engine.run(self._plan.program, folder, message["id"], message["network"])
+            folder = str(self._premises.of(start.cell))
+            command = self._plan.engine.run(self._plan.program, folder, start.cell, message["network"])
             os.execve(self._plan.program, command, _ENVIRONMENT)  # noqa: S606
         except OSError as error:
-            Path(self._folder, _CELLS, message["id"], LOG).write_text(str(error))
+            (self._premises.of(start.cell) / LOG).write_text(str(error))
         finally:
             os._exit(1)
 
@@ -285,12 +228,12 @@ class Keeper(Parent):
 
     def _started(self, start: _Start, code: int) -> None:
         """Notes what an engine has started, as which the container is the keeper's child now."""
-        cell, folder = start.cell, self._folder / _CELLS / start.cell
+        cell = start.cell
         pid = self._container_of(cell) if code == 0 else None
         if pid is None:
             name = self._plan.engine.name
             why = f"ended with {code}" if code else "says that it has, and has not"
-            self._tell("refused", id=cell, error=_last_words(folder / LOG) or f"{name} {why}")
+            self._tell("refused", id=cell, error=self._premises.last_words(cell) or f"{name} {why}")
             self._forget(cell)
             return
         if self._entrance is not None and pid not in self._strangers:
@@ -307,12 +250,14 @@ class Keeper(Parent):
 
     def _container_of(self, cell: str) -> int | None:
         """Returns the process that an engine says it has started, if it is in the cgroup of its cell, or has been."""
+        pid = self._premises.process_of(cell)
+        if pid is None or pid in self._strangers:
+            return pid
         try:
-            pid = int((self._folder / _CELLS / cell / PID).read_text())
-            groups = "" if pid in self._strangers else Path(f"/proc/{pid}/cgroup").read_text()
-        except (OSError, ValueError):
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
             return None
-        return pid if pid in self._strangers or f"/{cell}\n" in groups else None
+        return pid if f"/{cell}\n" in groups else None
 
     def _enter(self, entrance: Entrance, start: _Start, first: int) -> int:
         """Forks what runs in the container whose process ``first`` waits. Returns its process id."""
@@ -332,28 +277,20 @@ class Keeper(Parent):
 
     def _show(self, cell: str, message: dict[str, Any]) -> None:
         """Shows a container its code, and gives it its name and space."""
-        folder = f"{self._folder}/{_CELLS}/{cell}"
         if cell not in self._pids:
             raise OSError("there is no such container")
-        for place, name in ((_FUNCTION, message["code"]), (_DEPENDENCIES, message["dependencies"])):
-            if name is not None:
-                syscalls.show(f"{self._plan.packages}/{name}", f"{folder}/code/{place}", _PACKAGE)
-        root.resize_space(f"{folder}{root.SCRATCH}", message["scratch"])
+        self._premises.show(cell, message["code"], message["dependencies"], message["scratch"])
         if not self._plan.engine.own_kernel:
             _name(self._pids[cell], message["hostname"])
 
     def _forget(self, cell: str) -> None:
-        """Removes what is left of a container that has ended, or of its start; the engine would do no more."""
-        folder = self._folder / _CELLS / cell
-        for mounted in (f"code/{_FUNCTION}", f"code/{_DEPENDENCIES}", root.SCRATCH[1:]):
-            with contextlib.suppress(OSError):  # nothing was mounted
-                syscalls.unmount(str(folder / mounted))
-        shutil.rmtree(folder, ignore_errors=True)
+        """Removes what is left of a container that has ended, or of its start."""
+        self._premises.clear(cell)
         if self._group:
             self._others.below(f"{self._group}/{cell}").empty(time.monotonic() + _END_SECONDS)
 
     def _outside(self, pid: int) -> int:
-        return namespaces.host_id(pid, f"{self._folder}/{_PROC}")
+        return namespaces.host_id(pid, self._premises.proc)
 
     def _end(self) -> None:
         cells = [*self._pids]
@@ -362,22 +299,6 @@ class Keeper(Parent):
         self._remains.remove(cells)
         if self._group:
             self._others.below(self._group).remove()
-
-
-def _make_dev(folder: Path) -> None:
-    """Makes the devices of all containers, where nobody can make a file, whatever an engine mounts it as."""
-    folder.mkdir()
-    syscalls.mount("tmpfs", str(folder), _DEV_FLAGS, "mode=755")
-    root.fill_dev(folder)
-    syscalls.mount("tmpfs", str(folder), Mount.REMOUNT | Mount.READ_ONLY | _DEV_FLAGS)
-
-
-def _show_one_hierarchy() -> None:
-    """Takes the v2 tree away where limits are in the other ones."""
-    mounts = Path("/proc/self/mountinfo").read_text()
-    tree = find_tree(mounts)
-    if tree is not None and " - cgroup " in mounts:
-        syscalls.unmount(tree[0])
 
 
 def _name(pid: int, hostname: str) -> None:
@@ -392,14 +313,6 @@ def _name(pid: int, hostname: str) -> None:
     finally:
         os.close(home)
         os.close(theirs)
-
-
-def _last_words(log: Path) -> str:
-    """Returns what an engine has written last."""
-    try:
-        return log.read_text(errors="replace").strip().rpartition("\n")[2][-500:]
-    except OSError:
-        return ""
 
 
 def main(listener_descriptor: int, plan: dict[str, Any]) -> None:

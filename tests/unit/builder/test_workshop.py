@@ -19,7 +19,7 @@ from martlet.drivers.driver import DriverError
 from martlet.drivers.remains import group_name, sweep
 from martlet.model import MiB, Network
 from martlet.package.staging import remove_tree
-from martlet.sandbox.cgroups import usable_group
+from martlet.sandbox.hierarchies import usable_group
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 

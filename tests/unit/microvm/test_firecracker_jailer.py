@@ -15,7 +15,8 @@ import pytest
 from martlet.microvm.firecracker.errors import JailError
 from martlet.microvm.firecracker.jailer import Furnishing, Jail, limits_as_settings
 from martlet.microvm.firecracker.vsock import from_guest
-from martlet.sandbox.cgroups import Limits, find_everywhere
+from martlet.sandbox.cgroups import Limits
+from martlet.sandbox.hierarchies import find_everywhere
 
 USER = 65_000
 MOVE_IN = """

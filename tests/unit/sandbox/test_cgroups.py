@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from martlet.sandbox.cgroups import Group, GroupV1, GroupV2, Limits, Usage, candidates, find_own, find_top
+from martlet.sandbox.cgroups import Group, GroupV1, GroupV2, Limits, Usage
+from martlet.sandbox.hierarchies import candidates, find_own, find_top
 from tests.alone import alone
 from tests.conftest import require
 

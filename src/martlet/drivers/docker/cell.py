@@ -13,12 +13,14 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from martlet.drivers import door
-from martlet.drivers.cell import LOG, SOCKET
 from martlet.drivers.docker.verification import group_of
-from martlet.drivers.driver import DriverError, Handle, Stats
+from martlet.drivers.driver import DriverError
+from martlet.drivers.held import LOG, Held
 from martlet.model import Network
 from martlet.sandbox import inside
 from martlet.sandbox.cgroups import Group, Limits, Usage
@@ -26,20 +28,16 @@ from martlet.sandbox.cgroups import Group, Limits, Usage
 DOOR, CODE = "door", "code"
 
 
-class Cell:
+class Cell(Held):
     """A container, as a cell or as the instance it became.
 
     Attributes:
-        identity: its user and group id.
-        image: the one that its function is, where it is one.
         container: its id at the engine, or its name while that is making it.
-        pid: its first process; None before it is started.
         group: the cgroup that the engine has made.
         limits: those that hold.
         network: what it has of the network; None where that does not matter any more.
         used: whether it has been given code.
-        in_service: whether its end would be news.
-        ended: done with the exit code once it is over and the engine has been asked for that.
+        making: what makes and starts the container.
         out_of_memory: how many processes the kernel had ended for memory when it was over.
     """
 
@@ -53,33 +51,20 @@ class Cell:
         container: str,
         image: str | None = None,
     ) -> None:
-        self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
-        self.identity, self.image = identity, image
+        super().__init__(driver, id, runtime, directory, identity, image)
         self.container = container
-        self.pid: int | None = None
         self.group: Group | None = None
         self.limits: Limits | None = None
-        self.used = self.in_service = False
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.out_of_memory = 0
-        self.making: asyncio.Task[None] | None = None
-        self.removal: asyncio.Task[None] | None = None
         self.network: Network | None = None
+        self.used = False
+        self.making: asyncio.Task[None] | None = None
+        self.out_of_memory = 0
         self._pidfd: int | None = None
 
     @property
-    def handle(self) -> Handle:
-        """The cell as the node knows it."""
-        return Handle(
-            id=self.id,
-            driver=self.driver,
-            runtime=self.runtime,
-            socket=str(self.directory / SOCKET),
-            log=str(self.directory / LOG),
-            pid=self.pid,
-            state={"identity": self.identity, "container": self.container}
-            | ({} if self.image is None else {"image": self.image}),
-        )
+    def state(self) -> dict[str, Any]:
+        """See `Held`."""
+        return super().state | {"container": self.container}
 
     @property
     def door(self) -> Path:
@@ -123,7 +108,7 @@ class Cell:
         Raises:
             DriverError: it does not.
         """
-        await door.greet(self.door, self.directory / SOCKET, patience, lambda: self.over)
+        await door.greet(self.door, self.socket, patience, lambda: self.over)
         (self.door / inside.LOG).unlink(missing_ok=True)
         os.chown(self.directory / LOG, 0, 0)
         # The container opens /dev/stdout as whoever it is; nobody else gets through the folder.
@@ -140,21 +125,16 @@ class Cell:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    def stats(self) -> Stats | None:
-        """Returns what it uses; None where that is not to be known."""
-        usage = self._usage()
+    def usage(self) -> Usage | None:
+        """Returns what it uses, or what it had come to; None where that is not to be known."""
+        usage = None if self.group is None else self.group.usage()
         if usage is None:
-            return Stats(0, 0.0, 0, self.out_of_memory) if self.over else None
-        return Stats(
-            usage.memory_bytes, usage.cpu_ms, usage.processes, max(usage.oom_kills, self.out_of_memory)
-        )
-
-    def _usage(self) -> Usage | None:
-        return None if self.group is None else self.group.usage()
+            return Usage(0, 0.0, 0, self.out_of_memory) if self.over else None
+        return replace(usage, oom_kills=max(usage.oom_kills, self.out_of_memory))
 
     def _end(self, on_end: Callable[[Cell], None]) -> None:
         # Now or never: the engine is about to remove the cgroup.
-        usage = self._usage()
+        usage = self.usage()
         self.out_of_memory = usage.oom_kills if usage is not None else 0
         self.let_go()
         on_end(self)

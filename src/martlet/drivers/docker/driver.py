@@ -7,16 +7,15 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from martlet.drivers import contract, own_images
-from martlet.drivers.docker import failures
+from martlet.destination import Destination
 from martlet.drivers.docker.cell import Cell
 from martlet.drivers.docker.document import document
 from martlet.drivers.docker.engine import Engine, EngineError
@@ -27,33 +26,22 @@ from martlet.drivers.docker.shown import Shown
 from martlet.drivers.docker.strangers import Strangers
 from martlet.drivers.docker.verification import lacks
 from martlet.drivers.docker.visits import Visits, network_of
-from martlet.drivers.driver import (
-    CellSpec,
-    DriverError,
-    Guarantee,
-    Handle,
-    Loaded,
-    LoadFailed,
-    OnExit,
-    State,
-    Stats,
-)
+from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, LoadFailed, OnExit, State
 from martlet.drivers.egress import Egress
 from martlet.drivers.frames import frame_of
 from martlet.drivers.identities import Identities
-from martlet.drivers.local import USUAL_LIMITS, limits_of, open_files_of
 from martlet.drivers.mandatory import in_force
-from martlet.drivers.own_images import PROGRAM, OwnImages
+from martlet.drivers.own_images import OwnImages
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import Roots
+from martlet.drivers.sandboxes import USUAL_LIMITS, SandboxDriver
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
-from martlet.http.fetch import FetchError
-from martlet.model import FunctionConfig, MiB, Network, Revision
+from martlet.model import MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
-from martlet.sandbox import root as places
 from martlet.sandbox.bundle import Frame
-from martlet.sandbox.inside import CONFINEMENT, Task
+from martlet.sandbox.cgroups import Limits
+from martlet.sandbox.inside import Task
 from martlet.sandbox.launcher import Confinement
 
 log = structlog.get_logger()
@@ -65,8 +53,15 @@ _STARTS_AT_ONCE = 4
 _FIRST_SIGNAL, _LAST_SIGNAL = 129, 192
 
 
-class DockerDriver:
-    """See the package. It belongs to one event loop.
+class DockerDriver(SandboxDriver[Cell]):
+    """See the package.
+
+    Args:
+        lane: as all that is not named here, for `SandboxDriver`; the run directory names the containers, too.
+        roots: where the roots of runtimes come from.
+        service: the way to the engine; it is closed with the driver.
+        images: the folder of those that functions may be; None: there are none.
+        identities: the user ids of its cells; those of the lane by default.
 
     Attributes:
         label: what confined the container that `probe` started, besides.
@@ -88,44 +83,30 @@ class DockerDriver:
         max_body: int = 20 * MiB,
         runtimes: Catalogue | None = None,
     ) -> None:
-        """Makes a driver; `open` makes it work.
-
-        Args:
-            lane: number of the lane, from 0.
-            run: the platform's run directory, its alone on this machine; names the containers.
-            roots: where the roots of runtimes come from.
-            service: the way to the engine; it is closed with the driver.
-            images: the folder of those that functions may be; None: there are none.
-            identities: the user ids of its cells; those of the lane by default.
-            egress: gives cells a way out; None: there are none that have one.
-            allow_host_network: whether there may be cells in the network of the host.
-            max_body: bytes of the largest request body, for the runtime.
-            runtimes: those it may start; all of this machine by default.
-        """
+        super().__init__(
+            lane,
+            run,
+            identities=identities or Identities(lane),
+            egress=egress,
+            allow_host_network=allow_host_network,
+            max_body=max_body,
+            runtimes=runtimes,
+        )
         self.label = ""
-        self._lane = lane
-        self._run = run.absolute() / f"lane-{lane}"
         self._labels = Labels.of(run, lane)
         self._service = service
         self._roots = roots
         self._images = Images(roots)
-        self._identities = identities or Identities(lane)
-        self._egress = egress
-        self._allow_host_network = allow_host_network
-        self._max_body = max_body
-        self._runtimes = runtimes or Catalogue.load()
         self._visits = Visits()
         folder = self._run / "containers"
         self._shown = Shown(folder / "shown", Resolvers.find().text)
-        self._own_images = self._copies = None
+        self._copies: Copies | None = None
         if images is not None:
             self._own_images = OwnImages(images, folder / "of_images", f"lane-{lane}")
             self._copies = Copies(images, self._labels.platform, run.absolute() / "copies.lock")
-        self._cells: dict[str, Cell] = {}
         self._turns = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = Strangers(service, self._labels, lambda: self._cells)
-        self._on_exit: OnExit = lambda *_: None
 
     def probe(self) -> list[Guarantee]:
         """Returns whether this machine runs containers, by starting one that is thrown away."""
@@ -162,10 +143,9 @@ class DockerDriver:
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a container; returns once the runtime in it answers for its health."""
         runtime = self._resolve(spec.runtime)
-        if spec.network is Network.HOST and not self._allow_host_network:
-            raise DriverError("system.allow_host_network is off")
-        if spec.network is Network.EGRESS and self._egress is None:
-            raise DriverError("this lane gives no cell a way out")
+        self._permit(spec.network)
+        if spec.network is Network.EGRESS:
+            self._way_out()
         name = self._labels.name(spec.id)
         identity = self._identities.take()
         cell = Cell(self.name, spec.id, spec.runtime, spec.directory, identity, name, spec.image)
@@ -185,68 +165,14 @@ class DockerDriver:
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
     ) -> Loaded:
         """Sets the limits of the revision, mounts the code and has it loaded."""
-        cell = self._cells.get(handle.id)
-        if cell is None or cell.over or cell.pid is None:
-            raise DriverError(f"the cell {handle.id} is gone")
+        cell = self._living(handle)
         if cell.used:
             raise DriverError(f"the cell {handle.id} has code already")
         cell.used = True
-        config = revision.config
-        confinement = Confinement(
-            code=str(code),
-            dependencies=None if dependencies is None else str(dependencies),
-            hostname=revision.function,
-            scratch=config.memory // 2,
-            open_files=open_files_of(config),
-            processes=limits_of(config).processes,
-            every_cpu=False,
-        )
         try:
-            await self._equip(cell, cell.pid, config, confinement)
+            return await self._specialise(cell, revision, code, dependencies, deadline)
         except OSError as error:
             raise DriverError(f"the cell {cell.id} cannot be given code: {error}") from error
-        request = self._specialisation(cell, revision, confinement)
-        try:
-            return await contract.specialise(handle.socket, request, deadline)
-        except LoadFailed as error:
-            if error.kind == "Crashed" and (failure := failures.out_of_memory(cell, config.memory)):
-                raise failure from None
-            raise (error if cell.image is None else own_images.explained(error)) from None
-        except FetchError as error:
-            if not isinstance(error.__cause__, TimeoutError):
-                raise await failures.why_no_answer(cell, config.memory, error) from None
-            listening = own_images.ports_of(cell.pid)
-            await self._remove(cell)
-            if cell.image is not None:
-                raise own_images.not_served(deadline, listening) from None
-            raise LoadFailed("Timeout", f"the code did not load within {deadline:g} s") from None
-
-    def _specialisation(self, cell: Cell, revision: Revision, confinement: Confinement) -> dict[str, Any]:
-        """Returns the document that makes a cell an instance."""
-        seen = places.FUNCTION, places.DEPENDENCIES
-        if cell.image is not None:
-            seen = own_images.FUNCTION, own_images.DEPENDENCIES
-        document = contract.specialisation(
-            revision,
-            code=seen[0],
-            dependencies=None if confinement.dependencies is None else seen[1],
-            max_body=self._max_body,
-        )
-        document[CONFINEMENT] = asdict(confinement)
-        if cell.image is not None and self._own_images is not None:
-            document[PROGRAM] = self._own_images.program(cell.id, revision.config)
-        return document
-
-    async def recover(self, handle: Handle) -> bool:
-        """Whether the engine has the container still, and its process lives."""
-        cell = self._cells.get(handle.id)
-        if cell is None:
-            cell = await self._claim(handle)
-        lives = cell is not None and not cell.over
-        if lives and cell is not None and cell.image is not None and self._own_images is not None:
-            with suppress(LoadFailed):  # it has been removed, and the engine has its copy
-                await asyncio.to_thread(self._own_images.take, cell.id, cell.image)
-        return lives
 
     async def sweep(self) -> None:
         """Removes the containers of the lane that nobody has recovered; later, where the engine does not answer."""
@@ -254,29 +180,6 @@ class DockerDriver:
         if self._copies is not None:
             with suppress(EngineError):  # the next copy is another occasion
                 await self._copies.prune(await self._service.reach())
-
-    async def stop(self, handle: Handle, grace: float) -> None:
-        """Sends SIGTERM, waits ``grace`` seconds, then destroys."""
-        cell = self._cells.get(handle.id)
-        if cell is not None:
-            cell.in_service = False
-            cell.signal(signal.SIGTERM)
-            await asyncio.wait([cell.ended], timeout=grace)
-        await self.destroy(handle)
-
-    async def destroy(self, handle: Handle) -> None:
-        """Kills the container and removes it, with its socket, log and folder."""
-        cell = self._cells.get(handle.id)
-        if cell is not None:
-            await self._remove(cell)
-            return
-        await self._strangers.remove(self._labels.name(handle.id))
-        shutil.rmtree(Path(handle.socket).parent, ignore_errors=True)
-
-    async def stats(self, handle: Handle) -> Stats | None:
-        """Returns what its cgroup counts; of a container that is over, what it had come to."""
-        cell = self._cells.get(handle.id)
-        return None if cell is None else cell.stats()
 
     async def _start(self, cell: Cell, runtime: Runtime, network: Network) -> None:
         cell.network = network
@@ -293,9 +196,8 @@ class DockerDriver:
         assert cell.pid is not None
         _verify(lacks(cell.pid, cell.identity, network, USUAL_LIMITS))
         if network is Network.EGRESS:
-            assert self._egress is not None
             with network_of(cell.pid) as namespace:
-                await self._egress.equip(namespace)
+                await self._way_out().equip(namespace)
         await cell.open_door(_START_SECONDS)
 
     async def _make(self, engine: Engine, cell: Cell, runtime: Runtime, network: Network) -> None:
@@ -341,35 +243,35 @@ class DockerDriver:
         if own is None or copies is None:
             raise LoadFailed("NoImages", "this lane has no images")
         image = await asyncio.to_thread(own.take, cell, reference)
-        frame = await asyncio.to_thread(
-            own.frame, image
-        )  # which gives it the places that the copy is to have
+        # Before it is copied: this gives it the places for what is bound.
+        frame = await asyncio.to_thread(own.frame, image)
         return await copies.of(image, engine), frame
 
-    async def _equip(self, cell: Cell, pid: int, config: FunctionConfig, confinement: Confinement) -> None:
-        """Gives a cell all that is given from outside. Raises OSError and `DriverError`."""
-        limits = limits_of(config)
-        if config.egress_to:
-            if self._egress is None or cell.network is not Network.EGRESS:
-                raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
-            with network_of(pid) as namespace:
-                await self._egress.narrow(namespace, config.egress_to)
+    async def _narrow(self, cell: Cell, destinations: Sequence[Destination]) -> None:
+        if self._egress is None or cell.network is not Network.EGRESS or cell.pid is None:
+            raise DriverError(f"the cell {cell.id} has no network that could be narrowed (egress_to)")
+        with network_of(cell.pid) as namespace:
+            await self._egress.narrow(namespace, destinations)
+
+    async def _limit(self, cell: Cell, limits: Limits) -> None:
         if limits != cell.limits:
             engine = await self._service.reach()
             await engine.limit(cell.container, limits)
             cell.limits = limits
-        await self._visits.furnish(pid, confinement, named=cell.network is not Network.HOST)
+
+    async def _equip(
+        self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool
+    ) -> dict[str, Any]:
+        assert cell.pid is not None
+        await self._visits.furnish(cell.pid, confinement, named=cell.network is not Network.HOST)
         if cell.over:  # and what was done was done to somebody else, or nobody
             raise DriverError(f"the cell {cell.id} is gone")
+        return self._document(cell, revision, confinement, template=template)
 
-    def _resolve(self, name: str) -> Runtime:
-        try:
-            return self._runtimes.resolve(name)
-        except Invalid as error:
-            raise DriverError(error.detail) from None
+    async def _signal(self, cell: Cell, number: signal.Signals) -> None:
+        cell.signal(number)
 
     async def _claim(self, handle: Handle) -> Cell | None:
-        """Returns the cell of a handle from an earlier life, if it lives."""
         identity, container = handle.state.get("identity"), handle.state.get("container")
         image = handle.state.get("image")
         if not isinstance(identity, int) or not isinstance(container, str):
@@ -413,13 +315,7 @@ class DockerDriver:
         if cell.in_service:
             self._on_exit(cell.id, code)
 
-    async def _remove(self, cell: Cell) -> None:
-        cell.in_service = False
-        if cell.removal is None or cell.removal.done():
-            cell.removal = asyncio.create_task(self._forget(cell))
-        await asyncio.shield(cell.removal)
-
-    async def _forget(self, cell: Cell) -> None:
+    async def _end(self, cell: Cell) -> None:
         cell.signal(signal.SIGKILL)
         if cell.making is not None:
             await asyncio.wait([cell.making])
@@ -427,10 +323,10 @@ class DockerDriver:
             await self._strangers.remove(cell.container)
         cell.let_go()
         shutil.rmtree(cell.directory, ignore_errors=True)
-        if self._cells.pop(cell.id, None) is not None:
-            self._identities.give_back(cell.identity)
-        if self._own_images is not None:
-            self._own_images.let_go(cell.id)
+
+    async def _remove_remains(self, handle: Handle) -> None:
+        await self._strangers.remove(self._labels.name(handle.id))
+        shutil.rmtree(Path(handle.socket).parent, ignore_errors=True)
 
     async def _rehearse(self) -> str:
         """Starts a container as a platform of its own would, in the event loop of this thread.

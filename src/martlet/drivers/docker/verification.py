@@ -7,7 +7,8 @@ from pathlib import Path
 
 from martlet.drivers.guarantees import LIMITS
 from martlet.model import Network
-from martlet.sandbox.cgroups import Group, Limits, find_own
+from martlet.sandbox.cgroups import Group, Limits
+from martlet.sandbox.hierarchies import find_own
 from martlet.sandbox.rehearsal import (
     CALLS,
     FILES,

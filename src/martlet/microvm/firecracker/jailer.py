@@ -27,7 +27,8 @@ from typing import Literal
 from martlet.microvm.firecracker.errors import JailError
 from martlet.microvm.firecracker.sockets import MAX_SOCKET_PATH
 from martlet.package.staging import remove_tree
-from martlet.sandbox.cgroups import Limits, find_everywhere
+from martlet.sandbox.cgroups import Limits
+from martlet.sandbox.hierarchies import find_everywhere
 
 API_SOCKET, VSOCK = "api.sock", "v.sock"
 """As Firecracker sees them: it is started with ``/`` as its directory."""

@@ -1,0 +1,78 @@
+"""What the host holds for any sandbox, whatever has started it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from martlet.drivers.driver import Handle
+from martlet.sandbox.cgroups import Usage
+
+SOCKET, LOG = "sock", "log"
+
+
+class Held(ABC):
+    """A cell, or the instance it became.
+
+    Attributes:
+        driver: the name of whose it is.
+        id: what the node calls it.
+        runtime: the name of its runtime.
+        directory: its own, with socket and log.
+        identity: its user and group id.
+        image: the one that its function is, where it is one.
+        pid: its first process, once it is started.
+        in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
+        ended: done with the exit code once it is over.
+        removal: what removes it.
+    """
+
+    def __init__(
+        self,
+        driver: str,
+        id: str,  # noqa: A002
+        runtime: str,
+        directory: Path,
+        identity: int,
+        image: str | None,
+    ) -> None:
+        self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
+        self.identity, self.image = identity, image
+        self.pid: int | None = None
+        self.in_service = False
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.removal: asyncio.Task[None] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where it takes requests."""
+        return self.directory / SOCKET
+
+    @property
+    def handle(self) -> Handle:
+        """The cell as the node knows it."""
+        return Handle(
+            id=self.id,
+            driver=self.driver,
+            runtime=self.runtime,
+            socket=str(self.socket),
+            log=str(self.directory / LOG),
+            pid=self.pid,
+            state=self.state,
+        )
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What else its driver needs to find it again."""
+        return {"identity": self.identity} | ({} if self.image is None else {"image": self.image})
+
+    @property
+    def over(self) -> bool:
+        """Whether it was there and is gone."""
+        return self.ended.done()
+
+    @abstractmethod
+    def usage(self) -> Usage | None:
+        """Returns what it uses; None where that is not to be known."""
