@@ -75,10 +75,25 @@ def handle(request):
 RIGS = [pytest.param(docker_rig, id="docker"), pytest.param(podman_rig, id="podman")]
 
 
-@pytest.fixture(params=RIGS)
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with request.param(tmp_path) as rig:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The loop of the drivers that tests share."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=RIGS)
+async def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Rig]:
+    async with request.param(tmp_path_factory.mktemp("rig")) as rig:
         yield rig
+
+
+@pytest.fixture
+async def rig(opened: Rig) -> AsyncIterator[Rig]:
+    """A driver without any container."""
+    yield opened
+    await opened.clear()
 
 
 @pytest.fixture(params=["docker", "podman"])

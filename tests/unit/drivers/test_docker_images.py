@@ -27,15 +27,22 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return server(tmp_path_factory.mktemp("program"))
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Images:
-    return Images(tmp_path / "images")
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The loop of the drivers that tests share."""
+    return "asyncio"
 
 
-@pytest.fixture(params=SERVICES)
-async def rig(request: pytest.FixtureRequest, tmp_path: Path, images: Images) -> AsyncIterator[Rig]:
-    async with docker_rig(tmp_path, request.param, images=images.folder) as rig:
+@pytest.fixture(scope="module", params=SERVICES)
+async def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    path = tmp_path_factory.mktemp("rig")
+    async with docker_rig(path, request.param, images=path / "images") as rig:
         yield rig
+
+
+@pytest.fixture
+def images(rig: Rig) -> Images:
+    return Images(rig.folder / "images")
 
 
 def imported(images: Images, work: Path, entries: list[Entry], **config: object) -> Image:
@@ -44,7 +51,8 @@ def imported(images: Images, work: Path, entries: list[Entry], **config: object)
 
 
 async def start(rig: Rig, image: Image) -> Handle:
-    handle = await rig.driver.start(replace(rig.spec("cell"), runtime="http", image=image.reference))
+    spec = rig.spec(f"cell-{image.digest[:8]}")
+    handle = await rig.driver.start(replace(spec, runtime="http", image=image.reference))
     await rig.specialise(handle, "echo", runtime="http", memory="64Mi")
     return handle
 
