@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from martlet.cluster.identity import Identity
-from martlet.errors import Conflict, Forbidden, Invalid
+from martlet.errors import Conflict, Invalid
 
 AUTHORITY_LIFE = timedelta(days=3650)
 NODE_LIFE = timedelta(days=365)
@@ -59,10 +59,10 @@ class Authority:
         """Reads it.
 
         Raises:
-            Forbidden: its key is on another machine.
+            Conflict: its key is on another machine.
         """
         if not identity.authority_key.exists():
-            raise Forbidden(
+            raise Conflict(
                 "the key of the cluster is on another machine: ask the one where `martlet cluster init` was run"
             )
         key = serialization.load_pem_private_key(identity.authority_key.read_bytes(), None)

@@ -23,7 +23,7 @@ def admit(identity: Identity, token_name: str, request: str, signature: str) -> 
         signature: by the token, of the request.
 
     Raises:
-        Forbidden: the authority is not here.
+        Conflict: the authority is not here.
         Unauthenticated: the token is not one of this cluster, or has expired.
         Invalid: it is no request for a certificate.
     """

@@ -10,6 +10,7 @@ from pydantic import Field
 from martlet.cluster.identity import Identity
 from martlet.control.parameters import Platform, problems
 from martlet.control.system import OPEN
+from martlet.errors import Conflict
 from martlet.model import Frozen
 
 router = APIRouter(tags=["platform"])
@@ -33,7 +34,7 @@ class Admission(Frozen):
     signature: str
 
 
-@router.post("/cluster/join", responses=problems(), openapi_extra=OPEN)
+@router.post("/cluster/join", responses=problems(Conflict), openapi_extra=OPEN)
 async def join_cluster(platform: Platform, body: Joining) -> Admission:
     """Gives a machine that has a token the certificate with which it is of the cluster."""
     from martlet.cluster.joining import admit  # control starts sooner without it

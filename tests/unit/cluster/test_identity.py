@@ -11,7 +11,7 @@ from martlet.cluster.authority import Authority, new_request
 from martlet.cluster.identity import Identity
 from martlet.cluster.joining import admit, begin
 from martlet.cluster.token import Token
-from martlet.errors import Conflict, Forbidden, Invalid, Unauthenticated
+from martlet.errors import Conflict, Invalid, Unauthenticated
 
 FIRST, SECOND = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
@@ -96,7 +96,7 @@ def test_a_cluster_begins_once_on_a_machine(first):
 
 
 def test_only_who_holds_the_key_of_the_cluster_admits(first, tmp_path):
-    with pytest.raises(Forbidden, match="another machine"):
+    with pytest.raises(Conflict, match="another machine"):
         Authority.of(member(first, tmp_path))
 
 
