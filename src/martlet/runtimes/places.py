@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import filter as matching
 from pathlib import Path
 
 from martlet.runtimes.interpreter import INTERPRETER, PREFIX
@@ -66,7 +66,7 @@ class Places:
         else:
             own = {} if beside is None else {beside.parent: tuple(_names(beside.parent))}
             for folder, names in (own | self._folders).items():
-                yield from (folder / name for name in names if fnmatchcase(name, program))
+                yield from (folder / name for name in matching(names, program))
 
 
 def shown_for(program: Path, above: int) -> Path | None:
