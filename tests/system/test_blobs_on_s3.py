@@ -30,7 +30,8 @@ def platform(
     credentials = tmp_path_factory.mktemp("keys") / "credentials"
     credentials.write_text(f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
     bucket = replace(s3_server.bucket("platform", link.port), credentials=credentials)
-    platform = make_platform(lanes=1, min_cells=1, max_cells=1, disable_container=True, blobs=str(bucket))
+    small = {"lanes": 1, "min_cells": 1, "max_cells": 1, "disable_container": True, "disable_microvm": True}
+    platform = make_platform(**small, blobs=str(bucket))
     platform.start()
     return platform
 

@@ -35,7 +35,9 @@ def platform(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with (folder / "runtimes/template/runtime.toml").open("a") as description:
         description.write('\n[build]\ncommand = ["{interpreter}", "-S", "/source/steps"]\nnetwork = true\n')
     (folder / "resolv.conf").write_text(f"nameserver {METADATA}\n")
-    platform = Platform(folder / "data", build_network="egress", runtimes_path=str(folder / "runtimes"))
+    small = {"lanes": 1, "disable_container": True, "disable_microvm": True}
+    runtimes = str(folder / "runtimes")
+    platform = Platform(folder / "data", build_network="egress", runtimes_path=runtimes, **small)
     mount = f'mount --bind {folder}/resolv.conf /etc/resolv.conf && exec "$@"'
     platform.wrapper = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
     platform.start()

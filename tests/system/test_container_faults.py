@@ -59,7 +59,9 @@ def engine(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def containers(make_platform, engine):
-    platform = make_platform(lanes=1, min_cells=1, max_cells=1, container_runtime=engine.name)
+    platform = make_platform(
+        lanes=1, min_cells=1, max_cells=1, container_runtime=engine.name, disable_microvm=True
+    )
     platform.environment = {**os.environ, "PATH": f"{engine.program.parent}:{os.environ['PATH']}"}
     platform.start()
     platform.deploy("stays", SAYS_ITS_TOKEN, execution_mode="container", min_instances=1)

@@ -198,8 +198,24 @@ def test_dependencies_are_installed_and_reused(platform):
     assert time.monotonic() - began < 20
 
 
-def test_functions_of_the_configuration_file_are_there_after_the_start(make_platform):
-    platform = make_platform(lanes=1)
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A git repository with a function in a folder; builds may read it, other than the folder that it is in."""
+    repository = tmp_path_factory.mktemp("git") / "birds"
+    (repository / "greeter").mkdir(parents=True)
+    (repository / "greeter/handler.py").write_text("def handle(r):\n    return 'from git'\n")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example"]
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def configured(make_platform, repository):
+    """A platform with functions in its configuration file, whose builds are shown a repository."""
+    platform = make_platform(
+        lanes=1, build_folders=[str(repository)], disable_container=True, disable_microvm=True
+    )
     (platform.data.parent / "greeter.py").write_text(
         "import os\ndef handle(r):\n    return os.environ['GREETING']\n"
     )
@@ -209,29 +225,27 @@ def test_functions_of_the_configuration_file_are_there_after_the_start(make_plat
         "  inline:\n    code: |\n      def handle(r):\n          return 'inline'\n"
     )
     platform.start()
-    until(lambda: platform.invoke("greeter").text == "moin", why="the declared function does not answer")
-    until(lambda: platform.invoke("inline").text == "inline", why="the declared function does not answer")
-    platform.stop()
+    return platform
 
 
-def test_code_is_fetched_from_git_and_its_commit_is_known(make_platform, tmp_path):
-    repository = tmp_path / "birds"
-    (repository / "greeter").mkdir(parents=True)
-    (repository / "greeter/handler.py").write_text("def handle(r):\n    return 'from git'\n")
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
-        subprocess.run(["git", *words], cwd=repository, check=True)
+def test_functions_of_the_configuration_file_are_there_after_the_start(configured):
+    for name, answer in (("greeter", "moin"), ("inline", "inline")):
+        until(
+            lambda name=name, answer=answer: configured.invoke(name).text == answer,
+            why=f"{name}, which is declared, does not answer",
+        )
+
+
+def test_code_is_fetched_from_git_and_its_commit_is_known(configured, repository):
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True
     )
-    platform = make_platform(lanes=1, build_folders=[str(repository)])
-    platform.start()
-    body = {"name": "greeter", "git": {"url": f"file://{repository}", "ref": "main", "path": "greeter"}}
-    made = platform.client.post("/functions", json=body)
+    body = {"name": "fetched", "git": {"url": f"file://{repository}", "ref": "main", "path": "greeter"}}
+    made = configured.client.post("/functions", json=body)
     assert made.status_code == 201, made.text
-    assert platform.invoke("greeter").text == "from git"
-    build = platform.client.get(f"/builds/{made.json()['build']}").json()
+    assert configured.invoke("fetched").text == "from git"
+    build = configured.client.get(f"/builds/{made.json()['build']}").json()
     assert build["commit"] == head.stdout.strip()
-    refused = platform.client.put("/functions/greeter", json={"git": {"url": f"file://{platform.data}"}})
+    own = {"git": {"url": f"file://{configured.data}"}}
+    refused = configured.client.put("/functions/fetched", json=own)
     assert refused.json()["code"] == "build_failed", "the platform's own files are not there to be fetched"
-    platform.stop()

@@ -28,7 +28,9 @@ def engine(request):
 
 @pytest.fixture(scope="module")
 def containers(make_platform, engine):
-    platform = make_platform(lanes=1, min_cells=1, max_cells=1, container_runtime=engine.name)
+    platform = make_platform(
+        lanes=1, min_cells=1, max_cells=1, container_runtime=engine.name, disable_microvm=True
+    )
     platform.environment = {**os.environ, **engine.environment}
     platform.start()
     platform.deploy("usual", SAYS_ITS_TOKEN, execution_mode="container", min_instances=1)

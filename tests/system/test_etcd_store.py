@@ -49,7 +49,9 @@ def make(cluster: Cluster, make_platform: Callable[..., Platform]) -> Callable[.
 
     def made(**system: object) -> Platform:
         store = f"etcd://root@{','.join(cluster.endpoints)}/system-test"
-        platform = make_platform(**{"store": store, **system})
+        platform = make_platform(
+            **{"store": store, "disable_container": True, "disable_microvm": True, **system}
+        )
         platform.environment = {**os.environ, PASSWORD_VARIABLE: PASSWORD}
         return platform
 

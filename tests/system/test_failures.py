@@ -197,9 +197,28 @@ def test_a_rate_limit_holds_over_all_lanes(platform):
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_a_lane_that_is_full_answers_no_capacity(make_platform):
-    platform = make_platform(lanes=1, max_concurrent_functions=1, min_cells=0)
+@pytest.fixture(scope="module")
+def small(make_platform):
+    """A platform that has hardly anything."""
+    platform = make_platform(
+        lanes=1, max_concurrent_functions=1, min_cells=0, disable_container=True, disable_microvm=True
+    )
     platform.start()
+    return platform
+
+
+@pytest.mark.parametrize("mode", ["container", "microvm"])
+def test_what_is_disabled_is_refused_by_its_field(small, mode):
+    code = "def handle(r):\n    return 1\n"
+    answer = small.client.post(
+        "/functions", json={"name": "none", "code": code, "config": {"execution_mode": mode}}
+    )
+    assert (answer.status_code, answer.json()["field"]) == (422, "config.execution_mode")
+    assert not list(small.settings.run_directory.glob("lane-0/*.keeper"))
+
+
+def test_a_lane_that_is_full_answers_no_capacity(small):
+    platform = small
     slow = "import time\ndef handle(r):\n    time.sleep(float(r.get_text() or 0))\n    return 1\n"
     platform.deploy("first", slow)
     platform.deploy("second", slow)
@@ -211,4 +230,3 @@ def test_a_lane_that_is_full_answers_no_capacity(make_platform):
     assert int(response.headers["retry-after"]) >= 1
     busy.join()
     assert platform.invoke("second").status_code == 200
-    platform.stop()

@@ -27,7 +27,9 @@ THREADED = "import threading\nthreading.Thread(target=threading.Event().wait, da
 
 @pytest.fixture(scope="module")
 def one_lane(make_platform):
-    platform = make_platform(lanes=1, max_concurrent_functions=100)
+    platform = make_platform(
+        lanes=1, max_concurrent_functions=100, disable_container=True, disable_microvm=True
+    )
     platform.start()
     return platform
 

@@ -1,16 +1,13 @@
 """Images on a real platform: sent through the gateway, and as the root of functions in containers."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.conftest import require
-from tests.oci import Entry, Layout, archive, layer
 from tests.system.holdings import holdings
 from tests.system.test_adoption import kill_lane
 
@@ -29,7 +26,13 @@ def debian(make_platform):
     require(shutil.which("mmdebstrap"), "mmdebstrap (apt-get install mmdebstrap)")
     require(shutil.which("crun"), "crun (apt-get install crun)")
     platform = make_platform(
-        lanes=1, min_cells=0, max_cells=0, base_image="debian", container_runtime="crun", cold_start_timeout=5
+        lanes=1,
+        min_cells=0,
+        max_cells=0,
+        base_image="debian",
+        container_runtime="crun",
+        disable_microvm=True,
+        cold_start_timeout=5,
     )
     mount = f'mount -t tmpfs -o size={SMALL} images "$0" && exec "$@"'
     platform.remember_versions()
@@ -100,7 +103,9 @@ def test_an_image_that_is_deleted_by_hand_is_said_to_be_gone_until_it_is_back(de
     """It is put aside and put back: to build it anew takes no other way than the first time."""
     (digest,) = [path for path in images_of(debian).iterdir() if len(path.name) == 64]
     name = debian.admin.get("/images").json()[0]["name"]
-    platform = make_platform(lanes=1, min_cells=0, max_cells=0, base_image=name, container_runtime="crun")
+    platform = make_platform(
+        lanes=1, min_cells=0, max_cells=0, base_image=name, container_runtime="crun", disable_microvm=True
+    )
     platform.remember_versions()
     images = platform.data / "images"
     (images / "names").mkdir(mode=0o700, parents=True)
@@ -132,20 +137,3 @@ def test_an_image_that_is_deleted_by_hand_is_said_to_be_gone_until_it_is_back(de
     finally:
         platform.stop()
     assert not any(holdings(platform).values())
-
-
-def test_a_large_image_is_sent_by_an_administrator_only(make_platform, tmp_path: Path):
-    platform = make_platform(lanes=1)
-    platform.start()
-    path = archive(tmp_path / "image.tar", Layout([layer(Entry("random", os.urandom(30_000_000)))]).files())
-    try:
-        with httpx2.Client(base_url=platform.url, timeout=60) as client:
-            client.headers["authorization"] = f"Bearer {platform.key}"
-            assert client.post("/images?name=large", content=path.read_bytes()).status_code == 403
-            assert client.get("/images").json() == []
-            client.headers["authorization"] = f"Bearer {platform.admin_key}"
-            made = client.post("/images?name=large", content=path.read_bytes())
-            assert (made.status_code, made.json()["size"]) == (201, 30_000_000)
-            assert client.delete("/images/large").status_code == 204
-    finally:
-        platform.stop()

@@ -70,7 +70,7 @@ class Shop:
 
 def make_shop(make_platform, program, work, engine, **system):
     require(shutil.which(engine), engine)
-    platform = make_platform(lanes=1, container_runtime=engine, **system)
+    platform = make_platform(lanes=1, container_runtime=engine, disable_microvm=True, **system)
     platform.start()
     return Shop(platform, work, program)
 
@@ -241,6 +241,19 @@ def test_an_image_that_does_not_serve_fails_its_deploy_which_says_why(shop, name
     if name in ("silent", "ends"):
         assert f"started as {image['Cmd'][0]}" in problem["log"]
     assert not shop.platform.instances(name)
+
+
+def test_a_large_image_is_sent_by_an_administrator_only(shop, tmp_path):
+    random = Entry("random", os.urandom(30_000_000))
+    path = archive(tmp_path / "image.tar", Layout([layer(random)]).files())
+    with httpx2.Client(base_url=shop.platform.url, timeout=60) as client:
+        client.headers["authorization"] = f"Bearer {shop.platform.key}"
+        assert client.post("/images?name=large", content=path.read_bytes()).status_code == 403
+        assert "large" not in [image["name"] for image in client.get("/images").json()]
+        client.headers["authorization"] = f"Bearer {shop.platform.admin_key}"
+        made = client.post("/images?name=large", content=path.read_bytes())
+        assert (made.status_code, made.json()["size"]) == (201, 30_000_000)
+        assert client.delete("/images/large").status_code == 204
 
 
 def test_a_hostile_image_is_nobody_and_reaches_nothing_of_the_platforms(shop, tmp_path):

@@ -122,7 +122,14 @@ def platform(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("egress")
     names = folder / "resolv.conf"
     names.write_text(f"nameserver 127.0.0.53\nnameserver {METADATA}\n")
-    platform = Platform(folder / "data", default_network=None, allow_host_network=True, min_cells=2)
+    platform = Platform(
+        folder / "data",
+        default_network=None,
+        allow_host_network=True,
+        min_cells=2,
+        disable_container=True,
+        disable_microvm=True,
+    )
     mount = f'mount --bind {names} /etc/resolv.conf && exec "$@"'
     platform.wrapper = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
     platform.start()

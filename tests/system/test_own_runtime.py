@@ -10,7 +10,8 @@ from tests.system.conftest import Platform
 def test_a_runtime_that_is_dropped_in_serves_without_a_restart(
     make_platform: Callable[..., Platform], tmp_path: Path
 ) -> None:
-    platform = make_platform(runtimes_path=str(tmp_path / "runtimes"))
+    runtimes = str(tmp_path / "runtimes")
+    platform = make_platform(runtimes_path=runtimes, disable_container=True, disable_microvm=True)
     platform.start()
     try:
         known = {each["name"] for each in platform.client.get("/runtimes").json()}

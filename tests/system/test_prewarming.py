@@ -14,7 +14,7 @@ HALF_AN_HOUR = 1800.0
 
 
 def test_instances_are_back_before_the_call_that_is_due_also_after_a_restart(make_platform):
-    platform = make_platform(lanes=1, keep_alive="learned")
+    platform = make_platform(lanes=1, keep_alive="learned", disable_container=True, disable_microvm=True)
     platform.start()
     platform.deploy("timer", HANDLER)
     platform.deploy("other", HANDLER)
