@@ -27,7 +27,7 @@ from martlet.sandbox.lifeline import die_with_parent
 _MODULES = ("martlet.control.main", "martlet.serve.lane")
 _MESSAGE = 64
 """Bytes of the longest message: a role and a number, or a pid."""
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 45.0
 """How long a fork may take; the first waits for the imports, on a machine that may be busy."""
 _ORPHANED_SECONDS = 5.0
 

@@ -41,7 +41,7 @@ from martlet.telemetry.logging import configure
 
 log = structlog.get_logger()
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 PASSWORDS = frozenset({PASSWORD_VARIABLE, QUEUE_PASSWORD_VARIABLE})
 """Variables that other processes of the platform have no use for: the settings say it."""
 STOP_TIMEOUT = 15.0
