@@ -34,6 +34,11 @@ UNPRIVILEGED = "MARTLET_TESTS_UNPRIVILEGED"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what the tests may be asked to do besides."""
     parser.addoption("--every-engine", action="store_true", help="run every attack on every container engine")
+    parser.addoption(
+        "--every-rung",
+        action="store_true",
+        help="run every attack, and the contract of runtimes, in microVMs too",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

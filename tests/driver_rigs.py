@@ -28,7 +28,7 @@ from martlet.drivers.roots import HostRoots
 from martlet.http.fetch import fetch
 from martlet.microvm.templates import Templates
 from martlet.model import FunctionConfig, Network, Revision
-from martlet.runtimes import Catalogue
+from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox.engine import ENGINES
 from tests.conftest import MICROVMS, UNPRIVILEGED, require, require_root
 from tests.container_engines import docker_service, podman_service
@@ -260,10 +260,14 @@ async def podman_rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
 
 @asynccontextmanager
 async def microvm_rig(
-    folder: Path, lane: int = LANE, runtime: str = "python", **options: Any
+    folder: Path,
+    lane: int = LANE,
+    runtime: str = "python",
+    templates: Templates | None = None,
+    **options: Any,
 ) -> AsyncIterator[Rig]:
-    """A `MicroVmDriver` whose saved machines are kept from one run of the tests to the next."""
-    templates = prepare_microvms()
+    """A `MicroVmDriver`, by default with saved machines that are kept from one run of the tests to the next."""
+    templates = templates or prepare_microvms()
     (folder / "packages").mkdir()
     options = {"runtimes": _installed()} | options
     driver = MicroVmDriver(lane, folder / "packages", folder / "run", templates, **options)
@@ -275,10 +279,15 @@ async def microvm_rig(
 
 
 @cache
-def _saved_machines() -> Templates:
-    templates = Templates(MICROVMS, print)
-    templates.of(_installed().resolve("python"), describe)
-    return templates
+def _templates() -> Templates:
+    return Templates(MICROVMS, print)
+
+
+def saved_machine(runtime: Runtime | None = None) -> Path:
+    """Returns the folder of a saved machine, of the usual runtime by default; skips the test where none can be had."""
+    missing = what_is_missing()
+    require(missing is None, f"microVMs: {missing}")
+    return _templates().of(runtime or _installed().resolve("python"), describe)
 
 
 def prepare_microvms(*, linked: bool = False) -> Templates:
@@ -287,12 +296,10 @@ def prepare_microvms(*, linked: bool = False) -> Templates:
     Args:
         linked: whether there is to be one with a network device too.
     """
-    missing = what_is_missing()
-    require(missing is None, f"microVMs: {missing}")
-    templates = _saved_machines()
+    saved_machine()
     if linked:
-        templates.of(_installed().resolve("python"), describe, linked=True)
-    return templates
+        _templates().of(_installed().resolve("python"), describe, linked=True)
+    return _templates()
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import os
 import tarfile
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue, Runtime
-from tests.conftest import TOOLCHAINS, require
+from tests.conftest import MICROVMS, TOOLCHAINS, require
 from tests.runtimes.ecosystems import Ecosystem, Go, Java, Kotlin, Php, Ruby, Rust
 from tests.runtimes.site import Site
 from tests.system.conftest import Platform, until
@@ -30,6 +31,23 @@ MAVEN = TOOLCHAINS / "maven-repository"
 """Where `scripts/maven` puts the plugins that Maven takes."""
 BUILD_SECONDS = 300
 """What a compiler may take on a machine that has much else to do."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is dear: a module may name, as ``USUAL``, its tests that run without being asked for."""
+    if config.getoption("every_rung"):
+        return
+    dear = [item for item in items if _name(item) not in getattr(_module(item), "USUAL", (_name(item),))]
+    config.hook.pytest_deselected(items=dear)
+    items[:] = [item for item in items if item not in dear]
+
+
+def _name(item: pytest.Item) -> str:
+    return item.name.partition("[")[0]
+
+
+def _module(item: pytest.Item) -> object:
+    return item.getparent(pytest.Module).obj  # type: ignore[union-attr]
 
 
 class Function:
@@ -129,6 +147,12 @@ def archive(source: Path | Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def installed() -> Catalogue:
+    """Returns the runtimes that the platform of the tests has."""
+    return Catalogue.of(SystemSettings(toolchains_path=(TOOLCHAINS,)))
+
+
 def contract_functions(*, open_runtimes: bool = False, older: bool = False) -> list[Any]:
     """Returns each contract function with a runtime, as parameters.
 
@@ -137,9 +161,8 @@ def contract_functions(*, open_runtimes: bool = False, older: bool = False) -> l
         older: not with the newest version that is found, but with the others, of runtimes whose builds have nothing in
             common that must be made first: for another Go all of its standard library would be compiled.
     """
-    settings = SystemSettings(toolchains_path=(TOOLCHAINS,))
     found: dict[str, list[Runtime]] = {}
-    for runtime in Catalogue.of(settings).available():
+    for runtime in installed().available():
         found.setdefault(runtime.description.name, []).append(runtime)
     parameters = []
     for folder in sorted(FUNCTIONS.iterdir()):
@@ -180,6 +203,7 @@ def platform(
     platform = Platform(
         tmp_path_factory.mktemp("platform") / "data",
         lanes=1,
+        microvm_path=str(MICROVMS),
         build_network="host",
         build_environment={
             "GOPROXY": ecosystems["go"].url,

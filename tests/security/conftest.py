@@ -13,7 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import require
+from tests.conftest import MICROVMS, require
+from tests.driver_rigs import prepare_microvms
 from tests.system.conftest import Platform, make_platform, making_platforms, until
 
 __all__ = ["make_platform"]
@@ -63,18 +64,20 @@ def package(*files: Path) -> bytes:
 
 
 GVISOR = "runsc"
-RUNGS = ("process", "crun", "runc", GVISOR)
-"""What functions are isolated by: processes, or containers of an engine."""
-_ELSEWHERE = ("runc", GVISOR)
+RUNGS = ("process", "crun", "runc", GVISOR, "microvm")
+"""What functions are isolated by: processes, containers of an engine, or machines."""
+_ELSEWHERE = {"runc": "every_engine", GVISOR: "every_engine", "microvm": "every_rung"}
+"""Those that not all attacks are tried on, and the option that has them tried."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Has tests with hostile functions attack every rung. On the first engine of containers that is all of them; on the
-    others, those whose walls the engine itself builds (``pytest.mark.engine("runc")``), or all with ``--every-engine``.
+    """Has tests with hostile functions attack every rung. In processes and on the first engine of containers that is
+    all of them; elsewhere, those that are marked for it (``pytest.mark.engine("runc")``: what is shown are walls that
+    the engine itself builds), or all with ``--every-engine`` and ``--every-rung``.
     """
     if "hostile" not in metafunc.fixturenames:
         return
-    everything = metafunc.config.getoption("every_engine")
+    asked = metafunc.config.getoption
     marker = metafunc.definition.get_closest_marker("engine")
     marked = () if marker is None else marker.args
     metafunc.parametrize(
@@ -82,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         [
             pytest.param(rung, marks=() if rung == "process" else pytest.mark.slow)
             for rung in RUNGS
-            if everything or rung in marked or rung not in _ELSEWHERE
+            if rung in marked or rung not in _ELSEWHERE or asked(_ELSEWHERE[rung])
         ],
         indirect=True,
         scope="module",
@@ -93,18 +96,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def rung(request: pytest.FixtureRequest) -> str:
     """What is attacked; where a test has no function for it, the platform of processes."""
     rung: str = getattr(request, "param", "process")
-    require(rung == "process" or shutil.which(rung), rung)
+    if rung == "microvm":
+        prepare_microvms()
+    else:
+        require(rung == "process" or shutil.which(rung), rung)
     return rung
 
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Platform]]:
-    """Returns the platform that every test of a rung attacks: the one of processes has crun as well."""
+    """Returns the platform that every test of a rung attacks: the one of processes has crun and microVMs as well."""
     with making_platforms(tmp_path_factory) as make:
 
         @cache
         def start(engine: str) -> Platform:
-            platform = make(header_timeout=2, body_timeout=2, container_runtime=engine)
+            platform = make(
+                header_timeout=2, body_timeout=2, container_runtime=engine, microvm_path=str(MICROVMS)
+            )
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("SECRET", "nobody-else-knows-platform")
                 platform.start()
@@ -119,7 +127,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 def platform(attacked: Callable[[str], Platform], rung: str) -> Platform:
     """The platform that the tests of a module attack, by rung."""
     usual = "crun" if shutil.which("crun") else "auto"
-    return attacked(usual if rung == "process" else rung)
+    return attacked(usual if rung in ("process", "microvm") else rung)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def hostile(rung: str, platform: Platform) -> Iterator[Callable[..., Hostile]]:
 
     def deploy(file: str, name: str | None = None, **config: Any) -> Hostile:
         name = name or file
-        config = {"execution_mode": "process" if rung == "process" else "container"} | config
+        config = {"execution_mode": rung if rung in ("process", "microvm") else "container"} | config
         body = {
             "files": {"archive": ("code.zip", package(FUNCTIONS / f"{file}.py", FUNCTIONS / "attempts.py"))},
             "data": {"name": name, "config": httpx2.Response(200, json=config).text},

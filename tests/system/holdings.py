@@ -29,6 +29,7 @@ def holdings(platform):
         "links": sum(name.startswith(f"m{names[3]}") for _, name in socket.if_nameindex()),
         "sockets": len(glob.glob(f"{run}/lane-*/**/sock", recursive=True)),
         "folders": len(glob.glob(f"{run}/lane-*/*")),
+        "memory files": len(set(_memory_files(members))),
         "work on images": len(glob.glob(f"{platform.data}/images/.[gw]o*-*")),
     }
     return counts | {f"{kind} namespaces": count for kind, count in held.items()}
@@ -85,6 +86,16 @@ def _namespaces(pid, own):
                 kind = name.partition(":[")[0]
                 if kind in own and name != own[kind]:
                     yield name, kind
+
+
+def _memory_files(members):
+    """Yields the files that processes have open and that are in no file system, by their numbers."""
+    for pid in members:
+        with suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(entry.path).startswith("/memfd:"):
+                        yield os.stat(entry.path).st_ino
 
 
 def _mounts(run, members):

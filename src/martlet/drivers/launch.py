@@ -9,7 +9,7 @@ from martlet.errors import Invalid
 from martlet.microvm import qemu, qemu_machine
 from martlet.microvm.firecracker import machine as firecracker_machine
 from martlet.microvm.firecracker import template as firecracker_template
-from martlet.microvm.machine import MEMORY, PLACE, ROOT_FILE, SCRIPT_FILE
+from martlet.microvm.machine import MEMORY, PLACE, SCRIPT_FILE
 from martlet.sandbox import guest_link
 
 _FIRECRACKER = "/.firecracker"
@@ -58,7 +58,7 @@ def of(template: Path, program: str, *, accelerated: bool, linked: bool) -> Laun
         program,
         memory=MEMORY,
         memory_path=f"/proc/self/fd/{qemu_machine.MEMORY}",
-        root=f"{PLACE}/{ROOT_FILE}",
+        root=f"/proc/self/fd/{qemu_machine.ROOT}",
         control=qemu_machine.QMP,
         channels=qemu_machine.CHANNELS,
         network=qemu.tap(qemu_machine.TAP) if linked else None,

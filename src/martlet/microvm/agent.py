@@ -1,9 +1,10 @@
 """What runs a guest: its first process. It warms the runtime, and then lives in every clone of the machine.
 
 What is done before ``warm`` is said, all clones share. A clone that is woken gets entropy and time of its own before
-anything else. A runtime that runs functions itself waits for them in the saved machine already: it draws random numbers
-only once it has code. A program of which we cannot know that is started in the clone. The cell confines itself as a
-container does (`sandbox.inside`), under a user of its own and in a cgroup of the guest.
+anything else. A runtime that runs functions itself, or starts a program with the code, waits for that in the saved
+machine already: it draws random numbers only once it has code. A program that is started before, and of which we cannot
+know that, is started in the clone. The cell confines itself as a container does (`sandbox.inside`), under a user of its
+own and in a cgroup of the guest, of which it sees little (`view`).
 
 Standard library only, and `martlet.sandbox`.
 """
@@ -26,26 +27,21 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
 
+from martlet.microvm import view
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.ports import Ports, open_ports
-from martlet.sandbox import guest_link, privileges, root, syscalls
+from martlet.sandbox import guest_link, privileges, root
 from martlet.sandbox.bundle import SANDBOX
 from martlet.sandbox.inside import Inside, Task
-from martlet.sandbox.network import enable_loopback
-from martlet.sandbox.syscalls import Mount, MountAttribute
+from martlet.sandbox.namespaces import PidNamespaces
 
 TASK = "task.json"
 """The file, in the folder of the sandbox, that says what the guest is to do."""
 USER = 1000
 RESOLVERS = "/run/resolv.conf"
-"""Where the link at ``/etc/resolv.conf`` leads."""
-_RUN, _GROUP = "/run", "/sys/fs/cgroup/function"
-_SOCKET, _LOG = f"{_RUN}/sock", f"{_RUN}/log"
-_KERNEL = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
-_READ_ONLY = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
-_SHARED = "/dev/shm"  # noqa: S108  (the guest's own)
-_SMALL = 1024 * 1024
+"""Where the link at ``/etc/resolv.conf`` leads, for the cell."""
+_SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
 _LINE = 4096
 _LOOK_AGAIN = 0.02
 _LAST_WORDS_SECONDS = 1.0
@@ -81,7 +77,8 @@ class Agent:
         self._module.warm()
         gc.collect()
         gc.freeze()
-        if self._task.program is None:
+        early = self._task.program is None or self._task.program.cell == "cold"
+        if early:
             self._start()
             _await_health()
         self._control.send(event="warm")
@@ -90,7 +87,7 @@ class Agent:
         _add_entropy(bytes.fromhex(message["entropy"]))
         time.clock_settime(time.CLOCK_REALTIME, message["time"])
         self._join(message["network"])
-        if self._task.program is not None:
+        if not early:
             self._start()
         _practise()
 
@@ -115,7 +112,7 @@ class Agent:
                     self._say()
                 else:
                     self._serve(descriptor, event)
-        events = dict(line.split() for line in Path(_GROUP, "memory.events").read_text().splitlines())
+        events = dict(line.split() for line in Path(view.GROUP, "memory.events").read_text().splitlines())
         self._control.send(event="exited", code=ended, oom_kills=int(events["oom_kill"]))
 
     def _renew(self) -> None:
@@ -127,24 +124,23 @@ class Agent:
     def _join(self, network: dict[str, str] | None) -> None:
         if network is not None:
             guest_link.join(IPv4Address(network["address"]))
-            Path(RESOLVERS).write_text(network["resolvers"])
+            Path(view.SHOWN, Path(RESOLVERS).name).write_text(network["resolvers"])
 
     def _start(self) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(_SOCKET)
         listener.listen(128)
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._be_cell(listener)
+        self._pid = PidNamespaces().fork(lambda: self._be_cell(listener))
         listener.close()
 
     def _be_cell(self, listener: socket.socket) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            Path(_GROUP, "cgroup.procs").write_text("0")
+            Path(view.GROUP, "cgroup.procs").write_text("0")
             os.setsid()
             log = os.open(_LOG, os.O_RDWR)  # one that blocks
+            view.enter()
             nothing = os.open("/dev/null", os.O_RDONLY)
             for number, descriptor in enumerate((nothing, log, log)):
                 os.dup2(descriptor, number)
@@ -190,13 +186,12 @@ class Agent:
                 self._control.receive_folder(folder)
             except OSError as error:
                 failure = error
-            syscalls.mount_setattr(folder, _READ_ONLY)
         if failure is not None:
             raise failure
         root.resize_space(root.SCRATCH, message["scratch"])
         socket.sethostname(message["hostname"])
-        Path(_GROUP, "memory.max").write_text(str(message["memory"]))
-        Path(_GROUP, "pids.max").write_text(str(message["processes"]))
+        Path(view.GROUP, "memory.max").write_text(str(message["memory"]))
+        Path(view.GROUP, "pids.max").write_text(str(message["processes"]))
         variables = {} if message["token"] is None else _told(message["token"])
         with open(self._tells, "w", encoding="utf-8") as telling:  # a pipe has room for all that there may be
             json.dump(variables, telling, ensure_ascii=False)
@@ -250,16 +245,13 @@ def _connect() -> socket.socket:
 
 def _practise() -> None:
     """Goes the way of taking code, while nobody waits for it: an emulator translates what is run for the first time."""
-    folder, reader, writer = f"{_RUN}/practice", *os.pipe()
+    folder, reader, writer = f"{view.RUN}/practice", *os.pipe()
     os.mkdir(folder)
     Path(folder, "handler").write_text("")
     Control(writer).send_folder(folder)
     os.close(writer)
     Control(reader).receive_folder(folder)
     os.close(reader)
-    syscalls.bind(folder, folder)
-    syscalls.mount_setattr(folder, _READ_ONLY)
-    syscalls.unmount(folder)
 
 
 def _await_health() -> None:
@@ -294,30 +286,10 @@ def _add_entropy(seed: bytes) -> None:
         os.close(device)
 
 
-def _mount() -> None:
-    for kind, at in (("proc", "/proc"), ("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup")):
-        syscalls.mount(kind, at, _KERNEL)
-    syscalls.mount("devtmpfs", "/dev", Mount.NO_SUID | Mount.NO_EXEC)
-    os.mkdir(_SHARED)
-    root.mount_space(_SHARED, _SMALL)
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
-    syscalls.mount("tmpfs", _RUN, _KERNEL, "mode=755,size=1m")
-    root.mount_space(root.SCRATCH, _SMALL)
-    for folder in (root.FUNCTION, root.DEPENDENCIES):
-        syscalls.mount("tmpfs", folder, Mount.NO_SUID | Mount.NO_DEV, "mode=755")
-    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory +pids")
-    os.mkdir(_GROUP)
-    Path(_GROUP, "memory.oom.group").write_text("1")
-    # A function that takes more than its limit is ended for it, whatever the machine has.
-    Path("/proc/sys/vm/overcommit_memory").write_text("1")
-    enable_loopback()
-
-
 def main() -> None:
     """Runs the guest. Where that fails the first process ends, and with it the machine."""
     os.umask(0o022)
-    _mount()
+    view.make()
     ports = open_ports()
     try:
         agent = Agent(Task.from_json(json.loads(Path(SANDBOX, TASK).read_text())), ports)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import struct
 import tarfile
 from typing import Any
@@ -31,7 +32,12 @@ LINKS = tuple(f"link{number}" for number in range(16))
 VSOCK_PORTS = {name: 1024 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
 """The numbers that ports have where they are those of a vsock."""
 _PIECE = 32 * 1024
+_LONGEST = 64 * 1024
 _LENGTH = struct.Struct(">I")
+
+
+class Nonsense(Exception):
+    """The other end has said what nobody of Martlet's says."""
 
 
 class Control:
@@ -47,11 +53,20 @@ class Control:
         self._write(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any]:
-        """Returns what is said next. Raises EOFError where the other end is gone."""
-        while b"\n" not in self._come:
+        """Returns what is said next. Raises EOFError where the other end is gone, `Nonsense`, OSError."""
+        while (message := self._next()) is None:
             self._come += self._more()
-        line, _, self._come = self._come.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def hear(self) -> dict[str, Any] | None:
+        """Returns what is said next; None where not all of it is there. Raises as `receive`.
+
+        For a descriptor that is known to be readable, or that has been read from: then it does not wait.
+        """
+        message = self._next()
+        if message is None and select.select([self.descriptor], [], [], 0)[0]:
+            self._come += self._more()
+            message = self._next()
         return message
 
     def send_folder(self, folder: str) -> None:
@@ -71,6 +86,19 @@ class Control:
         finally:
             while reader.read(_PIECE):
                 pass
+
+    def _next(self) -> dict[str, Any] | None:
+        line, end, rest = self._come.partition(b"\n")
+        if not end and len(line) <= _LONGEST:
+            return None
+        self._come = rest
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise Nonsense(f"{line[:80]!r} is no document")
+        return message
 
     def _read(self, size: int) -> bytes:
         while len(self._come) < size:

@@ -14,7 +14,9 @@ from pathlib import Path
 import martlet
 from martlet.errors import Invalid
 from martlet.microvm.agent import RESOLVERS, TASK
+from martlet.microvm.base import Base
 from martlet.microvm.kernel import INIT
+from martlet.microvm.store import check_room
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, SHIPPED, Runtime
 from martlet.sandbox import root
 from martlet.sandbox.bundle import SANDBOX
@@ -27,7 +29,7 @@ PROGRAM = "mkfs.erofs"
 _FOLDERS = (root.FUNCTION, root.DEPENDENCIES, SANDBOX, "/proc", "/sys", "/dev", "/run", root.SCRATCH)
 _MODULES = (
     "sandbox",
-    *(f"microvm/{name}.py" for name in ("agent", "control", "firecracker/mmds", "links", "ports")),
+    *(f"microvm/{name}.py" for name in ("agent", "control", "firecracker/mmds", "links", "ports", "view")),
 )
 """The parts of Martlet that the agent takes."""
 _OWN = Path(martlet.__file__).parent
@@ -42,18 +44,18 @@ agent.main()
 """
 
 
-def build_root(image: Path, work: Path, runtime: Runtime, task: Task, at: Path) -> None:
+def build_root(base: Base, work: Path, task: Task, at: Path) -> None:
     """Makes the file system image of a guest.
 
     Args:
-        image: the folder that is the root of containers; it stays as it is.
+        base: what it is made of; that stays as it is.
         work: an empty folder on the same file system, to work in.
-        runtime: the one it is for, with the paths that its programs have in the root.
         task: what the agent is to do.
         at: the file to make.
 
     Raises:
         Invalid: this machine has no program that makes one.
+        OSError: it could not be made; the disk is full, say.
     """
     program = shutil.which(PROGRAM)
     if program is None:
@@ -61,8 +63,13 @@ def build_root(image: Path, work: Path, runtime: Runtime, task: Task, at: Path) 
             f"execution_mode: microvm takes the program {PROGRAM} (apt-get install erofs-utils)",
             field="config.execution_mode",
         )
-    tree = work / "tree"
-    shutil.copytree(image, tree, symlinks=True, copy_function=os.link)
+    tree, runtime = work / "tree", base.runtime
+    shutil.copytree(base.image.root, tree, symlinks=True, copy_function=os.link)
+    for path in base.programs:
+        place = tree / path.relative_to("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            shutil.copy(path, place)
     for folder in _FOLDERS:
         (tree / folder[1:]).mkdir(exist_ok=True)
     shutil.copytree(runtime.folder, tree / RUNTIME[1:], ignore=shutil.ignore_patterns("__pycache__"))
@@ -92,6 +99,7 @@ def build_root(image: Path, work: Path, runtime: Runtime, task: Task, at: Path) 
         check=False,
     )
     if made.returncode != 0:
+        check_room(work)
         raise OSError(f"{PROGRAM}: {made.stderr.strip()[-500:]}")
     shutil.rmtree(tree)
 

@@ -3,7 +3,7 @@
 A port is a channel that is always open; a link lends it to one connection after the other. What goes over it is cut
 into frames, so that both ends agree where a connection ends:
 
-    length, 4 bytes, big-endian; then as many bytes of the connection
+    length, 4 bytes, big-endian; then as many bytes of the connection, at most 64 KiB
     0             nothing more comes from this side
     0xffffffff    the connection is gone: what is still to come is of no use
 
@@ -30,7 +30,7 @@ Connect = Callable[[], socket.socket]
 
 
 class PortGone(Exception):
-    """Whoever holds the other end of the port has ended."""
+    """Whoever holds the other end of the port has ended, or does not keep to the frames."""
 
 
 class Interests:
@@ -105,9 +105,10 @@ class Link:
         connection.setblocking(False)
         self._connection = connection
         self._said_end = self._heard_end = False
-        if said:
-            self._to_port = _LENGTH.pack(len(said)) + said
-            self._flush_port()
+        for begin in range(0, len(said), PIECE):
+            piece = said[begin : begin + PIECE]
+            self._to_port += _LENGTH.pack(len(piece)) + piece
+        self._flush_port()
         self._watch()
 
     def serve(self, descriptor: int, event: int) -> None:
@@ -156,6 +157,8 @@ class Link:
             elif length == _END:
                 self._coming = self._coming[_LENGTH.size :]
                 self._heard_end = True
+            elif length > PIECE:
+                raise PortGone
             elif len(self._coming) < _LENGTH.size + length:
                 break
             else:

@@ -6,7 +6,7 @@ Standard library only, and `martlet.sandbox`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -55,11 +55,11 @@ def takes_files() -> bool:
     return os.path.exists(f"{PLACE}/{SCRIPT_FILE}")
 
 
-def make(patience: float, kept: Sequence[int]) -> Machine:
+def make(patience: float, kept: Mapping[str, int]) -> Machine:
     """Returns a clone of the template that is shown here.
 
     Args:
         patience: seconds that each answer of the monitor may take.
-        kept: a descriptor of the memory, where the monitor does not open it by itself.
+        kept: descriptors of the template's files by their names, where the monitor does not open them by itself.
     """
-    return FirecrackerMachine(patience) if takes_files() else QemuMachine(patience, *kept)
+    return FirecrackerMachine(patience) if takes_files() else QemuMachine(patience, kept)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from martlet.microvm import qemu
 from martlet.microvm.control import CONTROL, LINKS, LOG
-from martlet.microvm.machine import PLACE, STATE_FILE
+from martlet.microvm.machine import MEMORY_FILE, ROOT_FILE, STATE_FILE
 from martlet.microvm.qmp import Qmp
 from martlet.sandbox import guest_link
 
-QMP, MEMORY, TAP = 10, 11, 13
+QMP, MEMORY, ROOT, TAP = 10, 11, 12, 13
 CHANNELS = {name: 20 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
 """The descriptors of a monitor, which its command line names."""
 
@@ -22,14 +22,18 @@ class QemuMachine:
 
     Args:
         patience: seconds that each answer may take.
-        memory: a descriptor of the memory, which this closes.
+        kept: descriptors of the template's files by their names, which this closes.
     """
 
-    def __init__(self, patience: float, memory: int) -> None:
+    def __init__(self, patience: float, kept: Mapping[str, int]) -> None:
         self._patience = patience
         pairs = {number: socket.socketpair() for number in (QMP, *CHANNELS.values())}
         self._ours = {number: pair[0] for number, pair in pairs.items()}
-        self.lent = {number: pair[1].detach() for number, pair in pairs.items()} | {MEMORY: memory}
+        self.lent = {number: pair[1].detach() for number, pair in pairs.items()}
+        self.lent |= {MEMORY: kept[MEMORY_FILE], ROOT: kept[ROOT_FILE]}
+        # Opened anew: other machines read it too.
+        self._state = os.open(f"/proc/self/fd/{kept[STATE_FILE]}", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(kept[STATE_FILE])
         self.address = guest_link.address_here()
         if self.address is not None:
             self.lent[TAP] = guest_link.attach()
@@ -43,11 +47,10 @@ class QemuMachine:
             os.close(lent)
         self._ours[QMP].settimeout(self._patience)
         self._qmp = Qmp(self._ours[QMP])  # which pauses where this is closed
-        state = os.open(f"{PLACE}/{STATE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            qemu.restore(self._qmp, state)
+            qemu.restore(self._qmp, self._state)
         finally:
-            os.close(state)
+            os.close(self._state)
         return {name: self._ours[number].detach() for name, number in CHANNELS.items()}
 
     def tell(self, environment: Mapping[str, str]) -> None:

@@ -1,7 +1,8 @@
 """Templates: machines that were started once for a runtime, made warm, and saved, to be restored in milliseconds.
 
 A template is kept under a digest of all that decides what it is: the kernel, the root, the runtime, Martlet's own part
-of the guest, the monitor and its command line. Whatever of it changes, it is another template, and made anew.
+of the guest, the monitor and its command line. Whatever of it changes, it is another template, and made
+anew; and so is one that was damaged.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from martlet.errors import Invalid
-from martlet.images.debian import debian_root
-from martlet.images.image import Image
-from martlet.images.inside import Inside
 from martlet.images.store import Images
 from martlet.microvm import kvm, qemu, vmlinux
+from martlet.microvm.base import Base, base_of
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.firecracker import template as firecracker_template
 from martlet.microvm.firecracker.template import Firecracker
@@ -29,7 +28,7 @@ from martlet.microvm.guest import build_root, parts_of
 from martlet.microvm.kernel import Kernel, debian_kernel
 from martlet.microvm.machine import MEMORY, MEMORY_FILE, ROOT_FILE, STATE_FILE
 from martlet.microvm.qmp import Qmp
-from martlet.microvm.store import Store
+from martlet.microvm.store import Store, check_room
 from martlet.runtimes import Runtime
 from martlet.sandbox.inside import Task
 from martlet.sandbox.lifeline import die_with_parent
@@ -71,14 +70,14 @@ class Templates:
     """
 
     def __init__(self, folder: Path, say: Say) -> None:
-        self._store = Store(folder)
+        self._store = Store(folder, say)
         self._images = Images(folder / "images")
         self._say = say
-        self._found: dict[tuple[str, bool], Path] = {}
+        self._versions: dict[tuple[str, bool], str] = {}
         self._without_firecracker = False
 
     def of(self, runtime: Runtime, describe: Describe, *, linked: bool = False) -> Path:
-        """Returns the folder of the template for a runtime, the same one each time; makes it where there is none.
+        """Returns the folder of the template for a runtime; makes it where there is none, or none as it was made.
 
         Args:
             runtime: it.
@@ -90,10 +89,9 @@ class Templates:
             Unavailable: the disk is full, or the mirror of packages is out of reach.
             OSError: the machine did not start.
         """
-        found = self._found.get((runtime.name, linked))
-        if found is None or not found.is_dir():
-            found = self._found[runtime.name, linked] = self._make(runtime, describe, linked=linked)
-        return found
+        name, version = _name_of(runtime, linked=linked), self._versions.get((runtime.name, linked))
+        found = None if version is None else self._store.find(name, version)
+        return found or self._make(runtime, describe, linked=linked)
 
     def accelerated(self) -> bool:
         """Whether machines run under KVM. Raises `Invalid` where there is no QEMU."""
@@ -110,23 +108,22 @@ class Templates:
             except Invalid as error:
                 self._say(f"going on without Firecracker: {error.detail}")
                 firecracker = None
-        image = debian_root(self._images, runtime, self._say)
-        fitted = Inside(image.root).fitted(runtime)
-        task = describe(fitted)
-        name, network = (f"{runtime.name}+network", qemu.NOWHERE) if linked else (runtime.name, None)
+        base = base_of(self._images, runtime, self._say)
+        task = describe(base.runtime)
+        name, network = _name_of(runtime, linked=linked), qemu.NOWHERE if linked else None
 
         def build(work: Path) -> None:
             self._say(f"starting a microVM for {name}, to be saved")
-            build_root(image.root, work, fitted, task, work / ROOT_FILE)
+            build_root(base, work, task, work / ROOT_FILE)
             if firecracker is None or unpacked is None:
                 _boot(program, kernel, work, network, accelerated=accelerated)
             else:
                 _boot_by(firecracker, unpacked, kernel.initrd, work)
             self._say(f"saved the microVM for {name}")
 
-        digest = _digest(program, firecracker, kernel, image, fitted, task, network, accelerated=accelerated)
+        version = digest(program, firecracker, kernel, base, task, network, accelerated=accelerated)
         try:
-            return self._store.get(name, digest, build)
+            found = self._store.get(name, version, build)
         except NotStarted as error:
             if not accelerated:
                 raise
@@ -135,6 +132,8 @@ class Templates:
                 kvm.refute(program, f"a guest for {runtime.name}: {error}")
             self._without_firecracker = True
             return self._make(runtime, describe, linked=linked)
+        self._versions[runtime.name, linked] = version
+        return found
 
     def _firecracker(self) -> Firecracker | None:
         return None if self._without_firecracker else firecracker_template.find()
@@ -144,6 +143,10 @@ class Templates:
             (folder / _VMLINUX).write_bytes(vmlinux.unpack(kernel.image.read_bytes()))
 
         return self._store.get(_VMLINUX, kernel.version, build) / _VMLINUX
+
+
+def _name_of(runtime: Runtime, *, linked: bool) -> str:
+    return f"{runtime.name}+network" if linked else runtime.name
 
 
 def monitor() -> str:
@@ -157,17 +160,27 @@ def monitor() -> str:
     return program
 
 
-def _digest(
+def digest(
     program: str,
     firecracker: Firecracker | None,
     kernel: Kernel,
-    image: Image,
-    runtime: Runtime,
+    base: Base,
     task: Task,
     network: str | None,
     *,
     accelerated: bool,
 ) -> str:
+    """Returns that of all that decides what a template is.
+
+    Args:
+        program: the path of QEMU.
+        firecracker: what it is saved by in place of QEMU, if that is so.
+        kernel: of the guest.
+        base: what its root is made of.
+        task: what its agent is to do.
+        network: as for `qemu.command`.
+        accelerated: whether it runs under KVM.
+    """
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     line = qemu.command(
         "",
@@ -181,13 +194,13 @@ def _digest(
         accelerated=accelerated,
     )
     words = repr(_words(accelerated=accelerated))
-    texts: tuple[str, ...] = (version, repr(line), words, kernel.version, image.digest, repr(task))
+    texts: tuple[str, ...] = (version, repr(line), words, kernel.version, base.digest, repr(task))
     if firecracker is not None:
         texts = (*texts, f"firecracker {firecracker.version}")
     if accelerated:  # what is saved has the registers of this processor
         texts = (*texts, _processor())
     whole = hashlib.sha256("\0".join(texts).encode())
-    for path in parts_of(runtime):
+    for path in parts_of(base.runtime):
         whole.update(f"\0{path.name}\0".encode())
         whole.update(path.read_bytes())
     return whole.hexdigest()
@@ -239,6 +252,7 @@ def _boot(program: str, kernel: Kernel, work: Path, network: str | None, *, acce
                 process.wait(patience)
             except (OSError, EOFError, subprocess.TimeoutExpired) as error:
                 process.kill()
+                check_room(work)  # a monitor ends where there is no room for the memory of the machine
                 said = _last_words(process, ours[LOG])
                 raise NotStarted(f"the microVM did not start: {said or error}") from error
             finally:
@@ -259,8 +273,13 @@ def _boot_by(firecracker: Firecracker, kernel: Path, initrd: Path, work: Path) -
 
 
 def _wait_until_warm(control: socket.socket, patience: float) -> None:
-    if not _readable(control, patience):
-        raise OSError(f"its agent was not ready within {patience:g} s")
+    control.settimeout(patience)
+    try:
+        begun = control.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        raise OSError(f"its agent was not ready within {patience:g} s") from None
+    if not begun:
+        raise OSError("it ended")
     Control(control.fileno()).receive()
 
 
@@ -271,14 +290,6 @@ def _last_words(process: subprocess.Popen[bytes], log: socket.socket) -> str:
     with suppress(OSError):
         said += log.recv(_LINE, socket.MSG_DONTWAIT)
     return said.decode(errors="replace").strip()[-500:]
-
-
-def _readable(connection: socket.socket, patience: float) -> bool:
-    connection.settimeout(patience)
-    try:
-        return connection.recv(1, socket.MSG_PEEK) != b""
-    except TimeoutError:
-        return False
 
 
 def _processor() -> str:

@@ -19,13 +19,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from martlet.microvm import machines
-from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.control import CONTROL, LINKS, LOG, Control, Nonsense
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
-from martlet.microvm.machine import MEMORY_FILE, PLACE
+from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE
 from martlet.microvm.machines import Machine
 from martlet.sandbox import root
 from martlet.sandbox.inside import CONFINEMENT
@@ -37,29 +38,32 @@ _RESOLVERS = Path("/etc/resolv.conf")
 _ANSWER_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 _LINE = 4096
+_MOST_SIGNALS, _MOST_CODES = 64, 255
 _SPECIALISE = b"POST /_martlet/specialise "
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_kept: list[int] = []
+_ENDED, _LIES = "the virtual machine has ended", "the virtual machine says what no machine of Martlet's says"
+_kept: dict[str, int] = {}
 
 Prepare = Callable[[dict[str, Any]], None]
 Fork = Callable[[Callable[[], NoReturn]], int]
 
 
 def warm() -> tuple[int, ...]:
-    """Opens the template. Returns the descriptors that cells are to keep.
+    """Opens the template. Returns the descriptors that cells are to keep: nobody needs its files by name any more.
 
-    The memory of the saved machine becomes one that nobody can write to any more: a monitor maps it copy-on-write, and
-    for that must open it as if to write.
+    Memory and state of the saved machine become files that nobody can write to: a monitor maps the memory
+    copy-on-write, and for that must open it as if to write.
     """
     json.loads("{}")
     if machines.takes_files():
         return ()
-    memory = os.memfd_create("template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(f"{PLACE}/{MEMORY_FILE}", "rb") as saved:
-        _copy(saved.fileno(), memory)
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    _kept.append(memory)
-    return (memory,)
+    for name in (MEMORY_FILE, STATE_FILE):
+        _kept[name] = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open(f"{PLACE}/{name}", "rb") as saved:
+            _copy(saved.fileno(), _kept[name])
+        fcntl.fcntl(_kept[name], fcntl.F_ADD_SEALS, _SEALS)
+    _kept[ROOT_FILE] = os.open(f"{PLACE}/{ROOT_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+    return tuple(_kept.values())
 
 
 def serve(listener: socket.socket, prepare: Prepare, program: Program, fork: Fork) -> NoReturn:
@@ -123,7 +127,7 @@ class Warden:
                 if descriptor == wakeup:
                     code = self._hear(os.read(wakeup, _LINE))
                 elif descriptor == self._control.descriptor:
-                    code = self._end(self._control.receive())
+                    code = self._heed()
                 else:
                     code = self._serve(descriptor, event)
                 if code is not None:
@@ -140,9 +144,22 @@ class Warden:
             self._control.send(op="signal", signal=int(signal.SIGTERM))
         return None
 
-    def _lost(self) -> int:
-        os.set_blocking(1, True)
-        print("the virtual machine has ended", flush=True)
+    def _heed(self) -> int | None:
+        """Hears what the agent says, which is how the function has ended."""
+        try:
+            said = self._control.hear()
+        except Nonsense:
+            return self._lost(_LIES)
+        except (OSError, EOFError):
+            return self._lost()
+        return None if said is None else self._end(said)
+
+    def _lost(self, why: str = _ENDED) -> int:
+        room = select.poll()  # there may be none: a guest can fill the log
+        room.register(1, select.POLLOUT)
+        if room.poll(_LAST_WORDS_SECONDS * 1000):
+            with suppress(BlockingIOError):
+                os.write(1, f"{why}\n".encode())
         return 1
 
     def _watch(self) -> None:
@@ -221,17 +238,20 @@ class Warden:
             if token is not None:
                 said = _without_environment(document)
             answer = self._equip(document, token)
-        except (OSError, EOFError) as error:
-            answer = {"event": "refused", "error": str(error)}
-        if answer["event"] == "refused":
-            newcomer.setblocking(True)
-            newcomer.sendall(_refusal(answer["error"]))
+            # The function may have ended while it was given its code.
+            ended = answer if answer.get("event") == "exited" else self._control.hear()
+        except (OSError, EOFError, Nonsense) as error:
+            answer, ended = {"event": "refused", "error": str(error)}, None
+        if ended is not None:
             newcomer.close()
+            newcomer.close()
+            return self._end(ended)
+        if answer.get("event") == "equipped":
+            self._link(newcomer, said)
             return None
-        if answer["event"] == "exited":
-            newcomer.close()
-            return self._end(answer)
-        self._link(newcomer, said)
+        newcomer.setblocking(True)
+        newcomer.sendall(_refusal(str(answer.get("error"))))
+        newcomer.close()
         return None
 
     def _equip(self, document: dict[str, Any], token: str | None) -> dict[str, Any]:
@@ -253,6 +273,9 @@ class Warden:
 
     def _end(self, said: dict[str, Any]) -> int:
         """Carries out what the function has said before its end. Returns the exit code that says how it ended."""
+        code = said.get("code")
+        if type(code) is not int or not -_MOST_SIGNALS <= code <= _MOST_CODES:
+            return self._lost(_LIES)
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
         self._stopping = True
         while time.monotonic() < deadline and not self._has_heard_all():
@@ -260,9 +283,8 @@ class Warden:
             for descriptor, event in self._interests.events.poll(0.05):
                 if descriptor != self._control.descriptor and self._serve(descriptor, event) is not None:
                     break
-        if said["oom_kills"]:
+        if said.get("oom_kills"):
             return OUT_OF_MEMORY
-        code: int = said["code"]
         return 128 - code if code < 0 else code
 
     def _has_heard_all(self) -> bool:
@@ -336,4 +358,7 @@ def _copy(source: int, target: int) -> None:
         os.lseek(source, offset, os.SEEK_SET)
         os.lseek(target, offset, os.SEEK_SET)
         while offset < end:
-            offset += os.sendfile(target, source, None, min(end - offset, 1 << 24))
+            copied = os.sendfile(target, source, None, min(end - offset, 1 << 24))
+            if copied == 0:
+                raise OSError("the template has been cut short")
+            offset += copied

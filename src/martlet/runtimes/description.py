@@ -90,6 +90,12 @@ class Toolchain(Program):
         '`["{program}", "--version"]`.'
     )
     least: str | None = Field(None, pattern=r"^\d+(\.\d+)*$", description="The oldest version that will do.")
+    alone: bool = Field(
+        False,
+        strict=True,
+        description="Whether its program takes no other file but libraries: then guests of microVMs run that of this "
+        "machine, and else the one of `debian`.",
+    )
     also: tuple[Also, ...] = Field((), description="Further programs it takes.")
 
 
@@ -213,6 +219,12 @@ class Description(Frozen):
         for part in (self.build, self.dependencies):
             yield from part.command if part is not None else ()
         yield from (self.build.prepare if self.build is not None else None) or ()
+
+    @property
+    def runs_by_toolchain(self) -> bool:
+        """Whether what it starts takes a program of its toolchain; else only its builds do."""
+        texts = (*(self.start.command or ()), *self.start.environment.values())
+        return any(name not in EVERYWHERE for text in texts for name in PLACEHOLDER.findall(text))
 
     def announced_in(self, folder: Path) -> bool:
         """Whether the files in a folder say that they are of this language."""

@@ -28,7 +28,7 @@ def handle(request):
     return {
         "extra": extra.VALUE, "files": os.listdir("/function"), "written": written, "uid": os.getuid(),
         "capabilities": status["CapEff"], "filtered": status["Seccomp"], "host": socket.gethostname(),
-        "networks": os.listdir("/sys/class/net"), "network": len(request.body),
+        "networks": [name for _, name in socket.if_nameindex()], "network": len(request.body),
     }
 """
 MEETS = """

@@ -23,16 +23,16 @@ pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.engine, pytest.ma
 
 SUBNET = IPv4Network("198.18.0.0/20")
 REACHES = """
-import os, socket
+import fcntl, socket, struct
 def reach(address):
     with socket.socket() as client:
         client.settimeout(20)
         return client.connect_ex((address, 80)) or client.recv(100).decode()
 def handle(request):
-    looks = {"links": sorted(os.listdir("/sys/class/net"))}
+    looks = {"links": sorted(name for _, name in socket.if_nameindex())}
     if "eth0" in looks["links"]:
-        looks["hardware"] = open("/sys/class/net/eth0/address").read().strip()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            looks["hardware"] = fcntl.ioctl(own, 0x8927, struct.pack("40s", b"eth0"))[18:24].hex(":")
             own.connect(("203.0.113.1", 9))
             looks["address"] = own.getsockname()[0]
         looks["resolvers"] = open("/etc/resolv.conf").read()

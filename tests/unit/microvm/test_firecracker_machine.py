@@ -228,10 +228,10 @@ def templates(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(template, "find", lambda: Firecracker(program, Version(1, 12, 1)))
     found = Kernel("1", tmp_path / "vmlinux", tmp_path / "vmlinux")
     monkeypatch.setattr(made_templates, "debian_kernel", lambda *_: found)
-    base = SimpleNamespace(root=tmp_path, digest="0")
-    monkeypatch.setattr(made_templates, "debian_root", lambda *_: base)
+    monkeypatch.setattr(
+        made_templates, "base_of", lambda _, runtime, __: SimpleNamespace(digest="0", runtime=runtime)
+    )
     monkeypatch.setattr(made_templates, "build_root", lambda *arguments: arguments[-1].touch())
-    monkeypatch.setattr(made_templates.Inside, "fitted", lambda self, runtime: runtime)
     return Templates(tmp_path / "templates", print)
 
 

@@ -155,9 +155,10 @@ def test_a_template_that_does_not_start_under_kvm_is_made_without(tmp_path: Path
     monkeypatch.setattr(kvm, "refute", partial(kvm.refute, **here))
     monkeypatch.setattr(templates, "monitor", lambda: program)
     monkeypatch.setattr(templates, "debian_kernel", lambda *_: Kernel("1", tmp_path, tmp_path))
-    monkeypatch.setattr(templates, "debian_root", lambda *_: SimpleNamespace(root=tmp_path, digest="0"))
+    monkeypatch.setattr(
+        templates, "base_of", lambda _, runtime, __: SimpleNamespace(digest="0", runtime=runtime)
+    )
     monkeypatch.setattr(templates, "build_root", lambda *_: None)
-    monkeypatch.setattr(templates.Inside, "fitted", lambda self, runtime: runtime)
     said: list[str] = []
     made = templates.Templates(tmp_path / "templates", said.append)
 

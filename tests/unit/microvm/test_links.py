@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -143,6 +144,14 @@ def test_what_was_read_before_goes_first(wall: Wall):
     assert read_all(wall.service.accept()) == b"first second"
 
 
+def test_what_was_read_before_may_be_much(wall: Wall):
+    said = os.urandom(300_000)
+    client = wall.carry(said)
+    client.shutdown(socket.SHUT_WR)
+
+    assert read_all(wall.service.accept()) == said
+
+
 def test_a_port_carries_one_connection_after_the_other(wall: Wall):
     for number in range(20):
         client = wall.carry(b"%d" % number)
@@ -212,3 +221,12 @@ def test_a_port_whose_other_end_is_closed_is_gone():
 
     with ours, pytest.raises(PortGone):
         link.serve(ours.fileno(), select.EPOLLIN | select.EPOLLHUP)
+
+
+def test_whoever_begins_a_frame_that_is_too_long_is_not_listened_to():
+    ours, theirs = socket.socketpair()
+    link = Link(ours.fileno(), Interests())
+    theirs.sendall(struct.pack(">I", 64 * 1024 + 1))
+
+    with ours, theirs, pytest.raises(PortGone):
+        link.serve(ours.fileno(), select.EPOLLIN)

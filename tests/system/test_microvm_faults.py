@@ -1,0 +1,295 @@
+"""Whatever fails below microVMs: who asks is told, another machine takes the place, and nothing is left of it."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from martlet.drivers.driver import DriverError, LoadFailed
+from martlet.http.fetch import FetchError, fetch
+from martlet.microvm import qemu_machine
+from martlet.microvm.control import CONTROL, LINKS, LOG
+from martlet.microvm.templates import Templates
+from martlet.sandbox import syscalls
+from tests.conftest import MICROVMS
+from tests.driver_rigs import LANE, ask, eventually, microvm_rig, saved_machine
+from tests.system.holdings import holdings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
+
+PIDFD_GETFD = 438
+ENDED, LIES = b"the virtual machine has ended", b"the virtual machine says what no machine of Martlet's says"
+BUILD = """
+import sys
+from pathlib import Path
+from martlet.drivers.microvm import describe
+from martlet.errors import Unavailable
+from martlet.microvm.templates import Templates
+from martlet.runtimes import Catalogue
+try:
+    Templates(Path(sys.argv[1]), print).of(Catalogue.load().resolve("python"), describe)
+except Unavailable as error:
+    print(error.detail)
+"""
+
+
+class Machine:
+    """The processes of an instance, and the ends of what is between them."""
+
+    def __init__(self, handle):
+        self.handle, self.warden = handle, handle.pid
+        (monitor,) = Path(f"/proc/{self.warden}/task/{self.warden}/children").read_text().split()
+        self.monitor = int(monitor)
+
+    def guests_end(self, channel):
+        """Returns what the monitor writes to when the guest writes to this channel."""
+        return _taken(self.monitor, qemu_machine.CHANNELS[channel])
+
+    def control(self):
+        """Returns what the warden speaks to the agent by: the second of its sockets that are connected from the start,
+        of which the first leads to the monitor itself."""
+        numbers = sorted(int(number) for number in os.listdir(f"/proc/{self.warden}/fd"))
+        links = {number: os.readlink(f"/proc/{self.warden}/fd/{number}") for number in numbers}
+        sockets = [_taken(self.warden, number) for number in numbers if links[number].startswith("socket:")]
+        connected = [each for each in sockets if not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+        for each in sockets:
+            if each is not connected[1]:
+                each.close()
+        return connected[1]
+
+
+def _taken(pid, number):
+    """Returns a descriptor of another process, as a socket."""
+    process = os.pidfd_open(pid)
+    try:
+        return socket.socket(fileno=syscalls.call(PIDFD_GETFD, process, number, 0))
+    finally:
+        os.close(process)
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def rig():
+    with tempfile.TemporaryDirectory(prefix="martlet-") as folder:
+        async with microvm_rig(Path(folder)) as rig:
+            yield rig
+        assert not any(held(rig).values())
+
+
+def held(rig):
+    settings = SimpleNamespace(run_directory=rig.run)
+    counts = holdings(SimpleNamespace(settings=settings, data=rig.folder))
+    return counts | {"cells": len(list(rig.run.glob("cell-*")))}
+
+
+@pytest.fixture(scope="module")
+async def at_rest(rig):
+    """What the driver holds where there is no cell."""
+    await rig.driver.destroy(await rig.instance("echo"))
+    found = held(rig)
+    assert found["processes"] == 1
+    assert found["memory files"] == 2
+    return found
+
+
+@pytest.fixture(autouse=True)
+async def unharmed(rig, at_rest):
+    """Whatever was done: nothing is left of it. The next test shows that other machines do their work."""
+    rig.exits.clear()
+    yield
+    await rig.clear()
+    await eventually(lambda: held(rig) == at_rest, f"{at_rest} is held again")
+
+
+async def test_a_monitor_that_is_killed_ends_its_request_and_is_reported(rig):
+    handle = await rig.instance("hang")
+    request = asyncio.create_task(ask(handle))
+    log = os.open(handle.log, os.O_RDONLY | os.O_NONBLOCK)
+    await asyncio.sleep(0)
+
+    os.kill(Machine(handle).monitor, signal.SIGKILL)
+
+    with pytest.raises(FetchError):
+        await request
+    await ended(rig, handle, log, ENDED)
+
+
+async def ended(rig, handle, log, words):
+    """Returns once an instance was reported to have crashed, having said these words."""
+    await eventually(lambda: rig.exits, "its end is reported")
+    assert rig.exits == [(handle.id, 1)]
+    said = os.read(log, 65536)
+    os.close(log)
+    assert words in said, said
+    assert b"warden.py" not in said  # in a traceback
+
+
+async def test_a_guest_that_panics_is_told_from_one_that_works(rig):
+    handle = await rig.instance("echo")
+    log = os.open(handle.log, os.O_RDONLY | os.O_NONBLOCK)
+
+    with Machine(handle).control() as control:
+        control.sendall(b"nonsense\n")  # at which its first process ends, and with that its kernel panics
+
+    await ended(rig, handle, log, ENDED)
+
+
+async def test_a_guest_that_hangs_is_not_waited_for(rig):
+    handle = await rig.instance("echo")
+    os.kill(Machine(handle).monitor, signal.SIGSTOP)
+
+    with pytest.raises(FetchError):
+        await fetch(handle.socket, "POST", "/", "x", timeout=0.2)
+    async with asyncio.timeout(10):
+        await rig.driver.stop(handle, grace=0.1)
+
+    assert rig.exits == []
+
+
+async def test_a_guest_that_hangs_while_it_is_given_code_is_ended(rig):
+    handle = await rig.start()
+    os.kill(Machine(handle).monitor, signal.SIGSTOP)
+
+    with pytest.raises(LoadFailed, match=r"within 0\.3 s"):
+        await rig.specialise(handle, "echo", deadline=0.3)
+
+    assert not await rig.driver.recover(handle)
+
+
+async def test_a_machine_that_is_killed_before_it_has_code_takes_none(rig):
+    handle = await rig.start()
+    os.kill(Machine(handle).monitor, signal.SIGKILL)
+    await eventually(lambda: rig.exits, "its end is reported")
+
+    with pytest.raises(DriverError, match="gone"):
+        await rig.specialise(handle, "echo")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"event": "equipped"}\n',
+        b'{"event": "exited", "code": 4096, "oom_kills": 0}\n',
+        b"x" * 100_000,
+    ],
+    ids=["unasked", "impossible", "endless"],
+)
+async def test_a_guest_that_lies_about_itself_is_ended(rig, said):
+    handle = await rig.instance("echo")
+    log = os.open(handle.log, os.O_RDONLY | os.O_NONBLOCK)
+
+    with Machine(handle).guests_end(CONTROL) as guest:
+        guest.sendall(said)
+
+    await ended(rig, handle, log, LIES)
+
+
+async def test_a_guest_that_floods_its_channels_fills_nothing_and_disturbs_nobody(rig):
+    flooding, neighbour = await rig.instance("echo"), await rig.instance("echo")
+    machine = Machine(flooding)
+    before = memory_of(machine.warden)
+
+    with machine.guests_end(LOG) as log, machine.guests_end(LINKS[-1]) as link:
+        for channel, piece in ((log, b"x" * 65536), (link, bytes(65536))):
+            channel.setblocking(False)
+            with suppress(BlockingIOError):
+                for _ in range(200):  # as much as is taken; nobody reads the log
+                    channel.send(piece)
+                    await asyncio.sleep(0)
+        assert await ask(neighbour, "x") == b'"x"'
+        assert await ask(flooding, "x") == b'"x"'
+        assert memory_of(machine.warden) - before < 8_000_000
+
+        link.setblocking(True)
+        link.sendall(b"x" * 200_000)  # which begins a frame of 2 GB, wherever the last one ended
+    await eventually(lambda: rig.exits, "its end is reported")
+    assert rig.exits == [(flooding.id, 1)]
+
+
+def memory_of(pid):
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def folder():
+    """A folder of templates with a copy of the one that the tests have, on the same file system as that."""
+    template = saved_machine()
+    with tempfile.TemporaryDirectory(prefix="test-", dir=MICROVMS) as folder:
+        folder = Path(folder)
+        for path in (MICROVMS / "images", *MICROVMS.glob("kernel-*")):
+            (folder / path.name).symlink_to(path)
+        (folder / template.name).mkdir()
+        for path in template.iterdir():
+            os.link(path, folder / template.name / path.name)
+        yield folder
+
+
+async def test_a_template_that_is_damaged_is_made_anew_and_who_lives_goes_on(folder, short_path):
+    said = []
+    templates = Templates(folder, said.append)
+    async with microvm_rig(short_path, LANE + 1, templates=templates) as rig:
+        living = await rig.instance("echo")
+        assert said == []
+        (template,) = [path for path in folder.glob("python*") if path.is_dir()]
+        state = bytearray((template / "state").read_bytes())
+        state[len(state) // 2] ^= 0xFF
+        (template / "state").unlink()  # which is a link to that of other tests
+        (template / "state").write_bytes(state)
+
+        assert await ask(await rig.instance("echo"), "x") == b'"x"'  # of what was read before
+        shutil.rmtree(template)
+        assert await ask(await rig.instance("echo"), "x") == b'"x"'
+        assert said == []
+        template.mkdir()
+        (template / "state").write_bytes(state)
+        await end_zygote(rig, living)
+        again = await rig.instance("echo")
+
+        assert await ask(again, "x") == b'"x"'
+        assert said[0].endswith("contents.json cannot be read")
+        assert said[-1].startswith("saved the microVM for python")
+        assert sorted(path.name for path in template.iterdir()) == [
+            "contents.json",
+            "memory",
+            "root",
+            "state",
+        ]
+
+
+async def end_zygote(rig, living):
+    """Ends the zygote, and with it all machines, as if the lane had begun anew."""
+    status = Path(f"/proc/{living.pid}/status").read_text()
+    os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
+    await eventually(lambda: living.id in dict(rig.exits), "its machines have ended")
+
+
+@pytest.mark.parametrize("size", ["130m", "200m"], ids=["root", "memory"])
+async def test_a_disk_that_is_full_while_a_template_is_made_is_said_and_nothing_is_left(size, tmp_path):
+    saved_machine()
+    script = f"""
+    mount -t tmpfs -o size={size} templates "$1" && cp -a "$2"/images "$2"/kernel-* "$1" &&
+    "$3" -c "$4" "$1"; ls -A "$1"
+    """
+    command = ["sh", "-c", script, "-", str(tmp_path), str(MICROVMS), sys.executable, BUILD]
+
+    done = await asyncio.to_thread(
+        subprocess.run, ["unshare", "--mount", *command], capture_output=True, text=True, check=True
+    )
+
+    said = done.stdout.splitlines()
+    assert any(line.startswith("the disk is full") for line in said), done
+    assert not [line for line in said if line.startswith((".work", "python"))], done
