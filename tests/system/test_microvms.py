@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,19 +12,25 @@ import pytest
 from tests.conftest import MICROVMS
 from tests.driver_rigs import prepare_microvms
 from tests.system.conftest import until
-from tests.system.test_adoption import SAYS_ITS_TOKEN, kill_lane
-from tests.system.test_containers import left_of
+from tests.system.holdings import holdings
+from tests.system.test_adoption import SAYS_ITS_TOKEN, SLEEPS, kill_lane
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
 
 TELLS = """
-import os, random, socket, ssl, uuid
+import os, random, secrets, ssl, tempfile, time, uuid
 def handle(request):
     print("asked for", request.get_text())
     drawn = [os.urandom(8).hex(), random.random(), ssl.RAND_bytes(8).hex(), str(uuid.uuid4()), str(uuid.uuid1())]
+    drawn += [secrets.token_hex(), next(tempfile._get_candidate_names()), str(random.SystemRandom().random())]
+    drawn.append(open("/proc/sys/kernel/random/boot_id").read())
     kernel = os.uname()
-    return {"kernel": kernel.release, "host": kernel.nodename, "uid": os.getuid(), "drawn": drawn}
+    told = {"kernel": kernel.release, "host": kernel.nodename, "uid": os.getuid(), "time": time.time()}
+    return told | {"drawn": drawn}
 """
+CLONES, MANY = 4, 50
+"""How many are compared, and how many with ``--every-rung``."""
+CLOCK_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def microvms(make_platform):
     platform.start()
     yield platform
     platform.stop()
-    assert not left_of(platform)
+    assert not any(holdings(platform).values())
 
 
 def test_a_function_runs_in_a_machine_with_a_kernel_of_its_own(microvms):
@@ -54,14 +62,19 @@ def test_a_function_runs_in_a_machine_with_a_kernel_of_its_own(microvms):
     assert "asked for something" in json.dumps(lines)
 
 
-def test_clones_of_one_machine_draw_numbers_of_their_own(microvms):
-    drawn = []
-    for number in range(4):
-        microvms.deploy(f"draws-{number}", TELLS, execution_mode="microvm")
-        drawn.append(microvms.invoke(f"draws-{number}").json()["drawn"])
-        microvms.client.delete(f"/functions/draws-{number}")
+def test_clones_of_one_machine_are_no_copies_of_each_other(microvms, request):
+    number = MANY if request.config.getoption("every_rung") else CLONES
+    told = []
+    for name in (f"draws-{each}" for each in range(number)):
+        microvms.deploy(name, TELLS, execution_mode="microvm")
+        before = time.time()
+        told.append(microvms.invoke(name).json())
+        assert before - CLOCK_SECONDS < told[-1]["time"] < time.time() + CLOCK_SECONDS
+        assert told[-1]["host"] == name
+        microvms.client.delete(f"/functions/{name}")
 
-    assert [len(set(column)) for column in zip(*drawn, strict=True)] == [4] * 5
+    drawn = [each["drawn"] for each in told]
+    assert [len(set(column)) for column in zip(*drawn, strict=True)] == [number] * len(drawn[0])
 
 
 @pytest.mark.parametrize(
@@ -75,19 +88,37 @@ def test_what_a_microvm_does_not_have_is_refused(microvms, setting, value):
     assert (refused.status_code, refused.json()["field"]) == (422, f"config.{setting}")
 
 
-def test_a_machine_that_is_killed_is_replaced(microvms):
-    microvms.deploy("killed", SAYS_ITS_TOKEN, execution_mode="microvm")
-    first = microvms.invoke("killed").text
-    (instance,) = microvms.instances("killed")
+def monitor_of(instance):
     (monitor,) = Path(f"/proc/{instance['pid']}/task/{instance['pid']}/children").read_text().split()
+    return int(monitor)
 
-    os.kill(int(monitor), signal.SIGKILL)
-    until(
-        lambda: instance["id"] not in [i["id"] for i in microvms.instances("killed")],
-        why="it is still there",
-    )
 
-    assert microvms.invoke("killed").text != first
+def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_another(microvms):
+    microvms.deploy("struck", SLEEPS, execution_mode="microvm")
+    assert microvms.invoke("struck", content="0").status_code == 200
+    (instance,) = microvms.instances("struck")
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(microvms.invoke, "struck", content="60")
+        until(lambda: microvms.instances("struck")[0]["state"] == "busy", why="it is not busy")
+        os.kill(monitor_of(instance), signal.SIGKILL)
+
+    assert (answer.result().status_code, answer.result().json()["code"]) == (502, "function_crashed")
+    assert microvms.invoke("struck", content="0").status_code == 200
+    assert instance["id"] not in [each["id"] for each in microvms.instances("struck")]
+
+
+def test_a_machine_that_hangs_costs_its_request_the_timeout_and_is_replaced(microvms):
+    microvms.deploy("hangs", SAYS_ITS_TOKEN, execution_mode="microvm", timeout=1)
+    first = microvms.invoke("hangs").text
+    (instance,) = microvms.instances("hangs")
+
+    os.kill(monitor_of(instance), signal.SIGSTOP)
+    answer = microvms.invoke("hangs")
+
+    assert (answer.status_code, answer.json()["code"]) == (504, "function_timeout")
+    assert microvms.invoke("hangs").text != first
+    until(lambda: not Path(f"/proc/{instance['pid']}").exists(), why="it is still there")
 
 
 def test_a_machine_outlives_its_lane(microvms):
