@@ -24,7 +24,7 @@ PLATFORM_SAYS_SO = {
     "drivers/guarantees.py",  # the interpreter of its own that does not start
     "images/debian.py",  # what a root needs for the platform's own programs
     "images/inside.py",  # the interpreter of its own that runs there
-    "model.py",  # the runtime of inline code; variables that its own interpreter listens to
+    "model/config.py",  # the runtime of inline code; variables that its own interpreter listens to
     "runtimes/description.py",  # what kind of module a zygote imports
 }
 """Where the platform names what itself is written in."""
