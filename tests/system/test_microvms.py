@@ -77,9 +77,7 @@ def test_clones_of_one_machine_are_no_copies_of_each_other(microvms, request):
     assert [len(set(column)) for column in zip(*drawn, strict=True)] == [number] * len(drawn[0])
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("network", "egress"), ("memory", "1024Mi"), ("concurrency", 17)]
-)
+@pytest.mark.parametrize(("setting", "value"), [("memory", "1024Mi"), ("concurrency", 17)])
 def test_what_a_microvm_does_not_have_is_refused(microvms, setting, value):
     config = {"execution_mode": "microvm", setting: value}
 
