@@ -139,7 +139,8 @@ class ContainerDriver(LocalDriver[Keeper]):
         return [Guarantee("containers", _PROMISE, State.MISSING, why, remedy)]
 
     def _rehearse(self) -> None:
-        with TemporaryDirectory(prefix="martlet-engine-") as folder:
+        self._run.mkdir(parents=True, exist_ok=True)  # and not where TMPDIR says: sockets have short paths
+        with TemporaryDirectory(dir=self._run) as folder:
             run = Path(folder, "run")
             with self._page() as page:
                 runtime = FunctionConfig().runtime if page is None else _OF_PAGES

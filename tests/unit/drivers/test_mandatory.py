@@ -103,13 +103,13 @@ def test_doctor_says_what_is_in_force(wanted: Labels, found: str, state: State):
     ids=["AppArmor", "SELinux"],
 )
 def test_containers_do_without_what_none_starts_under(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: Labels
+    tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch, labels: Labels
 ):
     require(shutil.which("crun"), "crun")
     monkeypatch.setattr(Labels, "find", classmethod(lambda _: labels))
     settings = SystemSettings(function_storage_path=tmp_path / "data", container_runtime="crun")
 
-    choice = engines.choose(settings, tmp_path / "run", Catalogue.of(settings))
+    choice = engines.choose(settings, short_path / "run", Catalogue.of(settings))
 
     assert (choice.engine, choice.label) == ("crun", "none")
     assert [(each.name, each.broken) for each in choice.guarantees] == [

@@ -328,7 +328,10 @@ def test_two_languages_of_one_name_are_refused_with_both_files(machine: Machine)
     ("change", "complaint"),
     [
         (("inline_file =", "inline_fil ="), "inline_fil: there is no such key; known are announced_by"),
-        (("least =", "last ="), "toolchain.last: there is no such key; known are also, debian, etc, hint"),
+        (
+            ("least =", "last ="),
+            "toolchain.last: there is no such key; known are alone, also, debian, etc, hint",
+        ),
         (('for = "builds"', 'for = "fun"'), "toolchain.also.0.for: "),
         (("[start]", "[start]\nmodule = 'x'"), "start: it takes either command or module"),
         (

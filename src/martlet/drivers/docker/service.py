@@ -139,6 +139,9 @@ class Service:
     async def _execute(self, program: str, stderr: BinaryIO) -> asyncio.subprocess.Process:
         # With it, it would be a client of another podman.
         environment = {name: value for name, value in os.environ.items() if name != _VARIABLES["podman"]}
+        environment["TMPDIR"] = str(
+            self._own.parent
+        )  # what it leaves there when it is killed goes with the folder
         return await asyncio.create_subprocess_exec(
             program,
             # Nothing that only systemd gives, and no events: nobody listens to them.
