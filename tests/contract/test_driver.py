@@ -169,7 +169,7 @@ async def test_an_instance_out_of_memory_is_counted_until_it_is_destroyed(rig: R
     await asyncio.sleep(0.2)  # whoever buries it leaves what was counted
     stats = await rig.driver.stats(handle)
     assert stats is not None
-    assert stats.oom_kills == 1
+    assert stats.oom_kills >= 1  # where a kernel of its own is a process, both may be killed
 
 
 async def test_stats_count_what_an_instance_uses(rig: Rig):

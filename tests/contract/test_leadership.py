@@ -32,7 +32,10 @@ from martlet.store_address import EtcdAddress
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def lead():
-    guard = election.guard()  # what it goes by for ever: as if each write came just after a look at the clock
+    # Who is told that it leads no more stops. This one has not heard of it: each write comes just after a look.
+    await asyncio.shield(asyncio.create_task(work(election.guard())))
+
+async def work(guard):
     print("leads", flush=True)
     try:
         while True:

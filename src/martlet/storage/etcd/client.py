@@ -87,6 +87,7 @@ class Client:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CALL_SECONDS
         asked = 0
+        reason: Exception | None = None
         while True:
             self._check_open()
             member = self.member
@@ -96,6 +97,10 @@ class Client:
                     member, method, document, min(left, READ_SECONDS) if repeatable else left
                 )
             except (Refused, Unanswered) as error:
+                if (
+                    reason is None or left >= READ_SECONDS
+                ):  # who had no time to answer says less than who was before
+                    reason = error
                 if isinstance(error, Unanswered) or error.later:
                     self.leave(member)
                 if not _again(error, repeatable):
@@ -103,7 +108,7 @@ class Client:
                 asked += 1
                 pause = PAUSE if asked % len(self._members) == 0 else 0
                 if loop.time() + pause >= deadline:
-                    raise StoreError(f"etcd is out of reach: {error}") from error
+                    raise StoreError(f"etcd is out of reach: {reason}") from reason
                 await asyncio.sleep(pause)
 
     async def ask(
