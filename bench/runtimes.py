@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from bench import report
-from bench.load import load, percentile
+from bench.load import load, request_ms
 from bench.platform import Platform, platform
 from bench.row import Row
 
@@ -16,14 +18,22 @@ FUNCTIONS = REPOSITORY / "tests/runtimes/functions"
 PAGE = REPOSITORY / "docs/runtimes-measured.md"
 WITHOUT = "-open-runtimes"
 TARGET = "/text"
+ALONE = 200
+"""Requests one by one, to see what each takes outside of its instance."""
+RUN = re.compile(rb"run;dur=([0-9.]+)")
+CELL_SECONDS = 2.0
+"""A ready cell of any runtime has been made anew by then."""
 
 _ABOUT = """# What each runtime costs
 
-Made by `make bench ARGS=runtimes`: the function of each language that its tests use, asked for a text, on one lane.
+Written by `bench runtimes` ([SPECIFICATION.md](../SPECIFICATION.md) says how long it measured): the function of each
+language that its tests use, asked for a text, on one lane.
 
 - **build**: `martlet deploy` from source, for the first time; again with nothing changed.
 - **cold start**: from the request to the response, median, with a ready cell and without any.
 - **warm**: median of one connection, all that the platform adds included; requests/s of 32 connections.
+- **added**: what a request that comes alone takes, less the time from sending it to the instance until its answer is
+  there (`run` of `Server-Timing`), median: what the platform adds, and what the client takes, which is in Python.
 - **memory**: what the cgroup of an instance holds after its first requests.
 
 """
@@ -40,11 +50,11 @@ def runtimes(seconds: float, starts: int) -> Iterator[Row]:
         for name in names:
             rows[name] = _built_and_warm(running, name, seconds)
         for name in names:
-            rows[name]["cold, ready cell ms"] = _cold(running, name, starts)
+            rows[name]["cold, ready cell ms"] = _cold(running, name, starts, CELL_SECONDS)
     with platform(min_cells=0, max_cells=0, **options) as running:
         for name in names:
             running.client.deploy(name, FUNCTIONS / name, _config(name))
-            rows[name]["cold, no cell ms"] = _cold(running, name, starts)
+            rows[name]["cold, no cell ms"] = _cold(running, name, starts, 0.0)
     yield from rows.values()
     PAGE.write_text(_ABOUT + report.markdown([*rows.values()]))
 
@@ -59,24 +69,33 @@ def _built_and_warm(running: Platform, name: str, seconds: float) -> Row:
     running.first_response(path)
     alone = load(running.url, [path], connections=1, seconds=seconds, key=running.key)
     many = load(running.url, [path], connections=32, seconds=seconds, key=running.key)
+    added = [_added_ms(running, path) for _ in range(ALONE)]
     memory = [each["memory_bytes"] for each in running.client.instances() if each["function"] == name]
     return {
         "runtime": name,
         "build s": round(took[0], 2),
         "unchanged ms": round(took[1] * 1e3),
         "warm p50 ms": round(alone.p50, 3),
+        "added ms": round(median(added), 3),
         "req/s": round(many.rate),
         "failed": alone.failed + many.failed,
         "MiB": round(max(memory) / 2**20, 1),
     }
 
 
-def _cold(running: Platform, name: str, count: int) -> float:
+def _added_ms(running: Platform, path: str) -> float:
+    took, answer = request_ms(running.port, path, running.key)
+    run = RUN.search(answer)
+    assert run is not None, answer
+    return took - float(run[1])
+
+
+def _cold(running: Platform, name: str, count: int, settle: float) -> float:
     took = []
     for _ in range(count):
-        running.stop_instances()
+        running.stop_instances(settle)
         took.append(running.first_response(f"/functions/{name}{TARGET}"))
-    return round(percentile(took, 0.5), 1)
+    return round(median(took), 1)
 
 
 def _config(name: str) -> dict[str, object]:

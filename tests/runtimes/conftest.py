@@ -33,23 +33,6 @@ BUILD_SECONDS = 300
 """What a compiler may take on a machine that has much else to do."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is dear: a module may name, as ``USUAL``, its tests that run without being asked for."""
-    if config.getoption("every_rung"):
-        return
-    dear = [item for item in items if _name(item) not in getattr(_module(item), "USUAL", (_name(item),))]
-    config.hook.pytest_deselected(items=dear)
-    items[:] = [item for item in items if item not in dear]
-
-
-def _name(item: pytest.Item) -> str:
-    return item.name.partition("[")[0]
-
-
-def _module(item: pytest.Item) -> object:
-    return item.getparent(pytest.Module).obj  # type: ignore[union-attr]
-
-
 class Function:
     """A contract function that has been deployed.
 
@@ -57,7 +40,10 @@ class Function:
         name: of the function.
         folder: its source.
         cannot: why it lacks a feature, by feature.
+        pace: by how much longer it may take than where its processor is not emulated.
     """
+
+    pace = 1
 
     def __init__(self, platform: Platform, folder: Path, runtime: str, **config: Any) -> None:
         self.name = f"{folder.name}-{runtime}".replace(".", "-")
@@ -203,6 +189,8 @@ def platform(
     platform = Platform(
         tmp_path_factory.mktemp("platform") / "data",
         lanes=1,
+        min_cells=1,
+        cold_start_timeout=180,  # an emulated processor loads slowly
         microvm_path=str(MICROVMS),
         build_network="host",
         build_environment={

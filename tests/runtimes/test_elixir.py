@@ -13,6 +13,7 @@ from martlet import runtimes
 from tests.conftest import require
 from tests.runtimes import shim
 from tests.runtimes.test_wire import CLOSE, exchange, get
+from tests.system.conftest import until
 
 FOLDER = Path(runtimes.__file__).resolve().parent / "elixir"
 
@@ -214,6 +215,7 @@ def test_a_process_that_outlives_its_connection_can_print(ends):
     shim, log = ends
     exchange(shim, get("/later", CLOSE, "x-request-id: before"))
     assert exchange(shim, get("/now", CLOSE, "x-request-id: after")).startswith(b"HTTP/1.1 204 ")
+    until(lambda: "later" in [message for _, _, message in frames(log)], why="it did not print")
     assert [request for request, _, message in frames(log) if message == "later"] == [None]
 
 

@@ -4,8 +4,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator
+from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -16,6 +20,8 @@ from tests.driver_rigs import SECONDS, Rig, ask, eventually, process_rig, progra
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
+DELAYED_ACKNOWLEDGEMENT = 0.04
+"""Seconds for which Linux puts an acknowledgement off, and Nagle's algorithm what is to be sent after it."""
 WAYS = ("{interpreter}", "-I", "-S", "{runtime}/ways.py")
 
 
@@ -256,6 +262,30 @@ async def test_any_server_on_a_port_is_a_function(http: Rig):
     assert await asyncio.gather(*(ask(handle, n) for n in range(10))) == [b"%d" % n for n in range(10)]
     assert json.loads(await ask(handle, ["x" * 1_000_000])) == ["x" * 1_000_000]
     assert json.loads(await get(handle, "/_martlet/health")) == {"status": "ok"}
+
+
+async def test_a_server_that_sends_head_and_body_apart_is_not_kept_waiting(http: Rig):
+    handle = await http.start()
+    await http.specialise(handle, "server", source=SERVER)
+
+    took = await asyncio.to_thread(_ask_again_and_again, str(handle.socket), 50)
+
+    assert median(took) < DELAYED_ACKNOWLEDGEMENT
+
+
+def _ask_again_and_again(path: str, count: int) -> list[float]:
+    """Seconds that each of ``count`` requests on one connection takes."""
+    connection = HTTPConnection("instance")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(path)
+    took = []
+    for _ in range(count):
+        began = time.monotonic()
+        connection.request("POST", "/", b"body")
+        assert connection.getresponse().read() == b"body"
+        took.append(time.monotonic() - began)
+    connection.close()
+    return took
 
 
 async def test_a_server_may_have_a_port_of_its_choice(http: Rig):

@@ -151,7 +151,7 @@ martlet_end() {
 
 # Reads what the handler has said with `status` and `header`.
 martlet_read_answer() {
-  martlet_status=$(<"$martlet_work/status")
+  IFS= read -r martlet_status <"$martlet_work/status"
   IFS= read -r -d '' martlet_lines <"$martlet_work/headers"
   if [[ $'\n'$martlet_lines != *$'\ncontent-type:'* ]]; then
     martlet_lines+=$'content-type: text/plain; charset=utf-8\r\n'

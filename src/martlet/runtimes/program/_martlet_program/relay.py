@@ -36,6 +36,7 @@ class _End:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self.socket = end
+        self._is_tcp = end.family != socket.AF_UNIX
         self.unsent = b""
         self.over = False
         self.watched = 0
@@ -49,6 +50,10 @@ class _End:
     def take(self) -> None:
         """Takes what has come, for the other end. Raises OSError."""
         piece = self.socket.recv(_PIECE)
+        if self._is_tcp:
+            # What writes the head of a response and then its body waits in between (Nagle) until the head has been
+            # acknowledged, which would be put off for 40 ms.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self.peer.unsent, self.over = piece, not piece
         self.peer.give()
 
