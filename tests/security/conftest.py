@@ -66,6 +66,7 @@ def package(*files: Path) -> bytes:
 GVISOR = "runsc"
 RUNGS = ("process", "crun", "runc", GVISOR, "microvm")
 """What functions are isolated by: processes, containers of an engine, or machines."""
+_MARKS = {"process": (), "microvm": (pytest.mark.slow, pytest.mark.timeout(900))}
 _ELSEWHERE = {"runc": "every_engine", GVISOR: "every_engine", "microvm": "every_rung"}
 """Those that not all attacks are tried on, and the option that has them tried."""
 
@@ -83,7 +84,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(
         "rung",
         [
-            pytest.param(rung, marks=() if rung == "process" else pytest.mark.slow)
+            pytest.param(rung, marks=_MARKS.get(rung, pytest.mark.slow))
             for rung in RUNGS
             if rung in marked or rung not in _ELSEWHERE or asked(_ELSEWHERE[rung])
         ],

@@ -17,8 +17,9 @@ NOT_WRITABLE = {"EROFS", "EACCES", "EPERM"}
 
 
 @pytest.fixture(scope="module")
-def program(hostile):
-    return hostile("program", runtime="http", memory="256Mi", max_instances=1, timeout=10)
+def program(hostile, rung):
+    timeout = 60 if rung == "microvm" else 10  # an emulated processor forks slowly
+    return hostile("program", runtime="http", memory="256Mi", max_instances=1, timeout=timeout)
 
 
 def assert_gone(members):

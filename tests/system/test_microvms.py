@@ -139,5 +139,5 @@ def test_a_killed_platform_leaves_nothing_once_the_next_one_runs(microvms):
     microvms.process.wait()
     microvms.start()
 
-    assert not Path(f"/proc/{instance['pid']}").exists()
+    until(lambda: not Path(f"/proc/{instance['pid']}").exists(), why="its machine is still there")
     assert microvms.invoke("lost").status_code == 200

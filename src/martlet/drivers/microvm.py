@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -163,7 +163,7 @@ class MicroVmDriver(LocalDriver[Zygote]):
             max_body=self._max_body,
             template=template,
         )
-        document[CONFINEMENT] = asdict(confinement)
+        document[CONFINEMENT] = confinement._asdict()
         return document
 
     def _limits_of(self, config: FunctionConfig) -> Limits:

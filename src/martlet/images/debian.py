@@ -28,7 +28,8 @@ from martlet.sandbox.lifeline import die_with_parent
 PREFIX = "debian-"
 RECIPE = 1
 """Counts what is done here besides what packages do: a change makes every root anew."""
-_PACKAGES = ("python3", "dash", "coreutils", "sed", "libc-bin")
+_PACKAGES = ("python3", "dash", "coreutils", "sed", "libc-bin", "libstdc++6")
+"""Of every root; the last is taken for granted by what was compiled for any Linux (Python's wheels, say)."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DROPPED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 _EMPTIED = ("dev", "tmp", "var/cache", "var/lib/apt", "var/log", "run")

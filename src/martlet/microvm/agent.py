@@ -42,8 +42,10 @@ USER = 1000
 RESOLVERS = "/run/resolv.conf"
 """Where the link at ``/etc/resolv.conf`` leads, for the cell."""
 _SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
+_PRACTICE = f"{view.RUN}/practice"
 _LINE = 4096
 _LOOK_AGAIN = 0.02
+_IDLE_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 1.0
 _HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
@@ -65,6 +67,7 @@ class Agent:
         self._interests = Interests()
         self._links = [Link(self._ports[name], self._interests, _connect) for name in LINKS]
         self._unsaid = b""
+        self._practice: bytes | None = None
         self._pid = 0
         os.mkfifo(_LOG)
         os.chmod(_LOG, 0o622)  # noqa: S103  (the cell opens /dev/stdout as whoever it is then)
@@ -81,6 +84,7 @@ class Agent:
         if early:
             self._start()
             _await_health()
+        self._practice = _rehearse()
         self._control.send(event="warm")
         self._renew()
         message = self._control.receive()
@@ -89,7 +93,6 @@ class Agent:
         self._join(message["network"])
         if not early:
             self._start()
-        _practise()
 
     def run(self) -> None:
         """Carries what concerns the cell, until it has ended, and says how it has."""
@@ -101,7 +104,10 @@ class Agent:
         ended, deadline = self._reap(None), 0.0
         while ended is None or (time.monotonic() < deadline and not self._has_said_all()):
             self._watch_log()
-            for descriptor, event in self._interests.events.poll(None if ended is None else _LOOK_AGAIN):
+            happened = self._interests.events.poll(self._patience() if ended is None else _LOOK_AGAIN)
+            if not happened and ended is None:
+                self._practise()
+            for descriptor, event in happened:
                 if descriptor == wakeup:
                     os.read(wakeup, _LINE)
                     ended = self._reap(ended)
@@ -114,6 +120,20 @@ class Agent:
                     self._serve(descriptor, event)
         events = dict(line.split() for line in Path(view.GROUP, "memory.events").read_text().splitlines())
         self._control.send(event="exited", code=ended, oom_kills=int(events["oom_kill"]))
+
+    def _patience(self) -> float | None:
+        """Returns the seconds after which this clone seems to be one that waits for its code."""
+        return None if self._practice is None else _IDLE_SECONDS
+
+    def _practise(self) -> None:
+        """Goes the way of taking code and of running it, while nobody waits: an emulator translates what runs first.
+
+        What it has translated for this process it has for the cell too, whose programs and libraries are the same.
+        """
+        if self._practice is not None:
+            _take(self._practice)
+            self._practice = None
+            self._module.warm()
 
     def _renew(self) -> None:
         if self._device.renew():
@@ -180,6 +200,7 @@ class Agent:
 
     def _equip(self, message: dict[str, Any]) -> None:
         """Gives the cell its code, its name and its limits."""
+        self._practice = None
         failure: OSError | None = None
         for folder in (root.FUNCTION, root.DEPENDENCIES)[: 1 + int(message["dependencies"])]:
             try:
@@ -243,15 +264,30 @@ def _connect() -> socket.socket:
     return connection
 
 
-def _practise() -> None:
-    """Goes the way of taking code, while nobody waits for it: an emulator translates what is run for the first time."""
-    folder, reader, writer = f"{view.RUN}/practice", *os.pipe()
-    os.mkdir(folder)
-    Path(folder, "handler").write_text("")
-    Control(writer).send_folder(folder)
+def _rehearse() -> bytes:
+    """Goes the way of taking code before the machine is saved: what that reads and loads, no clone has to.
+
+    Returns:
+        The code that was taken, as it came.
+    """
+    os.mkdir(_PRACTICE)
+    Path(_PRACTICE, "handler").write_text("")
+    reader, writer = os.pipe()
+    Control(writer).send_folder(_PRACTICE)
     os.close(writer)
-    Control(reader).receive_folder(folder)
+    with open(reader, "rb") as sent:
+        stream = sent.read()
+    _take(stream)
+    return stream
+
+
+def _take(stream: bytes) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, stream)
+    os.close(writer)
+    Control(reader).receive_folder(_PRACTICE)
     os.close(reader)
+    os.unlink(f"{_PRACTICE}/handler")
 
 
 def _await_health() -> None:

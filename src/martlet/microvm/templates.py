@@ -8,57 +8,30 @@ anew; and so is one that was damaged.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from martlet.errors import Invalid
 from martlet.images.store import Images
 from martlet.microvm import kvm, qemu, vmlinux
 from martlet.microvm.base import Base, base_of
-from martlet.microvm.control import CONTROL, LINKS, LOG, Control
+from martlet.microvm.booting import ACCELERATED_SECONDS, CHANNELS, NotStarted, booted, words
 from martlet.microvm.firecracker import template as firecracker_template
 from martlet.microvm.firecracker.template import Firecracker
 from martlet.microvm.guest import build_root, parts_of
 from martlet.microvm.kernel import Kernel, debian_kernel
-from martlet.microvm.machine import MEMORY, MEMORY_FILE, ROOT_FILE, STATE_FILE
-from martlet.microvm.qmp import Qmp
-from martlet.microvm.store import Store, check_room
+from martlet.microvm.machine import MEMORY, ROOT_FILE
+from martlet.microvm.store import Store
 from martlet.runtimes import Runtime
 from martlet.sandbox.inside import Task
-from martlet.sandbox.lifeline import die_with_parent
 
-_BOOT_SECONDS = 600.0
-_ACCELERATED_BOOT_SECONDS = 30.0
-"""After that KVM is known not to run this guest; with it that takes a second."""
-_LINE = 4096
 _VMLINUX = "vmlinux"
-_WORDS = (
-    "quiet",
-    "loglevel=0",
-    "random.trust_cpu=on",
-    "tsc=reliable",
-    "no_timer_check",
-    "nowatchdog",  # which would wake every idle guest
-    "reboot=t",
-    "panic=-1",
-    "rcupdate.rcu_expedited=1",
-)
-_EMULATED_WORDS = ("mitigations=off",)
-"""For a processor that is emulated, and of which the guest is the only user."""
 
 Say = Callable[[str], None]
 Describe = Callable[[Runtime], Task]
 """Returns what the agent is to do for a runtime whose programs have the paths that they have in the guest."""
-
-
-class NotStarted(OSError):
-    """A machine has not come as far as to be saved."""
 
 
 class Templates:
@@ -188,13 +161,13 @@ def digest(
         memory_path="",
         root="",
         control=0,
-        channels=dict.fromkeys(_CHANNELS, 0),
+        channels=dict.fromkeys(CHANNELS, 0),
         network=network,
         boot=None,
         accelerated=accelerated,
     )
-    words = repr(_words(accelerated=accelerated))
-    texts: tuple[str, ...] = (version, repr(line), words, kernel.version, base.digest, repr(task))
+    told = repr(words(accelerated=accelerated))
+    texts: tuple[str, ...] = (version, repr(line), told, kernel.version, base.digest, repr(task))
     if firecracker is not None:
         texts = (*texts, f"firecracker {firecracker.version}")
     if accelerated:  # what is saved has the registers of this processor
@@ -206,90 +179,19 @@ def digest(
     return whole.hexdigest()
 
 
-_CHANNELS = (CONTROL, LOG, *LINKS)
-
-
-def _words(*, accelerated: bool) -> tuple[str, ...]:
-    """Returns the words for the kernel that do not depend on the machine."""
-    return _WORDS if accelerated else (*_WORDS, *_EMULATED_WORDS)
-
-
 def _boot(program: str, kernel: Kernel, work: Path, network: str | None, *, accelerated: bool) -> None:
     """Starts a machine, and saves it once its agent says that the runtime is warm."""
-    pairs = {name: socket.socketpair() for name in ("qmp", *_CHANNELS)}
-    ours, theirs = ({name: pair[end] for name, pair in pairs.items()} for end in (0, 1))
-    state = os.open(work / STATE_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    # Measuring the frequency goes wrong where the processor is emulated.
-    words = (f"tsc_early_khz={_frequency()}", *_words(accelerated=accelerated))
-    patience = _ACCELERATED_BOOT_SECONDS if accelerated else _BOOT_SECONDS
-    command = qemu.command(
-        program,
-        memory=MEMORY,
-        memory_path=str(work / MEMORY_FILE),
-        root=str(work / ROOT_FILE),
-        control=theirs["qmp"].fileno(),
-        channels={name: theirs[name].fileno() for name in _CHANNELS},
-        network=network,
-        boot=qemu.Boot(str(kernel.image), str(kernel.initrd), words),
-        accelerated=accelerated,
-    )
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[each.fileno() for each in theirs.values()],
-            preexec_fn=partial(die_with_parent),
-        )
-        for each in theirs.values():
-            each.close()
-        with process:
-            try:
-                _wait_until_warm(ours[CONTROL], patience)
-                ours["qmp"].settimeout(patience)
-                qemu.save(Qmp(ours["qmp"]), state, patience)
-                process.wait(patience)
-            except (OSError, EOFError, subprocess.TimeoutExpired) as error:
-                process.kill()
-                check_room(work)  # a monitor ends where there is no room for the memory of the machine
-                said = _last_words(process, ours[LOG])
-                raise NotStarted(f"the microVM did not start: {said or error}") from error
-            finally:
-                process.kill()
-    finally:
-        os.close(state)
-        for each in (*ours.values(), *theirs.values()):
-            each.close()
+    with booted(program, kernel, work / ROOT_FILE, work, network, accelerated=accelerated) as machine:
+        machine.save()
 
 
 def _boot_by(firecracker: Firecracker, kernel: Path, initrd: Path, work: Path) -> None:
     """Does what `_boot` does, by Firecracker."""
-    words, patience = _words(accelerated=True), _ACCELERATED_BOOT_SECONDS
+    told = words(accelerated=True)
     try:
-        firecracker_template.make(firecracker.program, kernel, initrd, words, work, patience)
+        firecracker_template.make(firecracker.program, kernel, initrd, told, work, ACCELERATED_SECONDS)
     except OSError as error:
         raise NotStarted(f"the microVM did not start: {error}") from error
-
-
-def _wait_until_warm(control: socket.socket, patience: float) -> None:
-    control.settimeout(patience)
-    try:
-        begun = control.recv(1, socket.MSG_PEEK)
-    except TimeoutError:
-        raise OSError(f"its agent was not ready within {patience:g} s") from None
-    if not begun:
-        raise OSError("it ended")
-    Control(control.fileno()).receive()
-
-
-def _last_words(process: subprocess.Popen[bytes], log: socket.socket) -> str:
-    """Returns what the agent has said of its end, or the monitor of its own, which is over."""
-    assert process.stderr is not None
-    said = process.stderr.read()
-    with suppress(OSError):
-        said += log.recv(_LINE, socket.MSG_DONTWAIT)
-    return said.decode(errors="replace").strip()[-500:]
 
 
 def _processor() -> str:
@@ -297,9 +199,3 @@ def _processor() -> str:
     wanted = ("model name", "microcode", "flags")
     lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(wanted))
-
-
-def _frequency() -> int:
-    """Returns the kHz of this machine's processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return int(next(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) * 1000)

@@ -38,6 +38,8 @@ def handle(request):
         looks["resolvers"] = open("/etc/resolv.conf").read()
     return looks | {"reached": [reach(address) for address in request.get_json()]}
 """
+FEW, MANY = 2, 50
+"""How many machines with a way out are compared, and how many with ``--every-rung``."""
 REFUSED, UNREACHABLE = errno.ECONNREFUSED, errno.ENETUNREACH
 
 
@@ -50,7 +52,10 @@ async def instance(rig: Rig, network: Network, **config: Any) -> Handle:
     return await rig.instance("reaches", source=REACHES, network=network, **config)
 
 
-async def test_a_machine_has_of_the_network_what_its_function_is_given(short_path: Path):
+async def test_a_machine_has_of_the_network_what_its_function_is_given(
+    short_path: Path, request: pytest.FixtureRequest
+):
+    number = MANY if request.config.getoption("every_rung") else FEW
     require(shutil.which("ip"), "ip")
     require(firewall.find(), "nft")
     prepare_microvms(linked=True)  # while there is a mirror of packages within reach
@@ -68,13 +73,15 @@ async def test_a_machine_has_of_the_network_what_its_function_is_given(short_pat
 
             held = await looks(narrow, OTHER, REMOTE)
             assert held["reached"] == [MACHINE, REFUSED]
-            assert held["address"] != seen["address"]
-            assert held["hardware"] != seen["hardware"]
+            others = [await instance(rig, Network.EGRESS) for _ in range(number - 2)]
+            living = [seen, held, *[await looks(other) for other in others]]
+            for own in ("address", "hardware"):
+                assert len({each[own] for each in living}) == number
 
             alone = await looks(without, REMOTE)
             assert (alone["links"], alone["reached"]) == (["lo"], [UNREACHABLE])
 
-            for handle in (free, narrow):
+            for handle in (free, narrow, *others):
                 await rig.driver.destroy(handle)
             await eventually(lambda: not machine.links("m"), "links go with their machines")
         assert machine.run("nft", "list", "tables") == ""

@@ -257,7 +257,7 @@ def test_a_machine_goes_on_without_it_where_it_does_not_start_a_guest(
 ):
     failing = shutil.which("false")
     monkeypatch.setattr(template, "find", lambda: Firecracker(Path(str(failing)), Version(1, 12, 1)))
-    monkeypatch.setattr(made_templates, "_ACCELERATED_BOOT_SECONDS", 0.1)
+    monkeypatch.setattr(made_templates, "ACCELERATED_SECONDS", 0.1)
     by: list[str] = []
     monkeypatch.setattr(made_templates, "_boot", lambda *_, accelerated: by.append(f"KVM: {accelerated}"))
 
