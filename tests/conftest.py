@@ -35,14 +35,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what the tests may be asked to do besides."""
     parser.addoption("--every-engine", action="store_true", help="run every attack on every container engine")
     parser.addoption(
+        "--every-client", action="store_true", help="build AWS's clients too that compile for minutes"
+    )
+    parser.addoption("--every-fault", action="store_true", help="try every fault on a cluster")
+    parser.addoption(
         "--every-rung",
         action="store_true",
         help="run every attack, and the contract of runtimes, in microVMs too",
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts files with slow tests first, so that no worker is left with one at the end while others have none."""
+    rare = [item for item in items if item.get_closest_marker("rare")]
+    if rare and not config.getoption("every_fault"):
+        config.hook.pytest_deselected(items=rare)
+        items[:] = [item for item in items if item not in rare]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -88,6 +88,11 @@ class Cluster:
         """``host:port`` of the members."""
         return tuple(member.endpoint for member in self.members)
 
+    @property
+    def ports(self) -> list[int]:
+        """Where the members are asked."""
+        return [int(endpoint.rpartition(":")[2]) for endpoint in self.endpoints]
+
     def start(self) -> None:
         """Starts all members and waits until they do what they are asked."""
         for member in self.members:

@@ -1,4 +1,4 @@
-"""A TCP relay on loopback that a test puts between a client and a server, to spoil what goes over it."""
+"""A TCP relay that a test puts between a client and a server, on loopback by default, to spoil what goes over it."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ class FaultyLink:
         connections: how many have been made.
     """
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, host: str = "127.0.0.1", server: str = "127.0.0.1") -> None:
         self.delay = 0.0
         self.silent = False
         self.breaks_after: int | None = None
@@ -27,11 +27,12 @@ class FaultyLink:
         self.passed = 0
         self.connections = 0
         self.server_port = server_port
+        self._server_host = server
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-link", daemon=True)
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._relay, "127.0.0.1", 0))
+        self._server = self._call(asyncio.start_server(self._relay, host, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -67,7 +68,7 @@ class FaultyLink:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
+            far_reader, far_writer = await asyncio.open_connection(self._server_host, self.server_port)
         except OSError:
             writer.transport.abort()
             return

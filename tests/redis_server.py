@@ -1,4 +1,4 @@
-"""A real Redis on loopback, for tests."""
+"""A real Redis for tests, on loopback unless told otherwise."""
 
 import shutil
 import socket
@@ -19,24 +19,25 @@ class RedisServer:
         url: of its first database.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         program = shutil.which("redis-server")
         require(program, "the program redis-server (Debian: redis-server)")
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
             self.port: int = probe.getsockname()[1]
-        self.url = self.url_over(self.port)
+        self.url = self.url_over(self.port, host)
+        self._host = host
         self._folder = folder
         self._command = [
-            *(str(program), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder)),
-            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            *(str(program), "--bind", host, "--port", str(self.port), "--dir", str(folder)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--protected-mode", "no"),
         ]
         self.process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
-    def url_over(port: int) -> str:
+    def url_over(port: int, host: str = "127.0.0.1") -> str:
         """Returns the address over a port that leads here."""
-        return f"redis://127.0.0.1:{port}/0"
+        return f"redis://{host}:{port}/0"
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
@@ -61,7 +62,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            with socket.create_connection((self._host, self.port), 1) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(16) == b"+PONG\r\n"
         except OSError:

@@ -176,7 +176,42 @@ class SystemSettings(Frozen):
         ge=0,
         description="Seconds an idle instance is kept; with `keep_alive: learned`, where nothing is known better.",
     )
-    drain_timeout: float = Field(60, ge=0, description="Seconds an old instance may finish what it runs.")
+    autoscale_window: float = Field(
+        60,
+        ge=10,
+        le=3600,
+        description="On several machines: seconds over which the calls of a function are averaged, to have instances "
+        "ready for them and to let these go again.",
+    )
+    autoscale_panic_window: float = Field(
+        6,
+        ge=3,
+        le=600,
+        description="Seconds over which twice as many calls as instances take count at once.",
+    )
+    autoscale_utilization: float = Field(
+        0.7, gt=0, le=1, description="How much of the `concurrency` of instances is to be in use, of 1."
+    )
+    autoscale_up: float = Field(
+        10,
+        gt=1,
+        le=1000,
+        description="By how many times the instances that are expected to be needed may rise within a panic window.",
+    )
+    autoscale_down: float = Field(2, gt=1, le=1000, description="By how many times they may fall within one.")
+    drain_timeout: float = Field(
+        60,
+        ge=0,
+        description="Seconds an old instance may finish what it runs; likewise a machine of a cluster that is told to "
+        "stop (SIGTERM).",
+    )
+    stop_notice: float = Field(
+        5,
+        ge=0,
+        le=600,
+        description="Seconds for which a machine of a cluster that is told to stop (SIGTERM) still takes requests, "
+        "while `/ready` is 503: what load balancers and other machines need to see it.",
+    )
     min_cells: int = Field(
         4,
         ge=0,
@@ -235,6 +270,11 @@ class SystemSettings(Frozen):
         5 * MiB, ge=64 * 1024, description="Log kept per function and lane."
     )
     log_bytes_per_invocation: Bytes = Field(64 * 1024, ge=1024, description="Log kept of one invocation.")
+    log_store: BucketText | None = Field(
+        None,
+        description="Where logs and finished invocations are put aside too, so that they outlive the machine: a bucket "
+        "as in `blobs`, with a prefix of its own. By default they are in `function_storage_path` only.",
+    )
     invocations_kept: int = Field(
         100, ge=0, le=10_000, description="Finished invocations remembered per function."
     )

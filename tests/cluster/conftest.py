@@ -1,10 +1,12 @@
-"""Three machines in network namespaces, each with an address of its own, behind a router that has an etcd and an S3.
+"""Three machines in network namespaces, each with an address of its own, behind a router with what they share.
 
-router ── etcd, S3 (10.77.0.1)        and the clients: tests run on the router
+router ── etcd (three members), S3, Redis (10.77.0.1)    and the clients: tests run on the router
 ├── first     gateway, control        10.77.1.2: it runs no functions
 ├── second    gateway, node           10.77.2.2
 └── third     gateway, node           10.77.3.2
 """
+
+from __future__ import annotations
 
 import asyncio
 import os
@@ -12,8 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,9 @@ import pytest
 from martlet.serve import remains
 from tests.conftest import require
 from tests.etcd import Cluster as Etcd
+from tests.faulty_link import FaultyLink
 from tests.namespaces import Namespace
+from tests.redis_server import RedisServer
 from tests.s3 import CREDENTIALS, S3Server
 from tests.system.conftest import Platform, until
 
@@ -48,6 +54,7 @@ class Machine(Platform):
             peer_address=f"{self.address}:{PEER_PORT}",
             lanes=1,
             min_cells=1,
+            stop_notice=2,
             rate_limit_per_client="off",
             disable_container=True,
             disable_microvm=True,
@@ -78,6 +85,12 @@ class Machine(Platform):
         """Lets clients show a key."""
         self.client, self.admin = self.client_for(key), self.client_for(key)
 
+    def connected(self, address: str, port: int) -> bool:
+        """Whether it has a connection to a port."""
+        return f"{address}:{port}" in self.network.run(
+            "ss", "--no-header", "--numeric", "--tcp", "state", "established"
+        )
+
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Returns the nodes that it lists, by their address."""
         return {node["address"]: node for node in self.client.get("/nodes").json()}
@@ -103,23 +116,64 @@ class Machine(Platform):
 class Machines:
     """The cluster."""
 
-    def __init__(self, router: Namespace, first: Machine, second: Machine, third: Machine) -> None:
+    def __init__(
+        self, router: Namespace, shared: Shared, first: Machine, second: Machine, third: Machine
+    ) -> None:
         self.router = router
+        self.etcd, self.s3, self.redis = shared.etcd, shared.s3, shared.redis
         self.first, self.second, self.third = self.all = first, second, third
+        self._tables = count()
+
+    def cut_off(self, machine: Machine) -> AbstractContextManager[None]:
+        """Lets no packet through between a machine and all others; nobody is told."""
+        return self._dropping("", f"ip saddr {machine.address}", f"ip daddr {machine.address}")
+
+    def cut(self, machine: Machine, other: Machine | Sequence[int]) -> AbstractContextManager[None]:
+        """Lets no packet through between two machines, or a machine and ports of the router; nobody is told."""
+        return self._dropping("", *_between(machine, other))
+
+    def losing(self, percent: int, machine: Machine, other: Machine) -> AbstractContextManager[None]:
+        """Lets some packets between two machines be lost, any of them."""
+        return self._dropping(f"numgen random mod 100 < {percent}", *_between(machine, other))
 
     @contextmanager
-    def cut_off(self, machine: Machine) -> Iterator[None]:
-        """Lets no packet through between a machine and all others; nobody is told."""
-        chain, address = "ip cut silence", machine.address
-        self.router.run(
-            "nft",
-            f"add table ip cut; add chain {chain} {{ type filter hook prerouting priority 0; }};"
-            f"add rule {chain} ip saddr {address} drop; add rule {chain} ip daddr {address} drop",
+    def relayed(self, machine: Machine, address: str, port: int) -> Iterator[FaultyLink]:
+        """Leads connections of a machine to a port over a link that can be spoiled. Those it has already are broken off
+        with the next packet, which are those that keep them alive where nothing else is sent."""
+        link = FaultyLink(port, host=ROUTER, server=address)
+        asked = f"ip saddr {machine.address} ip daddr {address} tcp dport {port}"
+        nat = "dstnat { type nat hook prerouting priority dstnat; }; add rule ip NAME dstnat"
+        old = (
+            f"{hook} {{ type filter hook {hook} priority 0; }}; "
+            f"add rule ip NAME {hook} {asked} reject with tcp reset"
+            for hook in ("input", "forward")
         )
+        try:
+            with self._rules(f"{nat} {asked} dnat to {ROUTER}:{link.port}", *old):
+                until(lambda: not machine.connected(address, port), why="old connections do not end")
+                yield link
+        finally:
+            link.close()
+
+    def _dropping(self, some: str, *packets: str) -> AbstractContextManager[None]:
+        """Drops packets, those that come through the router and those that it sends itself."""
+        rules = [
+            f"{hook} {{ type filter hook {hook} priority 0; }}; "
+            + "; ".join(f"add rule ip NAME {hook} {which} {some} drop" for which in packets)
+            for hook in ("prerouting", "output")
+        ]
+        return self._rules(*rules)
+
+    @contextmanager
+    def _rules(self, *chains: str) -> Iterator[None]:
+        """Has chains on the router, in a table of their own."""
+        name = f"fault{next(self._tables)}"
+        commands = [f"add table ip {name}", *(f"add chain ip {name} {chain}" for chain in chains)]
+        self.router.run("nft", "; ".join(commands).replace("NAME", name))
         try:
             yield
         finally:
-            self.router.run("nft", "delete", "table", "ip", "cut")
+            self.router.run("nft", "delete", "table", "ip", name)
 
     def warm(self, function: str) -> dict[Machine, list[int]]:
         """Returns the machines that said they have instances of the first revision of a function: how many, and how
@@ -129,18 +183,66 @@ class Machines:
         return {each: found[f"{function}@1"] for each, found in warm.items() if f"{function}@1" in found}
 
 
-@pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """The cluster that all tests share, made by the commands of its guide."""
+def _between(machine: Machine, other: Machine | Sequence[int]) -> tuple[str, str]:
+    """Returns what the packets are that go from one to the other, and those that come back."""
+    here = machine.address
+    if isinstance(other, Machine):
+        return f"ip saddr {here} ip daddr {other.address}", f"ip saddr {other.address} ip daddr {here}"
+    ports = "{ " + ", ".join(map(str, other)) + " }"
+    return f"ip saddr {here} tcp dport {ports}", f"ip daddr {here} tcp sport {ports}"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the machines share, which runs on the router."""
+
+    etcd: Etcd
+    s3: S3Server
+    redis: RedisServer
+
+    @classmethod
+    def start(cls, stack: ExitStack, router: Namespace, folder: Path) -> Shared:
+        """Starts all of it; the stack ends it."""
+        router.run("ip", "address", "add", f"{ROUTER}/32", "dev", "lo")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for name in ("etcd", "s3", "redis"):
+            (folder / name).mkdir()
+        shared = cls(
+            Etcd(folder / "etcd", size=3, host=ROUTER),
+            S3Server(folder / "s3", ROUTER),
+            RedisServer(folder / "redis", ROUTER),
+        )
+        for server in (shared.etcd, shared.s3, shared.redis):
+            stack.callback(server.kill)
+        shared.s3.launch()
+        shared.redis.start()
+        shared.etcd.start()
+        return shared
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that name it."""
+        return {
+            "store": f"etcd://{','.join(self.etcd.endpoints)}/machines",
+            "blobs": str(self.s3.bucket("machines")),
+            "log_store": str(self.s3.bucket("logs")),
+            "queue": self.redis.url,
+        }
+
+
+@contextmanager
+def making_machines(folder: Path, **system: Any) -> Iterator[Machines]:
+    """Lends a cluster that was made by the commands of its guide, with these settings besides."""
     require(os.geteuid() == 0, "root, to make machines of network namespaces")
     require(shutil.which("nft"), "nft (nftables), to cut machines off")
-    folder = tmp_path_factory.mktemp("c")
     with ExitStack() as stack:
         router = stack.enter_context(closing(Namespace()))
         with router.entered():
-            shared = start_servers(stack, router, folder)
+            shared = Shared.start(stack, router, folder)
             first, second, third = (
-                stack.enter_context(closing(Machine(number, folder, router, roles, **shared)))
+                stack.enter_context(
+                    closing(Machine(number, folder, router, roles, **shared.settings, **system))
+                )
                 for number, roles in enumerate(("gateway,control", "gateway,node", "gateway,node"), 1)
             )
             first.martlet("cluster", "init")
@@ -158,21 +260,14 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
                 within=90,
                 why="the machines did not find each other",
             )
-        yield Machines(router, first, second, third)
+        yield Machines(router, shared, first, second, third)
 
 
-def start_servers(stack: ExitStack, router: Namespace, folder: Path) -> dict[str, str]:
-    """Starts what the machines share; returns the settings that name it."""
-    router.run("ip", "address", "add", f"{ROUTER}/32", "dev", "lo")
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    (folder / "etcd").mkdir()
-    (folder / "s3").mkdir()
-    etcd, s3 = Etcd(folder / "etcd", host=ROUTER), S3Server(folder / "s3", ROUTER)
-    stack.callback(s3.kill)
-    stack.callback(etcd.kill)
-    s3.launch()
-    etcd.start()
-    return {"store": f"etcd://{etcd.endpoints[0]}/machines", "blobs": str(s3.bucket("machines"))}
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """The cluster that all tests share."""
+    with making_machines(tmp_path_factory.mktemp("c")) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -56,6 +56,18 @@ def test_each_machine_knows_the_others_and_what_they_do(machines: Machines) -> N
         assert nodes[f"{machines.first.address}:{PORT}"]["runtimes"] == []
 
 
+def test_the_machine_where_the_cluster_began_gets_a_new_certificate_as_the_others_do(
+    machines: Machines,
+) -> None:
+    identity = Identity(machines.first.data)
+    before, authority = identity.certificate.read_bytes(), identity.authority_key.read_bytes()
+    token = machines.first.martlet("cluster", "token").strip()
+    machines.first.martlet("cluster", "join", machines.first.url, token)
+    assert identity.certificate.read_bytes() != before
+    assert identity.authority_key.read_bytes() == authority
+    identity.check()
+
+
 def test_what_is_deployed_through_one_runs_once_and_answers_through_each(machines: Machines) -> None:
     machines.third.deploy("who", WHO)
     until(lambda: len(machines.warm("who")) == 1, why="nobody said that it has an instance")
@@ -163,6 +175,8 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
     assert other.invoke("later").status_code == 200
     gone = f"{dying.address}:{PORT}"
     until(lambda: gone not in machines.first.nodes(), within=25, why="the dead one is still listed")
+    dying.launch()  # others need it
+    until(lambda: gone in machines.first.nodes(), within=60, why="it is not back")
 
 
 class Asking:

@@ -199,6 +199,31 @@ def test_following_logs_yields_each_line_as_it_comes() -> None:
     assert seen == [b"/functions/hello/logs?tail=5&follow=true"]
 
 
+MISSING_EVENT = 'event: missing\ndata: {"missing": ["m2"]}\n\ndata: {"message": "a"}\n\n'
+
+
+def lacking(request: httpx2.Request) -> httpx2.Response:
+    if request.url.path.endswith("/logs"):
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=MISSING_EVENT)
+    return httpx2.Response(200, headers={"x-faas-missing": "m2, m3"}, json=[])
+
+
+async def test_machines_that_an_answer_lacks_are_told_apart_from_it() -> None:
+    told: list[list[str]] = []
+    transport = httpx2.MockTransport(lacking)
+    with Client(URL, "k", transport=transport, on_missing=told.append) as client:
+        assert client.instances() == []
+        assert [line["message"] for line in client.follow_logs("hello")] == ["a"]
+        client.invoke("hello")  # what a function says is its own
+    assert told == [["m2", "m3"], ["m2"]]
+    async with AsyncClient(URL, "k", transport=transport, on_missing=told.append) as client:
+        assert await client.instances() == []
+        assert [line["message"] async for line in client.follow_logs("hello")] == ["a"]
+    assert told[2:] == told[:2]
+    async with AsyncClient(URL, "k", transport=transport) as client:
+        assert [line["message"] async for line in client.follow_logs("hello")] == ["a"]
+
+
 def test_deploying_a_folder_that_is_new_creates_the_function(code: Path) -> None:
     platform, sent, lines = Platform(), list[tuple[int, int]](), list[str]()
     with answering(platform) as client:

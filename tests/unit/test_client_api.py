@@ -58,6 +58,8 @@ CALLS = {
     "cancel_build": plans.cancel_build("b1"),
     "runtimes": plans.runtimes(),
     "nodes": plans.nodes(),
+    "drain_node": plans.drain_node("n1"),
+    "resume_node": plans.resume_node("n1"),
     "health": plans.health(),
     "ready": plans.ready(),
 }

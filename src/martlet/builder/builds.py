@@ -25,6 +25,8 @@ BUILDS_KEPT = 200
 """Finished builds that are remembered, with their logs."""
 INTERRUPTED = "interrupted; deploy again"
 CANCELLED = "it was cancelled"
+LOOK = 1.0
+"""Seconds between two looks at whether a build of another machine has ended."""
 
 
 class BuildLine(Frozen):
@@ -209,11 +211,23 @@ class Builds:
             raise NotFound(f"there is no build {build_id!r}")
         return self._known[build_id]
 
+    async def find(self, build_id: str) -> Build:
+        """Returns a build, perhaps of another machine: the store has its beginning and its end. Raises `NotFound`."""
+        build = self._known.get(build_id)
+        if build_id in self._running or (build is not None and build.finished is not None):
+            return self.get(build_id)
+        try:
+            return await self._registry.get_build(build_id)
+        except NotFound:
+            raise NotFound(f"there is no build {build_id!r}") from None
+
     async def follow(self, build_id: str) -> AsyncIterator[BuildLine]:
-        """Yields the lines of a build's log, and those to come until it has ended. Raises `NotFound`."""
-        self.get(build_id)
+        """Yields the lines of a build's log, and those to come until it has ended; what a build of another machine says
+        is known there only. Raises `NotFound`."""
         running = self._running.get(build_id)
         if running is None:
+            while (await self.find(build_id)).finished is None:
+                await asyncio.sleep(LOOK)
             for line in await asyncio.to_thread(read_log, self._folder / build_id):
                 yield line
             return

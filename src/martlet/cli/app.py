@@ -25,6 +25,7 @@ from martlet.cli import (
     invoke,
     keys,
     logs,
+    nodes,
     platform,
     serve,
     simulate,
@@ -87,7 +88,7 @@ app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
 app.add_typer(images.app, name="images", rich_help_panel=RUN)
 app.command("runtimes", rich_help_panel=RUN)(platform.runtimes)
 app.add_typer(cluster.app, name="cluster", rich_help_panel=RUN)
-app.command("nodes", rich_help_panel=RUN)(platform.nodes)
+app.add_typer(nodes.app, name="nodes", rich_help_panel=RUN)
 app.command("simulate", rich_help_panel=RUN)(simulate.simulate)
 app.command("version", rich_help_panel=RUN)(platform.version)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
+from martlet.cli.output import note
+
 if TYPE_CHECKING:
     from martlet.client import Client
 
@@ -22,4 +24,9 @@ def connect(context: typer.Context) -> Client:
     from martlet.client import Client
 
     platform: Platform = context.find_root().obj
-    return Client(platform.url, platform.key)
+    return Client(platform.url, platform.key, on_missing=_warn)
+
+
+def _warn(missing: list[str]) -> None:
+    if missing:
+        note(f"What {', '.join(missing)} has is not shown: it does not answer (see `martlet nodes`).")

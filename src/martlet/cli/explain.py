@@ -21,6 +21,14 @@ def explain(context: typer.Context, name: Name, as_json: Json = False) -> None:
         return
     limits = f"{found['min_instances']} to {found['max_instances']}"
     show_fields({"instances": f"{found['instances']} ({limits} are allowed)"})
+    if division := found.get("division"):
+        parts = (f"{node} {count} (at most)" for node, count in division["shares"].items())
+        show_fields(
+            {
+                "machines": ", ".join(parts),
+                "expected": f"{sum(division['wanted'].values())}: {division['why']}",
+            }
+        )
     show_fields({node["node"]: f"{node['instances']}: {node['why']}" for node in found["nodes"]})
     decisions = [decision for node in found["nodes"] for decision in node["decisions"]]
     if decisions:

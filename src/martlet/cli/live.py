@@ -19,6 +19,8 @@ from martlet.client import AsyncClient, ClientError
 
 RETRY_INTERVAL = 0.5
 """Seconds until the log is asked for again, where there is none yet."""
+FIRST_LINES = 100
+"""Lines that may have come between the first deploy and the first time that the log is asked for."""
 
 
 async def live(source: Path, port: int) -> None:
@@ -73,9 +75,11 @@ async def _deploy(client: AsyncClient, name: str, source: Path) -> None:
 
 async def _follow(client: AsyncClient, name: str) -> None:
     """Shows the function's log for ever; before the first deploy there is none."""
+    tail = FIRST_LINES
     while True:
         try:
-            async for line in client.follow_logs(name, tail=0):
+            async for line in client.follow_logs(name, tail=tail):
+                tail = 0  # who follows anew, because the stream broke off, has shown what came before
                 typer.echo(log_line(line))
         except ClientError:
             pass

@@ -1,4 +1,4 @@
-"""Commands about the platform as a whole: ``stats``, ``builds``, ``runtimes``, ``nodes``, ``version``."""
+"""Commands about the platform as a whole: ``stats``, ``builds``, ``runtimes``, ``version``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from martlet.cli.connection import connect
-from martlet.cli.formats import age, moment
+from martlet.cli.formats import moment
 from martlet.cli.output import Json, note, show_fields, show_json, show_list
 from martlet.terminal import plain
 
@@ -25,7 +25,7 @@ def stats(
     if as_json:
         show_json(found)
     else:
-        show_fields(flattened(found))
+        show_fields(flattened({name: value for name, value in found.items() if name != "missing"}))
 
 
 def flattened(document: dict[str, Any], prefix: str = "") -> dict[str, object]:
@@ -99,30 +99,6 @@ def runtimes(context: typer.Context, as_json: Json = False) -> None:
             if runtime["missing"]:
                 way = f"; to install it: {runtime['remedy']}" if runtime["remedy"] else ""
                 note(f"{runtime['title']}: {runtime['missing']}{way}.")
-
-
-def nodes(context: typer.Context, as_json: Json = False) -> None:
-    """List the nodes: the machines that share the store, and what each runs."""
-    with connect(context) as client:
-        found = client.nodes()
-    columns = {
-        "ID": lambda node: node["id"],
-        "HOST": lambda node: node["host"],
-        "ADDRESS": lambda node: node["address"],
-        "ROLES": lambda node: ",".join(node["roles"]),
-        "STATE": lambda node: node["state"],
-        "LEADER": lambda node: "yes" if node["leader"] else "no",
-        "STARTED": lambda node: age(node["started"]),
-        "LANES": lambda node: (
-            f"{sum(lane['state'] == 'ready' for lane in node['lanes'])}/{len(node['lanes'])}"
-        ),
-        "INSTANCES": lambda node: node["instances"],
-        "CAPACITY": lambda node: node["capacity"],
-        "CELLS": lambda node: node["cells"],
-        "LOAD": lambda node: node["load"],
-        "VERSION": lambda node: node["version"],
-    }
-    show_list(found, columns, as_json=as_json, empty="No node answers: they may be restarting.")
 
 
 def version() -> None:

@@ -58,5 +58,7 @@ class Api:
 
     runtimes = Method(plans.runtimes)
     nodes = Method(plans.nodes)
+    drain_node = Method(plans.drain_node)
+    resume_node = Method(plans.resume_node)
     health = Method(plans.health)
     ready = Method(plans.ready)

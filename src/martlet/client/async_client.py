@@ -12,7 +12,15 @@ from martlet.client.address import find_address
 from martlet.client.api import Api
 from martlet.client.call import Call, Document, Plan, Result
 from martlet.client.errors import ClientError
-from martlet.client.wire import document, error_of, may_be_error, options, transport_error
+from martlet.client.wire import (
+    OnMissing,
+    document,
+    error_of,
+    machines_missing,
+    may_be_error,
+    options,
+    transport_error,
+)
 
 
 class AsyncClient(Api):
@@ -24,9 +32,11 @@ class AsyncClient(Api):
         key: str | None = None,
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
+        on_missing: OnMissing | None = None,
     ) -> None:
         """Opens no connection yet; the arguments are those of `Client`."""
         self.address = find_address(url, key)
+        self._on_missing = on_missing
         self._http = httpx2.AsyncClient(**options(self.address), transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -70,6 +80,8 @@ class AsyncClient(Api):
                     error = error_of(self.address, call, response)
                     if error is not None:
                         raise error
+                if self._on_missing is not None and (missing := machines_missing(call, response)):
+                    self._on_missing(missing)
                 yield response
         except httpx2.TransportError as broken:
             raise transport_error(self.address, broken) from broken
@@ -78,7 +90,10 @@ class AsyncClient(Api):
         """Makes a request and yields the JSON of each server-sent event."""
         async with self.open(call) as response:
             async for event in httpx2.EventSource(response):
-                yield document(event)
+                if event.event != "missing":
+                    yield document(event)
+                elif self._on_missing is not None:
+                    self._on_missing(document(event)["missing"])
 
     async def _send(self, call: Call) -> httpx2.Response:
         async with self.open(call) as response:

@@ -12,7 +12,15 @@ from martlet.client.address import find_address
 from martlet.client.api import Api
 from martlet.client.call import Call, Document, Plan, Result
 from martlet.client.errors import ClientError
-from martlet.client.wire import document, error_of, may_be_error, options, transport_error
+from martlet.client.wire import (
+    OnMissing,
+    document,
+    error_of,
+    machines_missing,
+    may_be_error,
+    options,
+    transport_error,
+)
 
 
 class Client(Api):
@@ -23,7 +31,12 @@ class Client(Api):
     """
 
     def __init__(
-        self, url: str | None = None, key: str | None = None, *, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        on_missing: OnMissing | None = None,
     ) -> None:
         """Opens no connection yet.
 
@@ -31,8 +44,10 @@ class Client(Api):
             url: where the platform is; ``MARTLET_URL``, or the one on this machine, by default.
             key: the key to show; ``MARTLET_KEY``, or for this machine the one in its data folder, by default.
             transport: carries the requests instead of a network connection.
+            on_missing: called with the ids of the machines of a cluster that an answer lacks, as they are silent.
         """
         self.address = find_address(url, key)
+        self._on_missing = on_missing
         self._http = httpx2.Client(**options(self.address), transport=transport)
 
     def __enter__(self) -> Self:
@@ -76,6 +91,8 @@ class Client(Api):
                     error = error_of(self.address, call, response)
                     if error is not None:
                         raise error
+                if self._on_missing is not None and (missing := machines_missing(call, response)):
+                    self._on_missing(missing)
                 yield response
         except httpx2.TransportError as broken:
             raise transport_error(self.address, broken) from broken
@@ -84,7 +101,10 @@ class Client(Api):
         """Makes a request and yields the JSON of each server-sent event."""
         with self.open(call) as response:
             for event in httpx2.EventSource(response):
-                yield document(event)
+                if event.event != "missing":
+                    yield document(event)
+                elif self._on_missing is not None:
+                    self._on_missing(document(event)["missing"])
 
     def _send(self, call: Call) -> httpx2.Response:
         with self.open(call) as response:

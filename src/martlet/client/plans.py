@@ -265,6 +265,16 @@ def nodes() -> Plan[list[Document]]:
     return many(Call("GET", "/nodes"))
 
 
+def drain_node(node: str) -> Plan[Document]:
+    """Lets other machines have the work of a node, and returns it."""
+    return one(Call("PUT", f"/nodes/{segment(node)}/drain"))
+
+
+def resume_node(node: str) -> Plan[None]:
+    """Lets a node that was drained have work again."""
+    return none(Call("DELETE", f"/nodes/{segment(node)}/drain"))
+
+
 def health() -> Plan[Document]:
     """Returns whether the platform is alive."""
     return one(Call("GET", "/health"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import httpx2
 
@@ -12,6 +13,8 @@ from martlet.client.address import URL_VARIABLE, Address
 from martlet.client.call import Call, Document
 from martlet.client.errors import ApiError, ClientError, Unreachable
 from martlet.errors import PROBLEM_CONTENT_TYPE, Unauthenticated
+
+OnMissing: TypeAlias = Callable[[list[str]], None]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds a connection may take to open. Answers take what they need: functions and builds have limits."""
@@ -47,6 +50,12 @@ def error_of(address: Address, call: Call, response: httpx2.Response) -> ApiErro
     if call.of_function and error.document.get("request_id") != response.headers.get("x-request-id"):
         return None
     return error
+
+
+def machines_missing(call: Call, response: httpx2.Response) -> list[str]:
+    """Returns the ids of the machines that did not say what they have, for an answer about all of them."""
+    named = "" if call.of_function else response.headers.get("x-faas-missing", "")
+    return [name for name in named.split(", ") if name]
 
 
 def document(event: httpx2.ServerSentEvent) -> Document:

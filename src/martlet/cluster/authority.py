@@ -21,7 +21,7 @@ from martlet.errors import Conflict, Invalid
 AUTHORITY_LIFE = timedelta(days=3650)
 NODE_LIFE = timedelta(days=365)
 _NODE = re.compile(r"[a-z0-9]{1,63}")
-BACKDATED = timedelta(hours=1)
+BACKDATED = timedelta(days=1)
 """How far the clock of another machine may be behind."""
 
 

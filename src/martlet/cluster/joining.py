@@ -35,7 +35,7 @@ def admit(identity: Identity, token_name: str, request: str, signature: str) -> 
 
 
 def join(identity: Identity, node: str, url: str, token: Token) -> None:
-    """Gets the certificate of this machine from one that holds the authority.
+    """Gets the certificate of this machine from one that holds the authority, which may be itself.
 
     Args:
         identity: of this machine; it is written.
@@ -44,12 +44,10 @@ def join(identity: Identity, node: str, url: str, token: Token) -> None:
         token: of the cluster.
 
     Raises:
-        Conflict: this machine holds the authority of a cluster itself.
+        Conflict: this machine holds the authority of another cluster.
         Unavailable: the other one does not answer, or refuses; the message says why.
         Unauthenticated: what answered does not know the token.
     """
-    if identity.authority_key.exists():
-        raise Conflict(f"this machine holds the key of a cluster itself: {identity.authority_key}")
     key, request = new_request(node)
     asked = {"token": token.name, "request": request.decode(), "signature": token.sign(request)}
     try:
@@ -61,11 +59,15 @@ def join(identity: Identity, node: str, url: str, token: Token) -> None:
         raise Unavailable(f"{url} refuses: {document.get('detail', answer.status_code)}")
     authority, certificate = document["authority"].encode(), document["certificate"].encode()
     try:
-        token.check(document["signature"], authority, certificate)
+        token.prove(
+            document["signature"], authority, certificate
+        )  # whether it is still good the authority says
     except Unauthenticated:
         raise Unauthenticated(
             f"what answers at {url} does not know the token: it is another cluster"
         ) from None
+    if identity.authority_key.exists() and identity.authority.read_bytes() != authority:
+        raise Conflict(f"this machine holds the key of another cluster itself: {identity.authority_key}")
     identity.write(identity.key, key)
     identity.write(identity.certificate, certificate)
     identity.write(identity.authority, authority)

@@ -33,7 +33,7 @@ async def list_builds(
 @router.get("/builds/{id}", responses=OF_FUNCTION)
 async def get_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A002 - the name people see
     """Describes one build."""
-    return _find(platform, who, id)
+    return await _find(platform, who, id)
 
 
 @router.get(
@@ -43,17 +43,17 @@ async def get_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A00
 )
 async def follow_build(platform: Platform, who: Who, id: Id) -> Response:  # noqa: A002
     """Sends the lines of a build's log as events, and those to come until it has ended."""
-    return event_stream(platform.builds.follow(_find(platform, who, id).id))
+    return event_stream(platform.builds.follow((await _find(platform, who, id)).id))
 
 
 @router.delete("/builds/{id}", responses=OF_CANCEL)
 async def cancel_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A002
     """Cancels a build that is queued or under way; what served before still does."""
-    return await platform.builds.cancel(_find(platform, who, id).id)
+    return await platform.builds.cancel((await _find(platform, who, id)).id)
 
 
-def _find(platform: Control, who: Caller, build_id: str) -> Build:
-    build = platform.builds.get(build_id)
+async def _find(platform: Control, who: Caller, build_id: str) -> Build:
+    build = await platform.builds.find(build_id)
     if not who.sees(build.function):
         raise NotFound(f"there is no build {build_id!r}")
     return build

@@ -10,19 +10,22 @@ from martlet.builder.builder import Builder
 from martlet.builder.builds import Builds
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
-from martlet.config import Settings
+from martlet.config import Settings, SystemSettings
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
+from martlet.control.drains import Drains
 from martlet.control.duties import Duties
 from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
 from martlet.control.leadership import Alone, Election, Leadership
 from martlet.control.machine import Machine, modes_of, node_id
+from martlet.control.machines import Machines
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
 from martlet.control.roots import Roots
+from martlet.control.shelves import Shelves
 from martlet.control.trial import Trial
 from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
@@ -31,9 +34,11 @@ from martlet.model import Network
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
 from martlet.runtimes import Catalogue
+from martlet.scheduling.trend import Pace
 from martlet.storage.blobs import Blobs
 from martlet.storage.broker import Broker
 from martlet.storage.invocations import Invocations
+from martlet.storage.log_shelf import LogShelf
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store
 from martlet.store_address import EtcdAddress
@@ -74,6 +79,14 @@ class Control:
         self.leadership: Leadership = (
             Election(store, node) if isinstance(system.store, EtcdAddress) else Alone(node)
         )
+        self.shelves = Shelves(
+            LogShelf.of(system.log_store) if system.log_store is not None else None,
+            store,
+            self.view,
+            system.log_bytes_per_function,
+            may_sweep=lambda: self.leadership.leads,
+        )
+        self.machines = Machines(lanes.sockets, self.view, node, system.clustered, self.shelves)
         self.invocations = Invocations(broker, system.async_queue, system.async_kept)
         self.catalogue = catalogue
         self.images = Images(data / "images")
@@ -126,16 +139,19 @@ class Control:
             garbage=self.garbage,
         )
         self.keyring = Keyring(self.registry, self.publishing)
+        self.drains = Drains(self.registry, self.view, lanes, node)
         self.duties = Duties(
             self.leadership,
             store,
             self.view,
             self.queue,
             self.garbage,
+            self.shelves,
             self.deployments,
             Declared(settings.functions, self.deployments),
             # A deploy can be gone on with elsewhere where what was sent is.
             self.uploads if system.blobs is not None else None,
+            pace=pace_of(system) if isinstance(system.store, EtcdAddress) else None,
         )
 
     async def open(self) -> None:
@@ -160,6 +176,7 @@ class Control:
         await self.builds.close()
         await self.workshop.close()
         await self.garbage.close()
+        await self.shelves.close()
         await self.view.close()
 
     def _egress(self, networks: Networks) -> Egress | None:
@@ -168,6 +185,17 @@ class Control:
         lanes = self.settings.lane_count
         parts = networks_of(lanes)
         return Egress(self.settings.run_directory, self.settings.system.egress_subnet, parts - 1, parts)
+
+
+def pace_of(system: SystemSettings) -> Pace:
+    """Returns how quickly instances follow the calls of all machines."""
+    return Pace(
+        stable=system.autoscale_window,
+        panic=system.autoscale_panic_window,
+        utilization=system.autoscale_utilization,
+        up=system.autoscale_up,
+        down=system.autoscale_down,
+    )
 
 
 def images_of(view: RegistryView) -> dict[str, list[str]]:

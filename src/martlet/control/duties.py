@@ -9,9 +9,12 @@ import structlog
 
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
+from martlet.control.dividing import Dividing
 from martlet.control.garbage import Garbage
 from martlet.control.leadership import Leadership
 from martlet.control.queue import Queue
+from martlet.control.shelves import Shelves
+from martlet.scheduling.trend import Pace
 from martlet.storage.fenced import FencedStore
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.store import Store, StoreError
@@ -33,10 +36,12 @@ class Duties:
         view: the store in memory.
         queue: the deploys that have not ended.
         garbage: removes what nothing needs.
+        shelves: likewise, of the logs that machines have put aside.
         deployments: goes on with deploys.
         declared: the functions of the configuration file.
         uploads: the folder for what was sent with deploys of nodes that are gone; None: it cannot be had here.
         every: seconds between two looks.
+        pace: how quickly the instances on all nodes follow their calls; None: there is but one node.
     """
 
     def __init__(
@@ -46,24 +51,31 @@ class Duties:
         view: RegistryView,
         queue: Queue,
         garbage: Garbage,
+        shelves: Shelves,
         deployments: Deployments,
         declared: Declared,
         uploads: Path | None,
         every: float = EVERY,
+        *,
+        pace: Pace | None = None,
     ) -> None:
         self._view = view
         self._queue = queue
         self._garbage = garbage
+        self._shelves = shelves
         self._deployments = deployments
         self._declared = declared
         self._uploads = uploads
         self._every = every
-        self._registry = Registry(FencedStore(store, leadership.guard))
+        fenced = FencedStore(store, leadership.guard)
+        self._registry = Registry(fenced)
+        self._dividing = None if pace is None else Dividing(fenced, view, pace)
 
     async def lead(self) -> None:
         """Does it until it is cancelled."""
         await self._recover()
         self._declared.open()
+        dividing = None if self._dividing is None else asyncio.ensure_future(self._dividing.run())
         try:
             looks = 0
             while True:
@@ -71,8 +83,12 @@ class Duties:
                 looks += 1
                 if looks % SWEEP_EVERY == 0:
                     self._garbage.sweep_soon()
+                    self._shelves.sweep_soon()
                 await asyncio.sleep(self._every)
         finally:
+            if dividing is not None:
+                dividing.cancel()
+                await asyncio.gather(dividing, return_exceptions=True)
             await self._declared.close()
 
     async def _recover(self) -> None:

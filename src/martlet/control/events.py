@@ -16,6 +16,10 @@ QUIET = 15.0
 CONTENT_TYPE = "text/event-stream"
 
 
+class Aside(Frozen):
+    """What is said about a stream rather than in it: its event is named after the class."""
+
+
 def event_stream(things: AsyncIterator[Frozen]) -> StreamingResponse:
     """Returns the answer that sends each of ``things`` as the JSON of an event, until there are no more."""
     return StreamingResponse(_events(things), media_type=CONTENT_TYPE, headers={"cache-control": "no-store"})
@@ -33,7 +37,8 @@ async def _events(things: AsyncIterator[Frozen]) -> AsyncIterator[bytes]:
                 thing = following.result()
             except StopAsyncIteration:
                 return
-            yield b"data: %b\n\n" % thing.model_dump_json().encode()
+            named = f"event: {type(thing).__name__.lower()}\n" if isinstance(thing, Aside) else ""
+            yield f"{named}data: {thing.model_dump_json()}\n\n".encode()
             following = asyncio.ensure_future(anext(things))
     finally:
         following.cancel()

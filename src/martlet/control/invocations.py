@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from martlet.control.caller import Who
 from martlet.control.functions import find
-from martlet.control.parameters import OF_FUNCTION, Id, Name, Platform, problems
+from martlet.control.parameters import OF_MACHINES, Id, Name, Platform, problems
 from martlet.errors import FunctionNotFound, NotFound
 from martlet.model import Invocation, InvocationState, InvocationView
 
@@ -17,14 +17,16 @@ router = APIRouter(tags=["invocations"])
 Limit = Annotated[int, Query(ge=1, le=10_000, description="How many at most.")]
 
 
-@router.get("/functions/{name}/invocations", responses=OF_FUNCTION)
+@router.get("/functions/{name}/invocations", responses=OF_MACHINES)
 async def list_invocations(
-    platform: Platform, who: Who, name: Name, limit: Limit = 100
+    platform: Platform, who: Who, response: Response, name: Name, limit: Limit = 100
 ) -> list[InvocationView]:
     """Lists the latest finished invocations of a function, newest first."""
     who.check(name)
     find(platform, name)
-    return await platform.lanes.invocations(name, limit)
+    found = await platform.machines.invocations(name, limit)
+    response.headers.update(found.headers)
+    return found.things
 
 
 @router.get("/invocations/{id}", responses=problems(NotFound))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,12 +29,16 @@ class Machine:
         settings: of the platform.
         sockets: the private sockets of the lanes here.
         catalogue: the runtimes here.
+
+    Attributes:
+        stopping: it is to take nothing from the others any more.
     """
 
     def __init__(self, settings: Settings, sockets: Sequence[Path], catalogue: Catalogue) -> None:
         system = settings.system
         host = socket.gethostname()
         runs = Role.NODE in system.roles
+        self.stopping = False
         self._sockets = sockets
         self._fixed: dict[str, Any] = {
             "id": node_id(system.function_storage_path),
@@ -66,6 +71,10 @@ class Machine:
             for name, said in health.items()
         ]
         warm: dict[str, tuple[int, int]] = {}
+        calls, asked = Counter[str](), Counter[str]()
+        for said in living:
+            calls.update(said["calls"])
+            asked.update(said["asked"])
         for revision, (held, free) in chain.from_iterable(said["warm"].items() for said in living):
             before = warm.get(revision, (0, 0))
             warm[revision] = before[0] + held, before[1] + free
@@ -76,6 +85,10 @@ class Machine:
             memory_free=self._fixed["memory"] - sum(said["memory"] for said in living),
             cpu_free=self._fixed["cores"] * 1000 - sum(said["cpu"] for said in living),
             warm=warm,
+            stopping=self.stopping,
+            calls=calls,
+            asked=asked,
+            divided=min((said["divided"] for said in living), default=0),
         )
 
 

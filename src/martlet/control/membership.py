@@ -17,6 +17,7 @@ log = structlog.get_logger()
 LEASE_SECONDS = 10.0
 """How long a node that is silent is still known."""
 HEARTBEAT_SECONDS = 3.0
+ANNOUNCE_SECONDS = 3.0
 
 
 class Membership:
@@ -42,11 +43,17 @@ class Membership:
         self._heartbeat = heartbeat
         self._lease: Lease | None = None
         self._written: Node | None = None
+        self._beating = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Joins, and joins again whenever the store has forgotten it."""
         self._keeping = asyncio.create_task(self._keep())
+
+    async def announce(self) -> None:
+        """Tells the others at once what this one is now. Raises `StoreError` or TimeoutError if they cannot be told."""
+        async with asyncio.timeout(ANNOUNCE_SECONDS):
+            await self._beat()
 
     async def close(self) -> None:
         """Leaves."""
@@ -70,12 +77,13 @@ class Membership:
             await asyncio.sleep(self._heartbeat)
 
     async def _beat(self) -> None:
-        if self._lease is None:
-            self._lease = await self._registry.join(self._ttl)
-            self._written = None
-        else:
-            await self._lease.keep_alive()
-        node = await self._describe()
-        if node != self._written:
-            await self._registry.put_node(node, self._lease)
-            self._written = node
+        async with self._beating:
+            if self._lease is None:
+                self._lease = await self._registry.join(self._ttl)
+                self._written = None
+            else:
+                await self._lease.keep_alive()
+            node = await self._describe()
+            if node != self._written:
+                await self._registry.put_node(node, self._lease)
+                self._written = node

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query
 
 from martlet.control.control import Control, control_of
+from martlet.control.machines import MISSING_HEADER
 from martlet.errors import (
     PROBLEM_CONTENT_TYPE,
     BadRequest,
@@ -52,5 +53,17 @@ def problems(*errors: type[MartletError]) -> Responses:
 
 
 OF_FUNCTION = problems(NotFound)
+OF_MACHINES: Responses = {
+    200: {
+        "description": "What all machines have that answer.",
+        "headers": {
+            MISSING_HEADER: {
+                "description": "The ids of machines that do not answer: what they have is left out.",
+                "schema": {"type": "string"},
+            }
+        },
+    },
+    **OF_FUNCTION,
+}
 OF_CHANGE = problems(NotFound, Conflict, FunctionLoadFailed)
 OF_UPLOAD = problems(NotFound, Conflict, FunctionLoadFailed, BodyTooLarge)

@@ -1,16 +1,20 @@
-"""``/stats`` and ``/metrics``: what all lanes have counted, added up."""
+"""``/stats``: what the lanes of all machines have counted, added up. ``/metrics``: those of the one that is asked."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from martlet.control.caller import Who
 from martlet.control.control import Control
 from martlet.control.functions import find
-from martlet.control.parameters import OF_FUNCTION, Name, Platform, problems
+from martlet.control.machines import Found
+from martlet.control.nodes import states_of
+from martlet.control.parameters import OF_MACHINES, Name, Platform, problems
+from martlet.errors import Unavailable
 from martlet.model import Frozen
 from martlet.storage.queue import QueueError
 from martlet.telemetry.metrics import CONTENT_TYPE, exposition
@@ -22,13 +26,16 @@ log = structlog.get_logger()
 router = APIRouter(tags=["stats"])
 
 Percentiles = dict[str, float | None]
+AskedMachine = Annotated[str | None, Header(alias="x-martlet-node", include_in_schema=False)]
+"""The id of the machine that a client has asked, where that has passed the request on."""
 
 
 class Counters(Frozen):
     """What happened to invocations since the lanes were started; times are milliseconds, null where there were none.
 
     ``statuses`` counts by class of status, ``errors`` by the code of the platform's error; ``start_ms`` is of cold
-    starts only; ``instances`` counts the living ones by state.
+    starts only; ``instances`` counts the living ones by state. ``missing`` has the ids of the machines that do not
+    answer: what they have counted is left out.
     """
 
     requests: int
@@ -42,6 +49,7 @@ class Counters(Frozen):
     start_ms: Percentiles
     run_ms: Percentiles
     instances: dict[str, int]
+    missing: tuple[str, ...]
 
 
 class FunctionCounters(Counters):
@@ -64,10 +72,12 @@ class PlatformCounters(Counters):
     lanes: int
 
 
-@router.get("/stats", responses=problems())
-async def platform_stats(platform: Platform, who: Who) -> PlatformCounters:
-    """Adds up what happened to all functions that the key may see."""
-    stats, lanes = await _collected(platform)
+@router.get("/stats", responses=OF_MACHINES)
+async def platform_stats(platform: Platform, who: Who, response: Response) -> PlatformCounters:
+    """Adds up what happened to all functions that the key may see, on all machines."""
+    found = await platform.machines.stats()
+    response.headers.update(found.headers)
+    stats = _sum_of(found)
     seen = [name for name in platform.view.functions if who.sees(name)]
     total = FunctionStats()
     instances: dict[str, int] = {}
@@ -82,18 +92,24 @@ async def platform_stats(platform: Platform, who: Who) -> PlatformCounters:
         refused=stats.refused,
         connections=stats.connections,
         cells=stats.cells,
-        lanes=lanes,
+        lanes=len(found.things),
+        missing=found.missing,
     )
 
 
-@router.get("/stats/functions/{name}", responses=OF_FUNCTION)
-async def function_stats(platform: Platform, who: Who, name: Name) -> FunctionCounters:
-    """Adds up what happened to one function."""
+@router.get("/stats/functions/{name}", responses=OF_MACHINES)
+async def function_stats(platform: Platform, who: Who, response: Response, name: Name) -> FunctionCounters:
+    """Adds up what happened to one function, on all machines."""
     who.check(name)
     find(platform, name)
-    stats, _ = await _collected(platform)
+    found = await platform.machines.stats()
+    response.headers.update(found.headers)
+    stats = _sum_of(found)
     return FunctionCounters(
-        **stats.function(name).summary(), instances=stats.instances.get(name, {}), function=name
+        **stats.function(name).summary(),
+        instances=stats.instances.get(name, {}),
+        missing=found.missing,
+        function=name,
     )
 
 
@@ -102,13 +118,23 @@ async def function_stats(platform: Platform, who: Who, name: Name) -> FunctionCo
     response_class=Response,
     responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, **problems()},
 )
-async def metrics(platform: Platform, who: Who) -> Response:
-    """Counters and histograms of the whole platform, for Prometheus; for keys that are not limited to functions."""
+async def metrics(platform: Platform, who: Who, asked: AskedMachine = None) -> Response:
+    """Counters and histograms of the machine that is asked, for Prometheus; for keys not limited to functions."""
     who.check_unlimited("see the counters of all")
-    stats, _ = await _collected(platform)
-    stats.processes["control"] = ProcessStats.measure()
+    own = asked in (None, platform.machines.own)
+    found = await platform.machines.stats(platform.machines.own if asked is None else asked)
+    if not own and (found.missing or not found.things):
+        raise Unavailable(f"the node {asked} does not answer")
+    stats = _sum_of(found)
+    if own:
+        stats.processes["control"] = ProcessStats.measure()
     return Response(
-        exposition(stats, await _waiting(platform), platform.leadership.leads),
+        exposition(
+            stats,
+            await _waiting(platform) if own else {},
+            own and platform.leadership.leads,
+            await states_of(platform) if own else {},
+        ),
         headers={"content-type": CONTENT_TYPE},
     )
 
@@ -125,10 +151,9 @@ async def _waiting(platform: Control) -> dict[str, dict[str, int]]:
         return {}
 
 
-async def _collected(platform: Control) -> tuple[LaneStats, int]:
-    """Returns the counters of the lanes that answer, added up, and how many these are."""
-    collected = LaneStats()
-    documents = await platform.lanes.stats()
-    for document in documents:
-        collected.merge(document)
-    return collected, len(documents)
+def _sum_of(found: Found[dict[str, Any]]) -> LaneStats:
+    """Adds up the counters of lanes."""
+    total = LaneStats()
+    for document in found.things:
+        total.merge(document)
+    return total

@@ -10,7 +10,7 @@ from martlet.config import SystemSettings
 from martlet.control.lanes import Lanes
 from martlet.errors import NoCapacity, Unavailable
 from martlet.model import Revision, Role
-from martlet.scheduling.candidates import NOWHERE, candidates, need_of
+from martlet.scheduling.candidates import NOWHERE, candidates, need_of, shares_among
 from martlet.scheduling.placement import choose_node
 from martlet.storage.registry import RegistryView
 
@@ -46,8 +46,15 @@ class Trial:
             nodes = [
                 each for each in self._view.nodes.values() if each.id not in tried and Role.NODE in each.roles
             ]
-            reachable = [each for each in nodes if each.peer is not None or each.id == self._own]
-            chosen = choose_node(need_of(revision), candidates(reachable, revision), 0)
+            reachable = [
+                each
+                for each in nodes
+                if each.id == self._own or (each.peer is not None and not each.stopping)
+            ]
+            withdrawing = self._view.withdrawing
+            shares = shares_among(reachable, revision, None, withdrawing)
+            found = candidates(reachable, revision, withdrawing, shares)
+            chosen = choose_node(need_of(revision), found, 0)
             if chosen is None or chosen.name == self._own:
                 break
             try:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from martlet.drivers.driver import DriverError
@@ -67,7 +66,7 @@ class Cell(Held):
     def usage(self) -> Usage | None:
         """Returns what it uses, as long as its cgroup is there; None on a host without cgroups."""
         usage = None if self.group is None else self.group.usage()
-        return usage and replace(usage, oom_kills=usage.oom_kills + self.starved)
+        return usage and usage._replace(oom_kills=usage.oom_kills + self.starved)
 
     async def remove(self) -> None:
         """Kills the cell, waits until it is gone and removes all of it.

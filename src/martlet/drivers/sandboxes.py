@@ -7,7 +7,6 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -186,7 +185,7 @@ class SandboxDriver(ABC, Generic[CellT]):
         """Returns what its cgroup counted, until the sandbox is destroyed; None on a host without cgroups."""
         cell = self._cells.get(handle.id)
         usage = None if cell is None else cell.usage()
-        return None if usage is None else Stats(**asdict(usage))
+        return None if usage is None else Stats(*usage)
 
     def _living(self, handle: Handle) -> CellT:
         cell = self._cells.get(handle.id)
@@ -234,7 +233,7 @@ class SandboxDriver(ABC, Generic[CellT]):
             max_body=self._max_body,
             template=template,
         )
-        document[CONFINEMENT] = asdict(confinement)
+        document[CONFINEMENT] = confinement._asdict()
         if cell.image is not None and self._own_images is not None:
             document[PROGRAM] = self._own_images.program(cell.id, revision.config)
         return document

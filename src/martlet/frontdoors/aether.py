@@ -197,7 +197,8 @@ async def invocations(platform: Platform, who: Who, id: Id) -> list[AetherInvoca
     if id not in platform.view.functions:
         await _find_draft(platform, id)
         return []
-    return [_invocation(run) for run in await platform.lanes.invocations(id, INVOCATIONS)]
+    found = await platform.machines.invocations(id, INVOCATIONS)
+    return [_invocation(run) for run in found.things]
 
 
 async def _deploy(platform: Control, name: str, source: Source | None, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from martlet.errors import Forbidden, RateLimited, Unauthenticated
 from martlet.gateway.buckets import Buckets, fingerprint
+from martlet.gateway.quotas import Quotas
 from martlet.model import ApiKey, Scope
 from martlet.storage.registry import RegistryView
 from martlet.units import NO_LIMIT, EventRate
@@ -54,11 +55,15 @@ class Principal:
 
 
 class Toll(NamedTuple):
-    """A token that a request takes: of which bucket, filled at which rate, and what is said when there is none."""
+    """A token that a request takes: of which bucket, filled at which rate, and what is said when there is none.
+
+    A limit that is ``shared`` holds for all gateways of the cluster together.
+    """
 
     bucket: int
     rate: EventRate
     complaint: str
+    shared: bool = False
 
 
 class Admission:
@@ -70,15 +75,22 @@ class Admission:
         buckets: shared with the other lanes.
         per_client: requests a client address may send, unless its key is trusted.
         wrong_keys: wrong keys a client address may send.
+        quotas: this gateway's parts of the limits of keys and functions; None: it is the only one.
     """
 
     def __init__(
-        self, view: RegistryView, buckets: Buckets, per_client: EventRate, wrong_keys: EventRate
+        self,
+        view: RegistryView,
+        buckets: Buckets,
+        per_client: EventRate,
+        wrong_keys: EventRate,
+        quotas: Quotas | None = None,
     ) -> None:
         self._view = view
         self._buckets = buckets
         self._per_client = per_client
         self._wrong_keys = wrong_keys
+        self._quotas = quotas
         self._principals: dict[bytes, Principal] = {}
         self._clients: dict[str, int] = {}
         view.on_change.append(self._forget)
@@ -136,19 +148,20 @@ class Admission:
         """
         tolls = []
         if key is not None:
-            tolls.append(Toll(key.bucket, key.rate, "this key has been used for too many requests"))
+            tolls.append(Toll(key.bucket, key.rate, "this key has been used for too many requests", True))
         if not trusted:
             bucket_of_client = self._client_bucket(client)
             tolls.append(Toll(bucket_of_client, self._per_client, "this client has sent too many requests"))
-        tolls.append(Toll(bucket, rate, "this function has been sent too many requests"))
+        tolls.append(Toll(bucket, rate, "this function has been sent too many requests", True))
         return tuple(toll for toll in tolls if toll.rate.events)
 
     def charge(self, tolls: tuple[Toll, ...]) -> None:
         """Takes a token for each toll. Raises `RateLimited`."""
         now = monotonic()
-        take = self._buckets.take
-        for bucket, rate, complaint in tolls:
-            wait = take(bucket, rate, now)
+        take, quotas = self._buckets.take, self._quotas
+        for bucket, rate, complaint, shared in tolls:
+            part = quotas.part(bucket, rate, now) if shared and quotas is not None else 1.0
+            wait = take(bucket, rate, now, part)
             if wait:
                 allowed = f"{rate.events} in {rate.seconds} s are allowed"
                 raise RateLimited(f"{complaint}: {allowed}", retry_after=wait)

@@ -7,23 +7,28 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from martlet.errors import MartletError, NoCapacity
+from martlet.errors import MartletError, NoCapacity, Overloaded
 from martlet.gateway.fleet import Fleet
 from martlet.http.exchange import Exchange
 from martlet.http.hop import Hop, over_unix
-from martlet.node.call import Call
+from martlet.http.refusal import NO_ROOM
+from martlet.node.call import Arrival, Call
 from martlet.node.node import Node
 from martlet.node.pool import Pool
 from martlet.scheduling.candidates import NOWHERE
-from martlet.scheduling.placement import Placement
+from martlet.scheduling.placement import BUSY_FORWARDS, Placement
 
+MOST_REFUSALS = 3
+"""Machines that may have had no room for a call before that is its answer."""
+ELSEWHERE = "other machines run all the instances that there may be (max_instances)"
 FORWARD_FOR = 0.1
 """Seconds for which the home lane's word that it takes a function's requests holds."""
 
 
 class Dispatch:
     """Prefers an instance of its own, then the machine that placement chooses; on this one it prefers the home lane's,
-    and starts one here where the home lane grants it.
+    and starts one here where the home lane grants it. It asks for that only when there is much to forward: a first
+    request does not wait for an answer that is known.
 
     Args:
         node: of this lane.
@@ -37,14 +42,15 @@ class Dispatch:
     def __init__(self, node: Node, run: Path, fleet: Fleet | None = None) -> None:
         self._node = node
         self._allowance = node.allowance
+        self._fleet = fleet
         self._hops = {n: self._hop(n, run / f"lane-{n}.sock") for n in range(node.lanes) if n != node.lane}
-        self._forward_until: dict[str, float] = {}
         self._placing: dict[str, list[Call]] = {}
         node.refer = self._refer
         self.submit: Callable[[Call], None] = self.submit_here
         if fleet is not None:
             self.submit = partial(self._submit_anywhere, fleet)
-            fleet.again = self._again
+            fleet.again, fleet.refused = self._again, partial(self._refused, fleet)
+            node.pass_on = partial(self._pass_on, fleet, fleet.own)
 
     def submit_here(self, call: Call) -> None:
         """Runs the call on this machine. Raises `Overloaded` if too many wait already."""
@@ -52,27 +58,40 @@ class Dispatch:
         pool = node.pools.get(call.target.id)
         if pool is None:
             pool = node.pool(call.target.revision)
-        if pool.idle or pool.held or not self._hops:
+        if pool.idle or pool.held:
+            pool.submit(call)
+            return
+        if node.portion.most(call.target.revision) <= 0:
+            raise Overloaded(ELSEWHERE)
+        if not self._hops:
             pool.submit(call)
             return
         home = self._allowance.home(call.target.id)
         if home == node.lane:
             pool.submit(call)
-        elif self._forward_until.get(call.target.id, 0.0) > monotonic():
+        elif pool.forwards.recent() < BUSY_FORWARDS or pool.forward_until > monotonic():
+            pool.forwards.add()
             self._forward(call, home)
         else:
             self._place(call, pool)
 
     def _submit_anywhere(self, fleet: Fleet, call: Call) -> None:
+        try:
+            self._submit_somewhere(fleet, call)
+        except NO_ROOM as error:
+            if not self._pass_on(fleet, fleet.own, call, error):
+                raise
+
+    def _submit_somewhere(self, fleet: Fleet, call: Call) -> None:
         pool = self._node.pools.get(call.target.id)
-        if pool is not None and (pool.idle or pool.held):
+        if pool is not None and (pool.idle or pool.held) and not self._node.withdrawal.begun:
             pool.submit(call)
             return
         runs = bool(self._node.drivers)
         if fleet.alone and runs:
             self.submit_here(call)
             return
-        chosen = fleet.choose(call.target.revision)
+        chosen = fleet.choose(call.target.revision, call.refused_by)
         if chosen is not None and not fleet.is_own(chosen):
             fleet.forward(call, chosen)
         elif runs:
@@ -87,6 +106,38 @@ class Dispatch:
                 self.submit(call)
             except MartletError as error:
                 call.fail(error)
+
+    def _pass_on(self, fleet: Fleet, by: str, call: Call, error: MartletError) -> bool:
+        """Whether a call that was not begun is somebody else's now: for lack of room it goes back to the lane that has
+        sent it, or on to another machine.
+
+        Args:
+            fleet: the other machines.
+            by: the machine that refused it.
+            call: it.
+            error: why.
+        """
+        if not isinstance(error, NO_ROOM):
+            return False
+        if isinstance(call, Arrival):
+            call.refuse(error)
+            return True
+        call.refused_by += (by,)
+        if len(call.refused_by) >= MOST_REFUSALS or call.exchange.gone:
+            return False
+        chosen = fleet.choose(call.target.revision, call.refused_by)
+        if chosen is None:
+            return False
+        if fleet.is_own(chosen):
+            self._again(call)
+        else:
+            fleet.forward(call, chosen)
+        return True
+
+    def _refused(self, fleet: Fleet, by: str, call: Call, error: MartletError) -> None:
+        """A call comes back: nothing of it was begun."""
+        if not self._pass_on(fleet, by, call, error):
+            call.fail(error)
 
     def _place(self, call: Call, pool: Pool) -> None:
         """Asks the home lane once for all calls that come meanwhile."""
@@ -108,7 +159,7 @@ class Dispatch:
                 self._submit(pool, call)
             return
         pool.starting -= 1
-        self._forward_until[revision.id] = monotonic() + FORWARD_FOR
+        pool.forward_until = monotonic() + FORWARD_FOR
         for call in calls:
             self._refer(call)
 
@@ -116,13 +167,21 @@ class Dispatch:
         try:
             pool.submit(call)
         except MartletError as error:
+            self._refuse(call, error)
+
+    def _refuse(self, call: Call, error: MartletError) -> None:
+        if not self._node.pass_on(call, error):
             call.fail(error)
 
     def _refer(self, call: Call) -> None:
         """Sends a call that this lane may not run to one that may."""
         lane = self._allowance.holder(call.target.id)
         if lane == self._node.lane:
-            self._submit(self._node.pool(call.target.revision), call)
+            pool = self._node.pool(call.target.revision)
+            if pool.held or self._node.portion.most(call.target.revision) > 0:
+                self._submit(pool, call)
+            else:
+                self._refuse(call, Overloaded(ELSEWHERE))
         elif not call.exchange.gone:
             self._forward(call, lane)
 
@@ -139,4 +198,12 @@ class Dispatch:
             for exchange in unsent:
                 self._refer(exchange.context)
 
-        return Hop(over_unix(path), "another lane of this machine", elsewhere)
+        def refused(fleet: Fleet, exchange: Exchange, error: MartletError) -> None:
+            self._refused(fleet, fleet.own, exchange.context, error)
+
+        return Hop(
+            over_unix(path),
+            "another lane of this machine",
+            elsewhere,
+            on_refused=None if self._fleet is None else partial(refused, self._fleet),
+        )

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import NamedTuple
 
-from martlet.errors import FunctionCrashed, Unavailable
+from martlet.errors import FunctionCrashed, MartletError, Unavailable
 from martlet.http.exchange import Exchange
-from martlet.http.hop import Hop, over_tls
-from martlet.http.upstream import HOP_BY_HOP
+from martlet.http.hop import Hop, over_tls, passed_on
 from martlet.model import Node, Revision, Role
 from martlet.node.arrivals import INVOKE
 from martlet.node.call import Call
 from martlet.node.endpoint import AT
+from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
 from martlet.scheduling.candidates import candidates, need_of
 from martlet.scheduling.placement import Candidate, Need, choose_node
+from martlet.scheduling.shares import Shares
 from martlet.storage.registry import RegistryView
 
 DOUBT = 5.0
 """Seconds for which a machine that could not be reached gets nothing; the registry forgets it when it is gone."""
 FAREWELL = 10.0
-"""Seconds that a machine which has left may take for what it runs still: one that hangs would take for ever."""
+"""Seconds between two looks whether a machine that is on the list no more, and still runs something, answers: one that
+hangs would never."""
 
 
 class Options(NamedTuple):
@@ -36,10 +38,14 @@ class Options(NamedTuple):
     warm: bool
 
     @classmethod
-    def among(cls, nodes: list[Node], revision: Revision) -> Options:
+    def among(
+        cls, nodes: list[Node], revision: Revision, withdrawing: set[str], shares: Shares | None
+    ) -> Options:
         """Works them out."""
-        found = candidates(nodes, revision)
-        return cls(revision, need_of(revision), found, any(each.warm for each in found))
+        found = candidates(nodes, revision, withdrawing, shares)
+        return cls(
+            revision, need_of(revision), found, any(each.warm and not each.withdraws for each in found)
+        )
 
 
 class Fleet:
@@ -47,38 +53,81 @@ class Fleet:
 
     Args:
         view: where the nodes are known.
+        shares: how many instances of a revision each of them may have.
         own: the id of this one.
         context: proves who we are, and checks who they are.
+        withdrawal: whether this one gives its work to them.
+        control: of this machine; None where it has not that role.
+
+    Attributes:
+        own: the id of this machine.
+        again: gets a call that could not be sent.
+        refused: gets a call that a machine (its id) has not begun, for lack of room, and the error.
+        alone: no other machine runs functions.
+        relieved: there is another machine that gives its work to nobody.
     """
 
-    def __init__(self, view: RegistryView, own: str, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        view: RegistryView,
+        shares: Callable[[Revision], Shares],
+        own: str,
+        context: ssl.SSLContext,
+        withdrawal: Withdrawal,
+        control: Hop | None = None,
+    ) -> None:
+        self.own = own
         self.again: Callable[[Call], None] = lambda call: call.fail(Unavailable())
+        self.refused: Callable[[str, Call, MartletError], None] = lambda _by, call, error: call.fail(error)
         self._view = view
-        self._own = own
+        self._shares = shares
+        self._withdrawal = withdrawal
+        self._control = control
         self._context = context
         self._hops: dict[tuple[str, PeerAddress], Hop] = {}
         self._doubtful: dict[str, float] = {}
         self._options: dict[str, Options] = {}
+        self._listed: dict[str, Node] = {}
+        self._forgotten: dict[str, Node] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
         self._turn = 0
-        self.alone = True
+        self.alone, self.relieved = True, False
         view.on_nodes.append(self._changed)
+        withdrawal.on_stopping.append(self._changed)
         self._changed()
 
-    def choose(self, revision: Revision) -> Node | None:
-        """Returns the machine that runs a request for a revision; this one, too; None where none has room."""
+    def choose(self, revision: Revision, without: Collection[str] = ()) -> Node | None:
+        """Returns the machine that runs a request for a revision; this one, too; None where none has room.
+
+        Args:
+            revision: what is to run.
+            without: the ids of those that were tried.
+        """
         options = self._options.get(revision.id)
         if options is None or options.revision is not revision:
-            runners = [node for node in self._living() if Role.NODE in node.roles]
-            options = self._options[revision.id] = Options.among(runners, revision)
+            runners = [
+                node
+                for node in self._living()
+                if Role.NODE in node.roles and (self.is_own(node) or not node.stopping)
+            ]
+            options = Options.among(runners, revision, self._withdrawing(), self._shares(revision))
+            if not any(node.offers(options.need) for node in options.nodes):
+                # Rather one that etcd has lost sight of than none: it may be well, and only etcd cut off. It goes on
+                # with the share that it had, whatever others think.
+                options = Options.among([*self._forgotten.values()], revision, self._withdrawing(), None)
+            self._options[revision.id] = options
         turn = 0  # while it is warm nowhere all gateways choose alike, so that it starts once
         if options.warm:
             turn = self._turn = self._turn + 1
-        chosen = choose_node(options.need, options.nodes, turn)
-        return None if chosen is None else self._view.nodes.get(chosen.name)
+        nodes = [each for each in options.nodes if each.name not in without] if without else options.nodes
+        chosen = choose_node(options.need, nodes, turn)
+        if chosen is None:
+            return None
+        return self._view.nodes.get(chosen.name) or self._forgotten.get(chosen.name)
 
     def is_own(self, node: Node) -> bool:
         """Whether it is this machine."""
-        return node.id == self._own
+        return node.id == self.own
 
     def forward(self, call: Call, node: Node) -> None:
         """Lets another machine run a call. One that cannot be reached gives it back to ``again``, unsent."""
@@ -87,13 +136,18 @@ class Fleet:
         hop.send(call.exchange, call.passage.forwarded(INVOKE, identity), call.last)
 
     def manage(self, exchange: Exchange, head: bytes, last: bytes) -> None:
-        """Passes a management request to a machine that takes them."""
+        """Passes a management request to control, here or elsewhere; where one withdraws, only if there is no other."""
         exchange.context = (head, last)
-        for node in sorted(self._living(), key=lambda node: node.id):
-            if Role.CONTROL in node.roles and not self.is_own(node):
-                self._hop(node).send(exchange, head, last)
-                return
-        exchange.problem(Unavailable("no machine with the role control answers; see `martlet nodes`"))
+        asked = b"x-martlet-node: %b\r\n" % self.own.encode()
+        withdrawing = self._withdrawing()
+        others = [node for node in self._living() if Role.CONTROL in node.roles and not self.is_own(node)]
+        staying = [node for node in others if node.id not in withdrawing]
+        if self._control is not None and (self.own not in withdrawing or not staying):
+            self._control.send(exchange, head, last)
+        elif others:
+            self._hop(min(staying or others, key=lambda node: node.id)).send(exchange, head, asked + last)
+        else:
+            exchange.problem(Unavailable("no machine with the role control answers; see `martlet nodes`"))
 
     def relay(self, exchange: Exchange) -> None:
         """Passes on what control of this machine asks of another node (see `AT`)."""
@@ -102,9 +156,7 @@ class Fleet:
         if node is None or node.peer is None:
             exchange.problem(Unavailable("the node has left the cluster"))
             return
-        lines = (b"%b: %b\r\n" % header for header in exchange.headers if header[0] not in HOP_BY_HOP)
-        head = b"%b /_node/%b HTTP/1.1\r\n%b" % (exchange.method, rest, b"".join(lines))
-        self._hop(node).send(exchange, head)
+        self._hop(node).send(exchange, passed_on(exchange, b"/_node/" + rest))
 
     def close(self) -> None:
         """Closes the connections that carry nothing."""
@@ -122,6 +174,11 @@ class Fleet:
             if self.is_own(node) or (node.peer is not None and self._doubtful.get(node.id, 0.0) < now)
         ]
 
+    def _withdrawing(self) -> set[str]:
+        """Returns the ids of the machines that give their work to others."""
+        withdrawing = self._view.withdrawing
+        return {*withdrawing, self.own} if self._withdrawal.stopping else withdrawing
+
     def _changed(self) -> None:
         """Somebody came, went, or said how it is."""
         self._options.clear()
@@ -129,11 +186,21 @@ class Fleet:
         self.alone = not any(
             node.peer and Role.NODE in node.roles and not self.is_own(node) for node in nodes
         )
+        withdrawing = self._withdrawing()
+        self.relieved = any(not self.is_own(node) and node.id not in withdrawing for node in nodes)
         known = {(node.id, node.peer) for node in nodes}
         for key in self._hops.keys() - known:
             hop = self._hops.pop(key)
             hop.close()
-            asyncio.get_running_loop().call_later(FAREWELL, hop.cut)
+            farewell = asyncio.get_running_loop().create_task(_see_off(hop))
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
+        self._forgotten = {
+            name: node
+            for name, node in {**self._forgotten, **self._listed}.items()
+            if name not in self._view.nodes and node.peer is not None and Role.NODE in node.roles
+        }
+        self._listed = dict(self._view.nodes)
 
     def _hop(self, node: Node) -> Hop:
         assert node.peer is not None
@@ -144,11 +211,13 @@ class Fleet:
                 f"node {node.id}",
                 lambda unsent: self._unreachable(node.id, unsent),
                 _broken_off,
+                lambda exchange, error: self.refused(node.id, exchange.context, error),
             )
         return self._hops[key]
 
     def _unreachable(self, name: str, unsent: list[Exchange]) -> None:
         self._doubtful[name] = monotonic() + DOUBT
+        self._forgotten.pop(name, None)
         self._options.clear()
         asyncio.get_running_loop().call_later(DOUBT, self._options.clear)
         for exchange in unsent:
@@ -159,6 +228,15 @@ class Fleet:
                     self.manage(exchange, head, last)
                 case _:
                     exchange.problem(Unavailable(f"node {name} does not answer"))
+
+
+async def _see_off(hop: Hop) -> None:
+    """Lets a machine that has left finish what it runs, for as long as it answers."""
+    while hop.busy:
+        await asyncio.sleep(FAREWELL)
+        if not await hop.answers():
+            hop.cut()
+            return
 
 
 def _broken_off(exchange: Exchange) -> None:

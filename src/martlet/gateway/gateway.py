@@ -12,6 +12,7 @@ from martlet.gateway.acceptance import Acceptance, is_deferred
 from martlet.gateway.admission import Admission, Principal
 from martlet.gateway.dispatch import Dispatch
 from martlet.gateway.entry import Entry
+from martlet.gateway.readiness import READY, Readiness
 from martlet.gateway.routing import Route, Routing
 from martlet.http.exchange import Exchange
 from martlet.http.upstream import HOP_BY_HOP
@@ -25,7 +26,7 @@ from martlet.storage.registry import RegistryView
 log = structlog.get_logger()
 
 JOIN = b"/cluster/join"
-OPEN_PATHS = frozenset({b"/ready", b"/openapi.json", JOIN})
+OPEN_PATHS = frozenset({READY, b"/openapi.json", JOIN})
 """Paths of control that need no key."""
 MANAGED = frozenset(
     {
@@ -50,7 +51,7 @@ AETHER = b"/api/functions"
 """Where the functions are in the API of Aether."""
 ADMINISTERED = frozenset({b"keys"})
 """First segments of paths that take the scope ``admin``."""
-CHANGED_BY_ADMINS = frozenset({b"images"})
+CHANGED_BY_ADMINS = frozenset({b"images", b"nodes"})
 """Likewise, but for reading."""
 SEEN_BY_CALLERS = frozenset({b"invocations"})
 """First segments of paths that whoever invokes may read."""
@@ -74,6 +75,7 @@ class Gateway:
         dispatch: Dispatch,
         acceptance: Acceptance,
         manage: Manage,
+        readiness: Readiness,
         max_body: int,
         max_upload: int,
         max_image: int,
@@ -86,6 +88,7 @@ class Gateway:
         self._dispatch = dispatch
         self._acceptance = acceptance
         self._manage = manage
+        self._readiness = readiness
         self._max_body = max_body
         self._max_upload = max_upload
         self._max_image = max_image
@@ -217,6 +220,8 @@ class Gateway:
             return
         if path == b"/":
             exchange.answer_json(200, {"name": "martlet", "health": "/health", "api": "/openapi.json"})
+            return
+        if path == READY and self._readiness.answer(exchange):
             return
         segments = path[1:].split(b"/")
         if segments[0] not in MANAGED:

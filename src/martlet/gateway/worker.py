@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -27,6 +27,8 @@ POLL = 1.0
 PER_FUNCTION = 32
 AT_ONCE = 256
 """How many a lane runs at once: of one function, and of all."""
+SETTLING = 60.0
+"""Seconds for which it is tried to write down how an attempt has ended: without, it is made again."""
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0
 """Seconds for which a function that has no room is left alone; doubled each time."""
 
@@ -52,6 +54,7 @@ class Worker:
         view: where functions are looked up.
         attempts: runs one.
         stats: counts how attempts end.
+        leaves: whether others are to run what waits.
         visibility: seconds for which others leave alone what is held here; it is renewed while it runs.
         heartbeat: seconds between two renewals.
         poll: seconds between two looks into all queues.
@@ -63,6 +66,7 @@ class Worker:
         view: RegistryView,
         attempts: Attempts,
         stats: LaneStats,
+        leaves: Callable[[], bool] = lambda: False,
         visibility: float = VISIBILITY,
         heartbeat: float = HEARTBEAT,
         poll: float = POLL,
@@ -71,6 +75,7 @@ class Worker:
         self._view = view
         self._attempts = attempts
         self._stats = stats
+        self._leaves = leaves
         self._visibility = visibility
         self._heartbeat = heartbeat
         self._poll = poll
@@ -127,8 +132,8 @@ class Worker:
                 line.woken = False
                 await asyncio.sleep(max(0.0, line.paused_until - monotonic()))
                 free = min(self._share(line.function) - line.running, AT_ONCE - self._running)
-                if free <= 0:
-                    return  # whatever ends wakes it
+                if free <= 0 or self._leaves():
+                    return  # whatever ends wakes it, or the next look
                 deliveries = await line.queue.take(free, self._visibility)
                 for delivery in deliveries:
                     line.running += 1
@@ -156,7 +161,7 @@ class Worker:
         try:
             attempt = await self._attempts.make(delivery)
             self._stats.function(line.function).attempt(attempt.outcome.value)
-            await self._settle(line, delivery, attempt)
+            await self._settle_at_last(line, delivery, attempt)
         except asyncio.CancelledError:
             with suppress(QueueError):  # then it comes again a little later
                 await line.queue.nack(delivery, tried=False)
@@ -181,6 +186,19 @@ class Worker:
                 return  # which is said when it ends
             except QueueError as error:
                 log.warning("invocation_not_held", id=delivery.id, error=str(error))
+
+    async def _settle_at_last(self, line: _Line, delivery: Delivery, attempt: Attempt) -> None:
+        """Settles, again and again while the queues are out of reach. Raises `QueueError`."""
+        end = monotonic() + SETTLING
+        while True:
+            try:
+                return await self._settle(line, delivery, attempt)
+            except DeliveryLost:
+                raise
+            except QueueError:
+                if monotonic() > end:
+                    raise
+            await asyncio.sleep(self._poll)
 
     async def _settle(self, line: _Line, delivery: Delivery, attempt: Attempt) -> None:
         """Writes down how an attempt has ended, and only then lets go of the message."""

@@ -149,6 +149,13 @@ class Exchange:
             self.connection.body_wanted(self)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def give_back(self, chunks: list[bytes]) -> None:
+        """Undoes `take_body`, with all that has come since: somebody else takes it."""
+        self.sink = None
+        self.chunks = chunks
+        if self.complete:
+            self.content_length = self.received
+
     def framing(self) -> bytes:
         """Returns the header lines that say how the body is framed when it is sent on, and if it is an upgrade."""
         upgrade = b"connection: upgrade\r\nupgrade: websocket\r\n" if self.upgrade else b""

@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 
 from martlet.errors import MartletError, Overloaded, Unavailable
 from martlet.http.exchange import Exchange, Header, status_line
-from martlet.http.upstream import Upstream
+from martlet.http.refusal import MARK, refusal
+from martlet.http.upstream import HOP_BY_HOP, Upstream
 
 MAX_CONNECTIONS = 512
 MAX_WAITING = 4096
 NEVER_SENT = b"x-martlet-"
+KEPT_BODY = 1024 * 1024
+"""Bytes of a request body that are kept until the answer begins, where it may be sent elsewhere."""
 CONNECT_TIMEOUT = 3.0
 """Seconds a machine may take to take a connection, and to prove who it is."""
 SILENCE = 10.0
@@ -69,6 +72,8 @@ class Hop:
         name: what an error calls it.
         on_unreachable: gets the exchanges that no connection could be made for, none of which has been sent; without
             it they are answered 503.
+        on_refused: gets an exchange that was not begun, for lack of room, as it was before it was sent, and the error;
+            without it the refusal is the answer.
         on_lost: answers an exchange that it broke off; without it that is answered 503.
     """
 
@@ -78,11 +83,13 @@ class Hop:
         name: str,
         on_unreachable: Callable[[list[Exchange]], None] | None = None,
         on_lost: Callable[[Exchange], None] | None = None,
+        on_refused: Callable[[Exchange, MartletError], None] | None = None,
     ) -> None:
         self.name = name
         self._connect_to = connect
         self._on_unreachable = on_unreachable
         self._on_lost = on_lost
+        self.on_refused = on_refused
         self._connections: set[HopConnection] = set()
         self._idle: list[HopConnection] = []
         self._open = 0
@@ -115,6 +122,22 @@ class Hop:
         """Closes all connections: what is under way is broken off."""
         for connection in tuple(self._connections):
             connection.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it carries anything."""
+        return len(self._connections) > len(self._idle)
+
+    async def answers(self) -> bool:
+        """Whether a connection can be made now: over TLS only with a process that does something."""
+        self._open += 1
+        try:
+            _, connection = await self._connect_to(lambda: HopConnection(self))
+        except OSError:
+            self._open -= 1
+            return False
+        connection.close()
+        return True
 
     async def _connect(self) -> None:
         try:
@@ -162,26 +185,53 @@ class HopConnection(Upstream):
     def __init__(self, hop: Hop) -> None:
         super().__init__()
         self.hop = hop
+        self._refused = b""
+        self._body: list[bytes] | None = None  # what was sent of it, while that may be wanted again
+        self._body_size = 0
 
-    def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes:
-        """Passes everything on but what speaks of this connection."""
+    def send(self, exchange: Exchange, head: bytes, last: bytes = b"") -> None:
+        """See `Upstream.send`."""
+        if self.hop.on_refused is not None:
+            self._body, self._body_size = exchange.chunks, exchange.received
+        super().send(exchange, head, last)
+
+    def body(self, data: bytes) -> None:
+        """See `Upstream.body`."""
+        if self._body is not None:
+            self._body_size += len(data)
+            if self._body_size > KEPT_BODY:
+                self._body = None
+            else:
+                self._body.append(data)
+        super().body(data)
+
+    def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:
+        """Passes everything on but what speaks of this connection; keeps a refusal where it may run elsewhere."""
         lines = [status_line(status)]
         named = False
         for name, value in headers:
             if name.startswith(NEVER_SENT):
+                if name == MARK and self._body is not None:
+                    self._refused = value
+                    return None
                 continue
             named = named or name == b"x-request-id"
             lines.append(b"%b: %b\r\n" % (name, value))
         if not named:
             lines.append(b"x-request-id: %b\r\n" % exchange.request_id.encode())
+        self._body = None
         return b"".join(lines)
 
     def on_end(self, exchange: Exchange, kept: bytes | None) -> None:
         """The connection is free, or used up."""
+        body, self._body = self._body, None
         if self.closed:
             self.hop.closed(self)
         else:
             self.hop.free(self)
+        if kept is not None and body is not None and self.hop.on_refused is not None and not exchange.gone:
+            exchange.give_back(body)
+            self.hop.on_refused(exchange, refusal(self._refused, kept))
 
     def on_client_gone(self, exchange: Exchange) -> None:
         """The other side hears of it by the connection's end."""
@@ -195,6 +245,13 @@ class HopConnection(Upstream):
         self.hop.closed(self)
         if exchange is not None:
             self.hop.lost(exchange)
+
+
+def passed_on(exchange: Exchange, target: bytes) -> bytes:
+    """Returns the head of a request as it came, but to another target."""
+    lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, target)]
+    lines += [b"%b: %b\r\n" % header for header in exchange.headers if header[0] not in HOP_BY_HOP]
+    return b"".join(lines)
 
 
 def fail(exchange: Exchange, error: MartletError) -> None:

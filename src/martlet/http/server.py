@@ -58,6 +58,10 @@ class Server:
             for connection in tuple(self.connections):
                 connection.check_time(now)
 
+    def turn_away(self) -> None:
+        """Closes each connection after its next response: clients that have another address use that."""
+        self.closing = True
+
     async def drain(self, grace: float) -> None:
         """Closes idle connections now and busy ones after their response, or after ``grace`` seconds."""
         self.closing = True

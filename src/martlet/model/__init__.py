@@ -7,7 +7,7 @@ from martlet.model.access import ApiKey, Scope
 from martlet.model.base import LATEST, Digest, Frozen, Integer, MiB
 from martlet.model.build import Build, BuildPhase, BuildState, Waiting
 from martlet.model.config import EnvironmentValue, ExecutionMode, FunctionConfig, Network
-from martlet.model.function import Alias, Draft, Function, FunctionState, Revision
+from martlet.model.function import Alias, Division, Draft, Function, FunctionState, Revision
 from martlet.model.git import GitSource
 from martlet.model.invocation import (
     DeadInvocation,
@@ -27,7 +27,7 @@ from martlet.model.names import (
     AliasName,
     FunctionName,
 )
-from martlet.model.node import Node, NodeLane, Role
+from martlet.model.node import Drain, Node, NodeLane, Role
 from martlet.model.scaling import KeepAliveView, NodeScaling, ScalingAction, ScalingDecision
 
 __all__ = [
@@ -44,7 +44,9 @@ __all__ = [
     "BuildState",
     "DeadInvocation",
     "Digest",
+    "Division",
     "Draft",
+    "Drain",
     "EnvironmentValue",
     "ExecutionMode",
     "Frozen",

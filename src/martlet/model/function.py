@@ -33,6 +33,21 @@ class Revision(Frozen):
         return f"{self.function}@{self.number}"
 
 
+class Division(Frozen):
+    """How ``max_instances`` of a revision are divided: instances that each node may have, by the id of the node.
+
+    ``wanted`` are those that each is to have ready for the calls that are expected, and ``why`` says what that was
+    derived from. ``created`` is the revision's: a function that was deleted and made anew begins its numbers anew.
+    """
+
+    function: FunctionName
+    number: int = Field(ge=1)
+    created: float
+    shares: dict[str, int]
+    wanted: dict[str, int] = Field({})
+    why: str = ""
+
+
 class Draft(Frozen):
     """A function that is named and configured, and has no code yet."""
 

@@ -39,7 +39,11 @@ class Node(Frozen):
     ``id`` is that of its data folder, ``address`` where it takes requests, if it does, ``peer`` where the other
     machines reach it, if they do. ``memory`` is the machine's, ``load`` its processes that ran or wanted to in the last
     minute, for each of its ``cores``; ``memory_free`` and ``cpu_free`` are what no instance was promised. ``warm`` has
-    the instances of each revision, and how many more requests they take now. ``started`` is when it joined.
+    the instances of each revision, and how many more requests they take now; ``calls`` how many requests at once ran or
+    waited lately. ``asked`` has how many requests per second were counted here against limits that hold for all
+    machines together, by the number of the limit; ``divided`` is the store revision of the last division of
+    ``max_instances`` that it goes by. ``started`` is when it joined. One that is ``stopping`` finishes what it runs,
+    and takes nothing from other machines.
     """
 
     id: str
@@ -58,3 +62,14 @@ class Node(Frozen):
     memory_free: int = 0
     cpu_free: int = 0
     warm: dict[str, tuple[int, int]] = Field({})
+    calls: dict[str, float] = Field({})
+    asked: dict[str, float] = Field({})
+    divided: int = 0
+    stopping: bool = False
+
+
+class Drain(Frozen):
+    """Somebody wants a node to hold nothing, since then and until it is resumed, whether or not it runs meanwhile."""
+
+    node: str
+    since: float

@@ -2,14 +2,15 @@
 
 The home lane is the first living lane of the revision's ranking. It grants instances to the others one by one, and
 hears from each how many it holds: on every change, and once a second all of it, so that a home lane that was started
-anew knows soon. ``max_instances`` thus holds for the whole machine but for the second after a lane has died.
+anew knows soon. What this machine may have (`Portion`) thus holds for all of its lanes, but for the second after one
+has died.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, monotonic_ns
 
@@ -17,33 +18,15 @@ import orjson
 
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import Revision
+from martlet.node.forwards import Forwards
 from martlet.scheduling.placement import Placement, place, ranking
+
+Most = Callable[[Revision], int]
 
 DEAD_FOR = 1.0
 """Seconds a lane that did not answer is left out."""
 ASK_TIMEOUT = 2.0
 REPORT_DELAY = 0.02
-
-
-class Forwards:
-    """About how many requests a lane has forwarded during the last second: a count that decays to nothing in one."""
-
-    __slots__ = ("count", "since")
-
-    def __init__(self) -> None:
-        self.count = 0.0
-        self.since = monotonic()
-
-    def add(self) -> None:
-        """Counts one."""
-        self.count = self.recent() + 1
-
-    def recent(self) -> float:
-        """Returns the count now."""
-        now = monotonic()
-        self.count *= max(0.0, 1.0 - (now - self.since))
-        self.since = now
-        return self.count
 
 
 class Allowance:
@@ -55,6 +38,7 @@ class Allowance:
         sockets: the private socket of a lane.
         own: how many instances of a revision this lane holds, and how many of its slots are free.
         held: the revisions this lane holds instances of, with how many.
+        most: how many instances of a revision all lanes together may have.
     """
 
     def __init__(
@@ -64,12 +48,15 @@ class Allowance:
         sockets: Callable[[int], Path],
         own: Callable[[str], tuple[int, int]],
         held: Callable[[], dict[str, int]],
+        most: Most = lambda revision: revision.config.max_instances,
     ) -> None:
         self.lane = lane
         self.lanes = lanes
         self.own = own
         self._socket = sockets
         self._all_held = held
+        self._most = most
+        self._behind: dict[str, int] = {}
         self._dead_until: dict[int, float] = {}
         self._held: dict[str, dict[int, int]] = defaultdict(dict)
         self._heard: dict[int, int] = {}
@@ -100,7 +87,7 @@ class Allowance:
                 "lane": self.lane,
                 "at": monotonic_ns(),
                 "held": self.own(revision.id)[0] - 1,
-                "max": revision.config.max_instances,
+                "max": self._most(revision),
             }
             try:
                 _, answer = await fetch(
@@ -135,12 +122,17 @@ class Allowance:
             home = self.home(revision)
             if home != self.lane:
                 reports[home][revision] = count
+        behind: dict[str, int] = {}
         for home, held in reports.items():
             report = {"lane": self.lane, "at": at, "held": held}
             try:
-                await fetch(self._socket(home), "POST", "/_node/release", report, timeout=ASK_TIMEOUT)
-            except FetchError:
+                _, answer = await fetch(
+                    self._socket(home), "POST", "/_node/release", report, timeout=ASK_TIMEOUT
+                )
+                behind.update(orjson.loads(answer)["behind"])
+            except (FetchError, KeyError, ValueError):
                 self.lost(home)
+        self._behind = behind
 
     # -- as the home lane
 
@@ -157,14 +149,18 @@ class Allowance:
             counts[lane] += 1
         return answer
 
-    def reported(self, lane: int, at: int, held: dict[str, int]) -> None:
-        """Another lane says all that it holds of the revisions that this lane is home of."""
-        if at < self._heard.get(lane, 0):
-            return
-        self._heard[lane] = at
-        self._forget_held(lane)
-        for revision, count in held.items():
-            self._held[revision][lane] = count
+    def reported(self, lane: int, at: int, held: Mapping[str, int]) -> dict[str, int]:
+        """Another lane says all that it holds of the revisions that this lane is home of.
+
+        Returns:
+            What lanes hold of each that come behind it in the ranking: it gives up what is too many before they do.
+        """
+        if at >= self._heard.get(lane, 0):
+            self._heard[lane] = at
+            self._forget_held(lane)
+            for revision, count in held.items():
+                self._held[revision][lane] = count
+        return {revision: self._held_behind(revision, lane) for revision in held}
 
     def _forget_held(self, lane: int) -> None:
         for revision in [revision for revision, counts in self._held.items() if lane in counts]:
@@ -173,12 +169,22 @@ class Allowance:
                 del self._held[revision]
 
     def surplus(self, revision: Revision) -> int:
-        """Returns how many instances too many there are: a lane that was started anew had some that its home lane, not
-        hearing of them, has granted to others meanwhile. 0 where this lane is not the home."""
-        if self.home(revision.id) != self.lane:
-            return 0
-        held = sum(self._held.get(revision.id, {}).values()) + self.own(revision.id)[0]
-        return max(0, held - revision.config.max_instances)
+        """Returns how many instances this lane is to give up, because all lanes hold more than the machine may have.
+
+        That is less than it was; or a lane was started anew and had some that its home lane, not hearing of them, has
+        granted to others meanwhile. The home lane gives up its own first, then the others in the order of the ranking.
+        """
+        own = self.own(revision.id)[0]
+        if self.home(revision.id) == self.lane:
+            behind = self._held_behind(revision.id, self.lane)
+        else:
+            behind = self._behind.get(revision.id, 0)
+        return min(own, max(0, own + behind - self._most(revision)))
+
+    def _held_behind(self, revision: str, lane: int) -> int:
+        ranked = ranking(revision, range(self.lanes))
+        held = self._held.get(revision, {})
+        return sum(held.get(other, 0) for other in ranked[ranked.index(lane) + 1 :])
 
     def forwarded(self, revision: str, lane: int) -> None:
         """Another lane has sent a request here rather than start an instance."""
@@ -188,10 +194,11 @@ class Allowance:
         """The revision is gone."""
         self._held.pop(revision, None)
         self._forwards.pop(revision, None)
+        self._behind.pop(revision, None)
 
     def _decide(self, revision: Revision, lane: int, own: int) -> Placement:
         counts = self._held.get(revision.id, {}) | {self.lane: own}
-        return self._place(revision.id, lane, counts, revision.config.max_instances)
+        return self._place(revision.id, lane, counts, self._most(revision))
 
     def _place(self, revision: str, lane: int, held: dict[int, int], max_instances: int) -> Placement:
         return place(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from martlet.errors import FunctionNotFound, MartletError
+from martlet.errors import FunctionNotFound, MartletError, Unavailable
 from martlet.http.exchange import Exchange
+from martlet.http.refusal import refuse
 from martlet.model import Revision
-from martlet.node.call import Call
+from martlet.node.call import Arrival, Call
 from martlet.node.node import Node
 from martlet.node.passage import Passage
 from martlet.node.target import Target
@@ -50,8 +51,8 @@ class Arrivals:
         if number.isdigit() and (name, int(number)) not in self._view.revisions:
             try:
                 await self._view.lookup_function(name)
-            except MartletError as error:
-                exchange.problem(error)
+            except Unavailable as error:
+                refuse(exchange, error, ())
                 return
         revision = self._view.revisions.get((name, int(number))) if number.isdigit() else None
         if revision is None:
@@ -63,9 +64,10 @@ class Arrivals:
         self._run(exchange, self._targets[revision_id])
 
     def _run(self, exchange: Exchange, target: Target) -> None:
-        call = Call(exchange, Passage.of_lane(exchange, target, exchange.target[len(INVOKE) :]))
+        call = Arrival(exchange, Passage.of_lane(exchange, target, exchange.target[len(INVOKE) :]))
         exchange.context = call
         try:
             self._submit(call)
         except MartletError as error:
-            call.fail(error)
+            if not self._node.pass_on(call, error):
+                call.fail(error)

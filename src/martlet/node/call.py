@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import monotonic
 
 from martlet.errors import MartletError
-from martlet.http.exchange import Exchange
+from martlet.http.exchange import Exchange, Header
+from martlet.http.refusal import refuse
 from martlet.node.passage import Passage
 
 CLIENT_CLOSED = 499
@@ -23,9 +24,10 @@ class Call:
         start: seconds of its wait that were the start of an instance.
         load: seconds of ``start`` that the user's code took to load.
         cold: it had to wait for an instance to start.
+        refused_by: the machines that had no room for it.
     """
 
-    __slots__ = ("arrived", "cold", "exchange", "load", "passage", "sent", "start", "target")
+    __slots__ = ("arrived", "cold", "exchange", "load", "passage", "refused_by", "sent", "start", "target")
 
     def __init__(self, exchange: Exchange, passage: Passage) -> None:
         self.exchange = exchange
@@ -36,6 +38,7 @@ class Call:
         self.start = 0.0
         self.load = 0.0
         self.cold = False
+        self.refused_by: tuple[str, ...] = ()
 
     @property
     def queue(self) -> float:
@@ -61,4 +64,20 @@ class Call:
     def fail(self, error: MartletError) -> None:
         """Answers an error, with the stamp of the revision."""
         if not self.exchange.gone:
-            self.exchange.problem(error, ((b"x-faas-revision", b"%d" % self.target.revision.number),))
+            self.exchange.problem(error, self.stamp)
+
+    @property
+    def stamp(self) -> tuple[Header, ...]:
+        """The header that names the revision."""
+        return ((b"x-faas-revision", b"%d" % self.target.revision.number),)
+
+
+class Arrival(Call):
+    """A call that another lane has passed on, and may pass on to yet another."""
+
+    __slots__ = ()
+
+    def refuse(self, error: MartletError) -> None:
+        """Says that nothing of it was begun, for lack of room; ``error`` is one of `NO_ROOM`."""
+        if not self.exchange.gone:
+            refuse(self.exchange, error, self.stamp)

@@ -70,6 +70,7 @@ class Endpoint:
             (b"POST", "load"): self._load,
             (b"POST", "place"): self._place,
             (b"POST", "release"): self._release,
+            (b"POST", "leave"): self._leave,
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -80,7 +81,11 @@ class Endpoint:
         elif exchange.target.startswith(AT):
             self._relay(exchange)
         else:
-            self._node.spawn(self._answer(exchange))
+            self.answer(exchange, exchange.target)
+
+    def answer(self, exchange: Exchange, target: bytes) -> None:
+        """Answers what ``target`` asks, which a request of another machine says in other words."""
+        self._node.spawn(self._answer(exchange, target))
 
     def max_body(self, exchange: Exchange) -> int:
         """Trusts the other lanes and control; what comes from outside was bounded there."""
@@ -98,8 +103,8 @@ class Endpoint:
 
     # -- everything else
 
-    async def _answer(self, exchange: Exchange) -> None:
-        path, _, query = exchange.target.decode("ascii", "replace").partition("?")
+    async def _answer(self, exchange: Exchange, target: bytes) -> None:
+        path, _, query = target.decode("ascii", "replace").partition("?")
         _, _, noun, *rest = [*path.split("/", 3), "", ""]
         arguments = {name: values[-1] for name, values in parse_qs(query).items()}
         try:
@@ -148,10 +153,11 @@ class Endpoint:
         exchange.start(NDJSON_HEAD, None)
         following = asyncio.ensure_future(self._follow(exchange, function, tail, since))
         leaving = asyncio.ensure_future(client_left(exchange))
-        await asyncio.wait([following, leaving], return_when=asyncio.FIRST_COMPLETED)
-        for task in (following, leaving):
+        stopping = asyncio.ensure_future(self._node.withdrawal.stopped())
+        await asyncio.wait([following, leaving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, leaving, stopping):
             task.cancel()
-        await asyncio.gather(following, leaving, return_exceptions=True)
+        await asyncio.gather(following, leaving, stopping, return_exceptions=True)
         if not exchange.gone:
             exchange.write(b"", last=True)
 
@@ -200,7 +206,11 @@ class Endpoint:
 
     async def _release(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], report: Any) -> None:
         held = {str(revision): int(count) for revision, count in report["held"].items()}
-        self._node.allowance.reported(int(report["lane"]), int(report["at"]), held)
+        behind = self._node.allowance.reported(int(report["lane"]), int(report["at"]), held)
+        exchange.answer_json(200, {"behind": behind})
+
+    async def _leave(self, exchange: Exchange, *_: Any) -> None:
+        self._node.withdrawal.stop()
         exchange.answer(204)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY = 1.0
+EXPECTED = "the calls of all machines lately will need it"
 SAVE_EVERY = 60.0
 """Seconds between two times that what was learned of functions is written down."""
 CANDIDATE_GRACE = 60.0
@@ -50,24 +51,32 @@ class Housekeeping:
 
     def tend(self, now: float) -> None:
         """Looks after the instances once; ``now`` is `monotonic`."""
+        drained = self._node.withdrawal.drained
         self._node.allowance.changed()
         for pool in tuple(self._node.pools.values()):
             pool.look(now)
+            if drained:
+                pool.expire(now, 0.0, 0, "the machine is drained")
             self._expire(pool, now)
         for template in tuple(self._node.templates.values()):
             template.end_if_unused()
         for pool, since in tuple(self._retired.items()):
             self._drain(pool, now - since)
+        if not drained:
+            self._provide(now)
+        if now - self._saved > SAVE_EVERY:
+            self._saved = now
+            self._node.habits.save()
+
+    def _provide(self, now: float) -> None:
+        """Starts what is to be there before it is asked for."""
         for name in list(self._view.functions):
             revision = self._node.latest(name)
-            if revision is not None and revision.config.min_instances and self._node.drivers:
+            if revision is not None and self._node.drivers and self._node.portion.least(revision):
                 self._keep_minimum(revision)
         for name, habit in self._node.habits:
             if habit.put_away:
                 self._prewarm(name, habit, now)
-        if now - self._saved > SAVE_EVERY:
-            self._saved = now
-            self._node.habits.save()
 
     def retire(self, pool: Pool) -> None:
         """Lets a pool finish what it runs, and ends it at the latest after ``drain_timeout``."""
@@ -78,7 +87,7 @@ class Housekeeping:
         node, config = self._node, pool.config
         ttl = node.settings.warm_instance_ttl if config.idle_ttl is None else config.idle_ttl
         if surplus := node.allowance.surplus(pool.revision):
-            pool.expire(now, 0.0, len(pool.instances) - surplus, "there are more than max_instances")
+            pool.shed(surplus, "there are more than max_instances, or than this machine's part of it")
         if node.is_current(pool.revision):
             self._expire_current(pool, now, ttl)
             return
@@ -88,7 +97,7 @@ class Housekeeping:
             node.drop(pool)
 
     def _expire_current(self, pool: Pool, now: float, ttl: float) -> None:
-        least = self._share(pool.revision) if pool.config.min_instances else 0
+        least = self._share(pool.revision)
         windows = windows_of(self._node.settings, pool.config, pool.habit)
         if not windows.learned or pool.used is None:
             pool.expire(now, ttl, least, f"it was idle for {ttl:g} s")
@@ -110,14 +119,17 @@ class Housekeeping:
                 instance.end(NoCapacity("the revision was replaced and its time to finish is over"))
 
     def _share(self, revision: Revision) -> int:
-        ranked = ranking(revision.id, range(self._node.lanes))
-        return share_of(self._node.lane, ranked, revision.config.min_instances)
+        least = self._node.portion.least(revision)
+        if not least:
+            return 0
+        return share_of(self._node.lane, ranking(revision.id, range(self._node.lanes)), least)
 
     def _keep_minimum(self, revision: Revision) -> None:
         pool = self._node.pool(revision)
         if pool.held < self._share(revision) and not pool.starting:
             pool.starting += 1
-            pool.note(ScalingAction.START, "there are fewer than min_instances")
+            fewer = pool.held < pool.config.min_instances
+            pool.note(ScalingAction.START, "there are fewer than min_instances" if fewer else EXPECTED)
             self._node.spawn(self._start_spare(pool))
 
     def _prewarm(self, name: str, habit: Habit, now: float) -> None:
@@ -133,7 +145,7 @@ class Housekeeping:
         if not windows.want(idle):
             return
         pool = node.pool(revision)
-        room = min(revision.config.max_instances - pool.held, node.room)
+        room = min(node.portion.most(revision) - pool.held, node.room)
         count = instances_to_prewarm(wanted, pool.held, room, available_share())
         if count:
             pool.note(ScalingAction.START, f"a call is due: none came for {idle / 60:.0f} min", count)

@@ -28,6 +28,7 @@ class Instance:
         opening: slots that are being connected.
         ready_at: `monotonic` when its first slot was there.
         start_seconds: what its start took.
+        leaving: it takes no more calls, and ends when it has run those that it has.
         lost_to: why it was ended by us, for the calls that this cut short.
     """
 
@@ -42,6 +43,7 @@ class Instance:
         self.slots: set[Slot] = set()
         self.opening = 0
         self.dead = False
+        self.leaving = False
         self.lost_to: MartletError | None = None
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         driver = pool.node.driver_of(handle)
@@ -154,7 +156,7 @@ class Instance:
     @property
     def state(self) -> InstanceState:
         """What it is doing."""
-        if self.pool.retiring or self.dead:
+        if self.pool.retiring or self.leaving or self.dead:
             return InstanceState.DRAINING
         return InstanceState.BUSY if self.calls else InstanceState.IDLE
 

@@ -7,10 +7,11 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic, thread_time, time
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 import structlog
@@ -35,6 +36,9 @@ MAX_UNWRITTEN = 10_000
 """Lines that may wait for the disk; beyond, reading pauses."""
 COUNTED_INVOCATIONS = 256
 FOLLOW_BACKLOG = 2000
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 Entry = dict[str, Any]
 """The members of a `LogLine`: making the model itself would cost more than all the rest."""
@@ -156,13 +160,17 @@ class LogStore:
         lane: name of this lane.
         bytes_per_function: kept of each function by this lane.
         bytes_per_invocation: kept of one invocation; a last line says that it was cut.
+
+    Attributes:
+        files: where lines are kept; for `in_thread` only.
+        on_growth: called with the functions whose lines are about to be written.
     """
 
     def __init__(
         self, directory: Path, lane: str, bytes_per_function: int, bytes_per_invocation: int
     ) -> None:
         self.bytes_per_invocation = bytes_per_invocation
-        self._files = LogFiles(directory, lane, bytes_per_function // 2)
+        self.files = LogFiles(directory, lane, bytes_per_function)
         self._pace = Pace(SHARE, BURST)
         self._pending: dict[str, list[Entry]] = {}
         self._unwritten = 0
@@ -170,6 +178,7 @@ class LogStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self.on_growth: Callable[[Iterable[str]], None] = lambda functions: None
 
     def append(self, entry: Entry) -> None:
         """Keeps a line. What comes after `close` is lost."""
@@ -183,7 +192,7 @@ class LogStore:
                 follower.get_nowait()
             follower.put_nowait(entry)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_DELAY, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_DELAY, self.flush)
 
     def pause_after(self, work: float) -> float:
         """Returns how many seconds to wait before more is read, after reading took ``work`` seconds."""
@@ -204,9 +213,8 @@ class LogStore:
         Raises:
             FunctionNotFound: no function can have this name.
         """
-        self._flush()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._read, function, tail, since, request_id)
+        self.flush()
+        return await self.in_thread(self._read, function, tail, since, request_id)
 
     async def follow(
         self, function: str, tail: int = 0, since: float | None = None
@@ -228,6 +236,10 @@ class LogStore:
             if not followers:
                 self._followers.pop(function, None)
 
+    async def functions(self) -> list[str]:
+        """Returns the functions that this lane has lines of."""
+        return await self.in_thread(self.files.functions)
+
     async def forget(self, function: str) -> None:
         """Deletes what this lane has kept of a function, and ends those who follow it.
 
@@ -236,11 +248,15 @@ class LogStore:
         """
         self._unwritten -= len(self._pending.pop(function, ()))
         self._dismiss(self._followers.pop(function, set()))
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._files.delete, function)
+        await self.in_thread(self.files.delete, function)
+
+    async def in_thread(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Does something with ``files``, after what was done before."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
 
     async def close(self) -> None:
         """Writes what is pending, ends those who follow, and the thread."""
-        self._flush()
+        self.flush()
         self._closed = True
         for followers in tuple(self._followers.values()):
             self._dismiss(followers)
@@ -252,12 +268,14 @@ class LogStore:
                 follower.get_nowait()
             follower.put_nowait(None)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Begins to write what is pending."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._pending:
             pending, self._pending = self._pending, {}
+            self.on_growth(pending)
             count = sum(map(len, pending.values()))
             writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, pending)
             writing.add_done_callback(lambda _: self._written(count))
@@ -270,14 +288,14 @@ class LogStore:
     def _write(self, pending: dict[str, list[Entry]]) -> None:
         for function, entries in pending.items():
             try:
-                self._files.append(function, [orjson.dumps(entry) + b"\n" for entry in entries])
+                self.files.append(function, [orjson.dumps(entry) + b"\n" for entry in entries])
             except OSError as error:
                 log.error("log_not_written", function=function, lines=len(entries), error=str(error))
 
     def _read(self, function: str, tail: int, since: float | None, request_id: str | None) -> list[LogLine]:
         wanted = (
             line
-            for line in self._files.newest_first(function)
+            for line in self.files.newest_first(function)
             if (since is None or line.time > since) and request_id in (None, line.request_id)
         )
         return [*islice(wanted, tail)][::-1]

@@ -22,7 +22,14 @@ from martlet.drivers.driver import (
     LoadFailed,
     Unforkable,
 )
-from martlet.errors import FunctionLoadFailed, FunctionNotFound, NoCapacity, NotFound, Unavailable
+from martlet.errors import (
+    FunctionLoadFailed,
+    FunctionNotFound,
+    MartletError,
+    NoCapacity,
+    NotFound,
+    Unavailable,
+)
 from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
@@ -35,11 +42,13 @@ from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
 from martlet.node.pool import Pool
+from martlet.node.portion import Portion
 from martlet.node.recorder import Recorder
 from martlet.node.scaling import explain
 from martlet.node.slot import Slot
 from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
+from martlet.node.withdrawal import Withdrawal
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
@@ -64,8 +73,12 @@ class Node:
         templates: those that live, by the id of their sandbox.
         pressed: pools with waiting calls.
         core: what the instances run on.
+        portion: what this machine may have of the instances of each revision.
         stocks: cells that stand ready.
         habits: how the functions are used.
+        refer: where calls go that another lane is to run.
+        pass_on: whether a call that was not begun here, because of an error, is somebody else's now.
+        withdrawal: whether others get the work of this machine.
     """
 
     def __init__(
@@ -81,6 +94,8 @@ class Node:
         logs: LogStore,
         recorder: Recorder,
         runtimes: Resolve,
+        withdrawal: Withdrawal,
+        own: str | None = None,
     ) -> None:
         self.lane = lane
         self.lanes = lanes
@@ -95,11 +110,17 @@ class Node:
         self._watched: set[Slot] = set()
         self.pressed: set[Pool] = set()
         self.core = Core()
-        self.allowance = Allowance(lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held)
+        self.portion = Portion(view, own, withdrawal)
+        self.allowance = Allowance(
+            lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held, self.portion.most
+        )
         self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
+        self.pass_on: Callable[[Call, MartletError], bool] = lambda _call, _error: False
         self.count_connections: Callable[[], int] = lambda: 0
+        self.count_asked: Callable[[], dict[str, float]] = dict
         self._run = run / self.name
         self._view = view
+        self.withdrawal = withdrawal
         self.recorder = recorder
         self.habits = Habits(settings.function_storage_path / f"habits-{lane}.json")
         self.stocks = Stocks(settings, drivers, runtimes, self._make_cell)
@@ -119,6 +140,9 @@ class Node:
             await driver.open(self._exited)
         self.habits.load(self._view.functions)
         await self._adoption.run()
+        for name in await self.logs.functions():
+            if name not in self._view.functions:  # it was deleted while nobody was here
+                self.spawn(self.forget(name))
         self.keep_cells()
         self.spawn(self._housekeeping.run())
 
@@ -159,7 +183,10 @@ class Node:
         return self.drivers[handle.driver]
 
     def keep_cells(self) -> None:
-        """Keeps cells ready for the functions that there are."""
+        """Keeps cells ready for the functions that there are; none where others get the work."""
+        if self.withdrawal.begun:
+            self.stocks.empty()
+            return
         latest = [(function.name, function.latest) for function in self._view.functions.values()]
         self.stocks.keep(self._view.revisions[each].config for each in latest if each in self._view.revisions)
 
@@ -169,6 +196,13 @@ class Node:
 
     def _held(self) -> dict[str, int]:
         return {name: pool.held for name, pool in self.pools.items() if pool.held}
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a call, or one waits for an instance."""
+        return any(pool.waiting for pool in self.pools.values()) or any(
+            instance.calls for instance in self.instances.values()
+        )
 
     # -- instances
 
@@ -197,8 +231,15 @@ class Node:
             except OSError as error:
                 log.warning("instance_not_recorded", instance=instance.handle.id, error=str(error))
 
-    async def specialise(self, revision: Revision, *, template: bool = False) -> tuple[Handle, Loaded]:
+    async def specialise(
+        self, revision: Revision, *, template: bool = False, again: bool = True
+    ) -> tuple[Handle, Loaded]:
         """Makes a cell an instance of a revision, or a template of it.
+
+        Args:
+            revision: of a function.
+            template: whether it is to be a template.
+            again: whether to take another cell where the first one ends, which need not be the fault of the code.
 
         Raises:
             LoadFailed: the user's code does not load.
@@ -232,6 +273,8 @@ class Node:
             self.spawn(self.destroy(cell))
             if isinstance(error, DriverError) and not isinstance(error, Unforkable):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
+                if again:
+                    return await self.specialise(revision, template=template, again=False)
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
 
@@ -239,7 +282,7 @@ class Node:
         try:
             code = await self.packages.ensure(revision.code)
             return code, await self.packages.ensure(revision.dependencies) if revision.dependencies else None
-        except BlobError as error:
+        except (BlobError, OSError) as error:  # OSError: the disk here is full
             log.error("package_not_fetched", revision=revision.id, error=str(error))
             raise Unavailable(f"the code of {revision.id} cannot be fetched right now; try again") from error
 
@@ -328,6 +371,9 @@ class Node:
             "memory": sum(pool.held * pool.config.memory for pool in held),
             "cpu": sum(pool.held * (pool.config.cpu_limit or 0) for pool in held),
             "warm": {pool.revision.id: (pool.held, pool.free) for pool in held},
+            "calls": {name: calls for name, pool in self.pools.items() if (calls := pool.demand)},
+            "asked": self.count_asked(),
+            "divided": max(self._view.divided.values(), default=0),
         }
 
     def stats(self) -> dict[str, Any]:
@@ -352,8 +398,9 @@ class Node:
     async def forget(self, function: str) -> None:
         """Drops the logs, history and counters of a deleted function."""
         self.habits.forget(function)
+        self.recorder.stats.forget(function)  # at once: it may be made anew
         await self.logs.forget(function)
-        await self.recorder.forget(function)
+        await self.recorder.history.forget(function)
 
     async def _make_cell(self, driver: Driver, runtime: str, network: Network, image: str | None) -> Handle:
         return await driver.start(self.new_spec(runtime, network, image))
@@ -476,6 +523,8 @@ class Node:
         for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
             if self.is_replaced(pool.revision):
                 self.drop(pool)
+        if function is None:  # control of another machine does not say so
+            self.spawn(self.forget(name))
 
     def drop(self, pool: Pool) -> None:
         """Takes no new calls into a pool."""

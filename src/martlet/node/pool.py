@@ -13,6 +13,7 @@ from martlet.drivers.driver import LoadFailed
 from martlet.errors import FunctionLoadFailed, MartletError, Overloaded
 from martlet.model import FunctionConfig, Revision, ScalingAction
 from martlet.node.call import CLIENT_CLOSED, Call
+from martlet.node.forwards import Forwards
 from martlet.node.instance import Instance
 from martlet.node.slot import Slot
 from martlet.node.template import Template
@@ -33,7 +34,7 @@ STAYED = {
 FIRST = "a request waited, and there was no instance"
 
 LEARNING = 0.2
-"""Weight of the newest value in the moving averages of run and start times."""
+"""Weight of the newest value in the moving averages of run and start times, and of the calls at once."""
 
 
 class Pool:
@@ -47,10 +48,13 @@ class Pool:
         retiring: no new calls come; it ends when the last is answered.
         run_time: moving average of what a call takes, seconds.
         start_time: moving average of what a start takes, seconds.
+        calls: how many calls ran at once lately: a moving average of what each second had.
         template: what further instances are forked from.
         habit: how the function is used here.
         used: when it was last seen in use, as far as that is known: `monotonic`.
         refer: where calls go that this lane may not have an instance for.
+        forwards: what this lane has sent to the home lane, which was not asked first.
+        forward_until: how long the home lane's word that it takes the calls holds: `monotonic`.
     """
 
     def __init__(self, node: Node, revision: Revision, refer: Callable[[Call], None]) -> None:
@@ -60,12 +64,17 @@ class Pool:
         self.refer = refer
         self.instances: set[Instance] = set()
         self.template = Template(self)
+        self.forwards = Forwards()
+        self.forward_until = 0.0
         self.idle: list[Slot] = []
         self.waiting: deque[Call] = deque()
         self.starting = 0
         self.retiring = False
         self.run_time = 0.0
         self.start_time = 0.005
+        self.calls = 0.0
+        self._ran = self._ran_before = 0.0
+        self._looked = monotonic()
         self.created = monotonic()
         self.record = node.recorder.of(revision)
         self.habit = node.habits.of(revision.function)
@@ -79,7 +88,13 @@ class Pool:
     @property
     def free(self) -> int:
         """Requests that its instances would take now, besides those they run."""
-        return sum(self.config.concurrency - len(instance.calls) for instance in self.instances)
+        return sum(self.config.concurrency - len(i.calls) for i in self.instances if not i.leaving)
+
+    @property
+    def demand(self) -> float:
+        """Calls that run at once, now or lately, and those that wait now."""
+        running = sum(len(instance.calls) for instance in self.instances)
+        return round(max(self.calls, running) + len(self.waiting), 1)
 
     # -- calls
 
@@ -102,6 +117,9 @@ class Pool:
 
     def slot_free(self, slot: Slot) -> None:
         """A slot can take a call."""
+        if slot.instance.leaving:
+            self._end_when_idle(slot.instance)
+            return
         while self.waiting:
             call = self.waiting.popleft()
             if call.exchange.gone:
@@ -118,6 +136,7 @@ class Pool:
         now = monotonic()
         run = now - call.sent
         self.run_time += LEARNING * (run - self.run_time)
+        self._ran += run
         self._record(call, status, run, code)
         return now
 
@@ -135,6 +154,8 @@ class Pool:
             return
         wanted = len(self.waiting)
         for instance in self.instances:
+            if instance.leaving:
+                continue
             wanted -= instance.opening
             for _ in range(min(wanted, instance.wants_slots)):
                 self.node.spawn(instance.open_slot())
@@ -142,6 +163,9 @@ class Pool:
         if wanted <= 0:
             return
         load = self._load(wanted)
+        if load.room <= 0 and not self.held:
+            self._refer_all()
+            return
         for _ in range(instances_to_start(load)):
             self.starting += 1
             self.node.spawn(self._start(load))
@@ -156,7 +180,7 @@ class Pool:
             run_time=self.run_time,
             oldest_run=monotonic() - oldest if oldest else 0.0,
             start_time=self.start_time,
-            room=self.config.max_instances - self.held,
+            room=self.node.portion.most(self.revision) - self.held,
             core_idle=self.node.core.idle() if self.instances else 1.0,
         )
 
@@ -241,8 +265,30 @@ class Pool:
             self.note(ScalingAction.END, reason, len(going))
         return len(going)
 
+    def shed(self, count: int, reason: str) -> None:
+        """Ends so many instances, those that are idle first: others when they have run the calls that they have."""
+        staying = [instance for instance in self.instances if not instance.leaving]
+        staying.sort(key=lambda instance: (len(instance.calls), instance.last_used))
+        going = staying[: max(0, count - len(self.instances) + len(staying))]
+        for instance in going:
+            instance.leaving = True
+            self.idle = [slot for slot in self.idle if slot.instance is not instance]
+            self._end_when_idle(instance)
+        if going:
+            self.note(ScalingAction.END, reason, len(going))
+
+    def _end_when_idle(self, instance: Instance) -> None:
+        if instance.idle_since() is not None:
+            instance.end()
+
     def look(self, now: float) -> None:
-        """Sees whether it is in use, or has been; called now and then."""
+        """Sees whether it is in use, or has been, and by how many calls; called now and then."""
+        running = sum(now - call.sent for instance in self.instances for call in instance.calls)
+        ran = self._ran + running
+        self.calls += LEARNING * (
+            max(0.0, ran - self._ran_before) / max(now - self._looked, 0.1) - self.calls
+        )
+        self._looked, self._ran_before = now, ran
         if self.waiting or any(instance.calls for instance in self.instances):
             self.see_use(now)
         else:
@@ -276,8 +322,9 @@ class Pool:
     def _fail_all(self, error: MartletError) -> None:
         waiting, self.waiting = self.waiting, deque()
         for call in waiting:
-            call.fail(error)
-            self._record(call, error.status, 0.0, error.code)
+            if not self.node.pass_on(call, error):
+                call.fail(error)
+                self._record(call, error.status, 0.0, error.code)
 
     def _refer_all(self) -> None:
         waiting, self.waiting = self.waiting, deque()

@@ -35,8 +35,3 @@ class Recorder:
             note((exchange.request_id, function, number, status, cold, *times, code))
 
         return record
-
-    async def forget(self, function: str) -> None:
-        """Drops what is remembered of a function. Raises `StoreError`."""
-        self.stats.forget(function)
-        await self.history.forget(function)

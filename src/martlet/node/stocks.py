@@ -91,6 +91,11 @@ class Stocks:
         for stock in self._stocks.values():
             stock.keep(stock in kept)
 
+    def empty(self) -> None:
+        """Keeps none ready from now on."""
+        for stock in self._stocks.values():
+            stock.keep(False)
+
     async def tidy(self) -> None:
         """Ends cells that are not wanted any more; called now and then."""
         for stock in tuple(self._stocks.values()):

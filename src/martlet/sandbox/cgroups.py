@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CONTROLLERS = ("memory", "pids", "cpu")
 USUAL_WEIGHT = 100
@@ -44,8 +45,7 @@ class Limits:
         return -1 if self.cpu is None else self.cpu * _PERIOD_US // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a group uses now; ``oom_kills`` counts the processes that the kernel ended in it for memory."""
 
     memory_bytes: int

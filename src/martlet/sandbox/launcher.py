@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root, users
 from martlet.sandbox.landlock import Access, Ruleset
@@ -61,8 +61,7 @@ class Belongings:
     observer: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
+class Confinement(NamedTuple):
     """What a cell learns when it gets code; it travels inside the request to specialise.
 
     Attributes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
-from martlet.model import Node, Revision
+from martlet.model import Division, Node, Revision
 from martlet.scheduling.placement import Candidate, Need
+from martlet.scheduling.shares import Shares, shares_of
 
 NOWHERE = "no machine of the cluster that runs such functions has room; see `martlet nodes`"
 """What a request is told for which there is no node."""
@@ -17,18 +19,73 @@ def need_of(revision: Revision) -> Need:
     return Need(revision.id, config.execution_mode, config.runtime, config.memory, config.cpu_limit or 0)
 
 
-def candidates(nodes: Collection[Node], revision: Revision) -> list[Candidate]:
-    """Returns the nodes for a revision.
+def described(
+    nodes: Collection[Node], revision: Revision, withdrawing: Collection[str] = ()
+) -> list[Candidate]:
+    """Returns the nodes for a revision as they describe themselves.
 
-    Where there are ``max_instances`` of it already, all that have some count as warm, however busy: its requests wait
-    there, and no other node starts one more.
+    Args:
+        nodes: those that live.
+        revision: what is to run.
+        withdrawing: the ids of those that give their work to others.
     """
-    warm = {node.id: node.warm.get(revision.id, (0, 0)) for node in nodes}
-    complete = sum(held for held, _ in warm.values()) >= revision.config.max_instances
-    return [_candidate(node, *warm[node.id], complete) for node in nodes]
+    return [_candidate(node, *node.warm.get(revision.id, (0, 0)), node.id in withdrawing) for node in nodes]
 
 
-def _candidate(node: Node, held: int, free: int, complete: bool) -> Candidate:
+def candidates(
+    nodes: Collection[Node],
+    revision: Revision,
+    withdrawing: Collection[str] = (),
+    shares: Shares | None = None,
+) -> list[Candidate]:
+    """Returns the nodes for a request for a revision.
+
+    Where there may be no further instance of it, all that have some count as warm, however busy: its requests wait
+    there, and no other node starts one more. Instances of nodes that withdraw do not count: they go.
+
+    Args:
+        nodes: those that live.
+        revision: what is to run.
+        withdrawing: the ids of those that give their work to others.
+        shares: how many instances each of the others may have; None: as many as it has room for.
+    """
+    found = described(nodes, revision, withdrawing)
+    if shares is not None:
+        found = [
+            each
+            if each.withdraws
+            else replace(each, room=min(each.room, shares.get(each.name, 0) - each.held))
+            for each in found
+        ]
+    held = sum(each.held for each in found if not each.withdraws)
+    need = need_of(revision)
+    growing = any(each.offers(need) and each.fits(need) for each in found if not each.withdraws)
+    if held < revision.config.max_instances and (growing or not held):
+        return found
+    return [replace(each, warm=max(each.warm, 1)) for each in found if each.held]
+
+
+def shares_among(
+    nodes: Collection[Node],
+    revision: Revision,
+    record: Division | None,
+    withdrawing: Collection[str] = (),
+) -> dict[str, int]:
+    """Returns how many instances of a revision each node may have. Nodes that withdraw are as good as gone.
+
+    Args:
+        nodes: those that are alive and run functions.
+        revision: whose instances.
+        record: how the store says that they are divided, if it does.
+        withdrawing: the ids of those that give their work to others.
+    """
+    need = need_of(revision)
+    division = record.shares if record is not None and record.created == revision.created else None
+    staying = [each for each in described(nodes, revision, withdrawing) if not each.withdraws]
+    return shares_of(need, revision.config.max_instances, staying, division)
+
+
+def _candidate(node: Node, held: int, free: int, withdraws: bool) -> Candidate:
     lanes = [lane for lane in node.lanes if lane.state == "ready"]
     return Candidate(
         name=node.id,
@@ -39,5 +96,7 @@ def _candidate(node: Node, held: int, free: int, complete: bool) -> Candidate:
         memory=node.memory_free,
         cpu=node.cpu_free,
         load=node.load,
-        warm=max(free, 1) if held and complete else free,
+        warm=free,
+        withdraws=withdraws,
+        held=held,
     )

@@ -48,7 +48,7 @@ def place(
         lane: who asks.
         home: the home lane, which answers.
         held: instances each lane holds or has been granted.
-        max_instances: the revision's limit on this machine.
+        max_instances: how many there may be on this machine.
         home_idle: slots of the home lane that are free now.
         recent_forwards: requests that lane has forwarded during the last second, about.
 
@@ -63,9 +63,9 @@ def place(
     return Placement.GRANT
 
 
-def share_of(lane: int, ranked: list[int], instances: int) -> int:
-    """Returns how many of ``instances`` this lane keeps when they are dealt out over the lanes in order."""
-    rank = ranked.index(lane)
+def share_of(place: Place, ranked: Sequence[Place], instances: int) -> int:
+    """Returns how many of ``instances`` a lane or node gets when they are dealt out over all in order."""
+    rank = ranked.index(place)
     return (instances - rank + len(ranked) - 1) // len(ranked)
 
 
@@ -91,6 +91,8 @@ class Candidate:
         cpu: thousandths of a core that nobody was promised.
         load: how busy it is, from 0 to 1, as it last said.
         warm: free slots of instances of the revision.
+        withdraws: it takes only what no other can.
+        held: instances of the revision that it has.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Candidate:
     cpu: int
     load: float
     warm: int = 0
+    withdraws: bool = False
+    held: int = 0
 
     def offers(self, need: Need) -> bool:
         """Whether it runs such instances at all."""
@@ -132,7 +136,8 @@ def homes_first(need: Need, nodes: Iterable[Candidate]) -> list[Candidate]:
 def choose_node(need: Need, nodes: Sequence[Candidate], turn: int) -> Candidate | None:
     """Returns the node that gets a request for a revision: one with a warm instance, or else one to start it on.
 
-    It is the less loaded of two, because all who choose the least loaded of all at once would choose the same.
+    It is the less loaded of two, because all who choose the least loaded of all at once would choose the same. One that
+    withdraws is the last resort: better there than nowhere.
 
     Args:
         need: what an instance takes.
@@ -142,6 +147,13 @@ def choose_node(need: Need, nodes: Sequence[Candidate], turn: int) -> Candidate 
     Returns:
         The node, or None where none has room.
     """
+    staying = [node for node in nodes if not node.withdraws]
+    if chosen := _choose(need, staying, turn):
+        return chosen
+    return _choose(need, [node for node in nodes if node.withdraws], turn)
+
+
+def _choose(need: Need, nodes: Sequence[Candidate], turn: int) -> Candidate | None:
     warm = [node for node in nodes if node.warm > 0 and node.offers(need)]
     if warm:
         return _less_loaded(need, warm, turn)

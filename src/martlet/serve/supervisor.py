@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
@@ -21,18 +22,19 @@ from martlet.control.machine import Machine
 from martlet.control.membership import Membership
 from martlet.drivers import engines
 from martlet.drivers.driver import DriverError, explain, require
+from martlet.drivers.host import inspect
 from martlet.drivers.microvm import what_is_missing
 from martlet.drivers.networks import Networks
-from martlet.drivers.process import ProcessDriver
 from martlet.errors import MartletError, Unavailable
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import Role
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE
-from martlet.runtimes import Catalogue
+from martlet.runtimes import INTERPRETER, Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains
 from martlet.serve.forkserver import Forked, Forkserver, Unforked
 from martlet.storage.blobs import Blobs
+from martlet.storage.log_shelf import LogShelf
 from martlet.storage.opening import open_store
 from martlet.storage.registry import Registry
 from martlet.storage.store import Store, StoreError
@@ -44,6 +46,7 @@ log = structlog.get_logger()
 START_TIMEOUT = 60.0
 PASSWORDS = frozenset({PASSWORD_VARIABLE, QUEUE_PASSWORD_VARIABLE})
 """Variables that other processes of the platform have no use for: the settings say it."""
+TELL_TIMEOUT = 2.0
 STOP_TIMEOUT = 15.0
 QUICK_DEATH = 5.0
 """A process that died within this many seconds is started anew with a growing delay."""
@@ -125,11 +128,13 @@ async def _run(
 ) -> int:
     data, run = settings.system.function_storage_path, settings.run_directory
     Blobs.of(settings.system.blobs, data / "blobs")  # says now what control and the lanes could not use
+    if settings.system.log_store is not None:
+        LogShelf.of(settings.system.log_store)
     if settings.system.clustered:
         Identity(data).check()
     catalogue = await asyncio.to_thread(_look_at_runtimes, settings)
     if _runs_code(settings):
-        settings = await asyncio.to_thread(_settle_engine, settings)
+        settings = await asyncio.to_thread(_settle_engine, settings, catalogue)
         settings = await asyncio.to_thread(_settle_microvms, settings)
     placeholders, settings = _reserve_ports(settings)
     _make_run_directory(run)
@@ -141,9 +146,14 @@ async def _run(
     children = [*control, *lanes]
     machine = Machine(settings, [run / f"{lane.name}.sock" for lane in lanes], catalogue)
     membership = Membership(Registry(store), machine.node)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def interrupt() -> None:
+        stop.set()
+        at_once.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
     keepers = [asyncio.create_task(child.keep()) for child in children]
     keepers.append(asyncio.create_task(_bury_orphans(forkserver, children)))
     try:
@@ -159,16 +169,44 @@ async def _run(
             membership.open()
             if announce is not None:
                 announce(settings)
-        await stopping
+            await stopping
+            if settings.system.clustered:
+                await _take_leave(machine, membership, settings, at_once)
         return 0
     finally:
-        await membership.close()
         for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*(child.stop() for child in lanes))
-        await asyncio.gather(*(child.stop() for child in control))
+        grace = settings.system.drain_timeout if machine.stopping and not at_once.is_set() else 0.0
+        # What others have sent here is theirs while this machine is on the list: it leaves that last.
+        await asyncio.gather(*(child.stop(grace) for child in children))
+        await membership.close()
         for placeholder in placeholders:
             placeholder.close()
+
+
+async def _take_leave(
+    machine: Machine, membership: Membership, settings: Settings, at_once: asyncio.Event
+) -> None:
+    """Lets everybody know that this machine will be gone, while it still takes requests.
+
+    Args:
+        machine: this one.
+        membership: of this one.
+        settings: of the platform.
+        at_once: set by whoever does not want to wait.
+    """
+    machine.stopping = True
+    if not at_once.is_set():
+        sockets = (settings.run_directory / f"lane-{number}.sock" for number in range(settings.lane_count))
+        telling = (fetch(socket, "POST", "/_node/leave", timeout=TELL_TIMEOUT) for socket in sockets)
+        await asyncio.gather(*telling, return_exceptions=True)  # a lane that is being started has no requests
+    try:
+        await membership.announce()
+    except (StoreError, TimeoutError) as error:
+        log.warning("others_not_told", error=str(error))
+    log.info("stopping", notice=settings.system.stop_notice)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(at_once.wait(), settings.system.stop_notice)
 
 
 class Child:
@@ -212,13 +250,13 @@ class Child:
             self.starting = False
         return await self._process.wait()
 
-    async def stop(self) -> None:
-        """Asks the process to end, and kills it where it does not."""
+    async def stop(self, grace: float) -> None:
+        """Asks the process to end, and kills it where it does not for `STOP_TIMEOUT` and ``grace`` seconds."""
         if self._process is None:
             return
         self._process.send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
+            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT + grace)
         except TimeoutError:
             log.error("process_killed", name=self.name)
             self._process.send(signal.SIGKILL)
@@ -270,12 +308,8 @@ def _settle_network(settings: Settings) -> Settings:
 
 def _look_at_sandbox(settings: Settings) -> None:
     """Refuses to go on where a guarantee is not held (strict), or says what functions must do without (relaxed)."""
-    system = settings.system
-    last = ProcessDriver(
-        settings.lane_count - 1, system.function_storage_path / "packages", settings.run_directory
-    )
-    guarantees = last.probe()
-    if system.process_isolation_level == "strict":
+    guarantees = inspect(INTERPRETER, settings.lane_count - 1).guarantees
+    if settings.system.process_isolation_level == "strict":
         try:
             require(guarantees)
         except DriverError as error:
@@ -308,13 +342,13 @@ def _look_at_runtimes(settings: Settings) -> Catalogue:
     return catalogue
 
 
-def _settle_engine(settings: Settings) -> Settings:
+def _settle_engine(settings: Settings, catalogue: Catalogue) -> Settings:
     """Returns the settings with the engine that starts containers here; without containers where none does.
 
     Raises:
         Invalid: they name one that does not.
     """
-    choice = engines.choose(settings.system, settings.run_directory, Catalogue.of(settings.system))
+    choice = engines.choose(settings.system, settings.run_directory, catalogue)
     if choice.engine is not None:
         update: dict[str, object] = {
             "container_runtime": choice.engine,

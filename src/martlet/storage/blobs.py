@@ -17,21 +17,19 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from martlet.bucket import Bucket
-from martlet.storage.credentials import CredentialsFile
+from martlet.storage.objects import s3_objects, sentence
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import S3Config
 
 PART = 8 * 1024 * 1024
 """Bytes that one request carries; a larger blob is sent and fetched in parts, and only what was cut off is repeated."""
@@ -44,7 +42,6 @@ RETRY_SECONDS = 10.0
 
 _PREFIX = re.compile(r"[a-z][a-z0-9-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -95,29 +92,7 @@ class Blobs:
         Raises:
             Invalid: the file with the keys cannot be read.
         """
-        config: S3Config = {"disable_bulk_delete": True}  # not every service has it
-        if bucket.endpoint is not None:
-            config["endpoint"] = bucket.endpoint
-        if bucket.region is not None:
-            config["region"] = bucket.region
-        return cls(
-            S3Store(
-                bucket.name,
-                prefix=bucket.prefix or None,
-                config=config,
-                credential_provider=CredentialsFile(bucket.credentials) if bucket.credentials else None,
-                client_options={
-                    "allow_http": bucket.endpoint is not None and bucket.endpoint.startswith("http:"),
-                    "connect_timeout": timedelta(seconds=min(3.0, request_seconds)),
-                    "timeout": timedelta(seconds=request_seconds),
-                },
-                retry_config={
-                    "max_retries": 100,  # time is what bounds them
-                    "retry_timeout": timedelta(seconds=retry_seconds),
-                    "backoff": {"max_backoff": timedelta(seconds=2)},
-                },
-            )
-        )
+        return cls(s3_objects(bucket, request_seconds, retry_seconds))
 
     @classmethod
     def memory(cls) -> Blobs:
@@ -236,12 +211,4 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        raise BlobError(_sentence(error)) from error
-
-
-def _sentence(error: Exception) -> str:
-    """Returns what the library says without the service's document and the dump of its inner state that follow."""
-    said = str(error)
-    sentence = said.partition("\n")[0].partition(": <")[0]
-    code = _CODE.search(said)
-    return f"{sentence} ({code[1]})" if code else sentence
+        raise BlobError(sentence(error)) from error

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from martlet.errors import Conflict, NotFound
-from martlet.model import Alias, ApiKey, Build, Draft, Function, Node, Revision, Waiting
+from martlet.model import (
+    Alias,
+    ApiKey,
+    Build,
+    Division,
+    Draft,
+    Drain,
+    Function,
+    Node,
+    Revision,
+    Waiting,
+)
 from martlet.storage.resources import (
     ALIASES,
     BUILDS,
+    DIVISIONS,
     DRAFTS,
+    DRAINS,
     FUNCTIONS,
     KEYS,
     NODES,
@@ -155,6 +168,22 @@ class Registry:
     async def put_node(self, node: Node, lease: Lease) -> int:
         """Writes a node, which is forgotten with its lease. Raises `LeaseExpired`."""
         return await self._put(NODES, node, node.id, lease=lease)
+
+    async def put_drain(self, drain: Drain) -> int:
+        """Writes that a node is drained."""
+        return await self._put(DRAINS, drain, drain.node)
+
+    async def delete_drain(self, node: str) -> int:
+        """Lets a node be drained no more."""
+        return await self._delete(DRAINS, node)
+
+    async def put_division(self, division: Division) -> int:
+        """Writes how the instances of a revision are divided."""
+        return await self._put(DIVISIONS, division, division.function, division.number)
+
+    async def delete_division(self, function: str, number: int) -> int:
+        """Deletes how the instances of a revision are divided."""
+        return await self._delete(DIVISIONS, function, number)
 
     async def list_waiting(self) -> list[Waiting]:
         """Returns all deploys that have not ended, by the id of their build."""

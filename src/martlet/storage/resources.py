@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from martlet.errors import FunctionNotFound, NotFound
-from martlet.model import Alias, ApiKey, Build, Draft, Frozen, Function, Node, Revision, Waiting
+from martlet.model import (
+    Alias,
+    ApiKey,
+    Build,
+    Division,
+    Draft,
+    Drain,
+    Frozen,
+    Function,
+    Node,
+    Revision,
+    Waiting,
+)
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -27,8 +39,11 @@ class Resource(Generic[Model]):
         )
 
     def read(self, value: bytes) -> Model:
-        """Returns the thing that `write` wrote. Raises ValueError for anything else."""
-        return self.model.model_validate_json(value)
+        """Returns the thing that `write` wrote. Raises ValueError for anything else.
+
+        What a newer version has written besides is left out: during an upgrade machines of both read the same store.
+        """
+        return self.model.model_validate_json(value, extra="ignore")
 
     def write(self, thing: Model) -> bytes:
         """Returns the thing as the store keeps it."""
@@ -42,4 +57,6 @@ KEYS = Resource("key", "keys", ApiKey)
 DRAFTS = Resource("function", "drafts", Draft, FunctionNotFound)
 BUILDS = Resource("build", "builds", Build)
 NODES = Resource("node", "nodes", Node)
+DRAINS = Resource("drain of node", "drains", Drain)
+DIVISIONS = Resource("division", "divisions", Division)
 WAITING = Resource("waiting deploy", "waiting", Waiting)

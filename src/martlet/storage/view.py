@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from martlet.errors import Invalid, Unavailable
-from martlet.model import Alias, ApiKey, Function, Node, Revision
-from martlet.storage.resources import ALIASES, FUNCTIONS, KEYS, NODES, REVISIONS, Resource
+from martlet.model import Alias, ApiKey, Division, Drain, Function, Node, Revision
+from martlet.storage.resources import ALIASES, DIVISIONS, DRAINS, FUNCTIONS, KEYS, NODES, REVISIONS, Resource
 from martlet.storage.store import Change, Compacted, Store, StoreError
 
 log = structlog.get_logger()
@@ -23,15 +23,15 @@ RETRY_SECONDS = 1.0
 OnChange = Callable[[str, str], None]
 """Called with ``function``, ``revision`` or ``alias`` and a function's name, or with ``key`` and its id."""
 
-Thing = Function | Revision | Alias | ApiKey | Node
+Thing = Function | Revision | Alias | ApiKey | Node | Drain | Division
 
 _RESOURCES: dict[str, Resource[Any]] = {
-    resource.folder: resource for resource in (FUNCTIONS, REVISIONS, ALIASES, KEYS, NODES)
+    resource.folder: resource for resource in (FUNCTIONS, REVISIONS, ALIASES, KEYS, NODES, DRAINS, DIVISIONS)
 }
 
 
 class RegistryView:
-    """Functions, revisions, aliases, keys and nodes as plain dicts: read them, do not write them.
+    """Functions, revisions, aliases, keys, nodes and divisions as plain dicts: read them, do not write them.
 
     Attributes:
         functions: by name.
@@ -39,10 +39,13 @@ class RegistryView:
         aliases: by function, then by name; a function without any is not in it.
         keys: by the sha256 (32 bytes) of each of their secrets.
         nodes: by id; those whose lease has not run out.
+        drains: by the id of the node, which may be away.
+        divisions: by function and number.
+        divided: the store revision of each division, likewise.
         revision: the store revision up to which every change is applied.
         on_change: called after each change, but for those of nodes: they come every few seconds, and no answer that is
             remembered depends on them.
-        on_nodes: called after each change of nodes.
+        on_nodes: called after each change of nodes, drains and divisions.
     """
 
     def __init__(self, store: Store) -> None:
@@ -51,6 +54,9 @@ class RegistryView:
         self.aliases: dict[str, dict[str, Alias]] = {}
         self.keys: dict[bytes, ApiKey] = {}
         self.nodes: dict[str, Node] = {}
+        self.drains: dict[str, Drain] = {}
+        self.divisions: dict[tuple[str, int], Division] = {}
+        self.divided: dict[tuple[str, int], int] = {}
         self.revision = 0
         self.on_change: list[OnChange] = []
         self.on_nodes: list[Callable[[], None]] = []
@@ -58,6 +64,11 @@ class RegistryView:
         self._held: dict[str, Thing] = {}
         self._following: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def withdrawing(self) -> set[str]:
+        """The ids of the nodes that give their work to others: those that are drained, and those that stop."""
+        return {*self.drains, *(node.id for node in self.nodes.values() if node.stopping)}
 
     async def start(self) -> None:
         """Reads the store once, then follows it until `close`. Raises `StoreError`."""
@@ -159,14 +170,14 @@ class RegistryView:
                 log.error("entry_not_understood", key=change.key, error=str(error))
             else:
                 self._held[change.key] = new
-                self._add(new)
+                self._add(new, change.revision)
         changed = old if new is None else new
-        if isinstance(changed, Node):
-            self._tell_of_nodes(changed)
+        if isinstance(changed, Node | Drain | Division):
+            self._tell_of_nodes(change.key)
         elif changed is not None:
             self._tell(resource.noun, _name(changed))
 
-    def _add(self, thing: Thing) -> None:
+    def _add(self, thing: Thing, revision: int) -> None:
         match thing:
             case Function():
                 self.functions[thing.name] = thing
@@ -178,6 +189,11 @@ class RegistryView:
                 self.keys.update((bytes.fromhex(digest), thing) for digest in thing.hashes)
             case Node():
                 self.nodes[thing.id] = thing
+            case Drain():
+                self.drains[thing.node] = thing
+            case Division():
+                self.divisions[thing.function, thing.number] = thing
+                self.divided[thing.function, thing.number] = revision
 
     def _remove(self, thing: Thing) -> None:
         match thing:
@@ -195,6 +211,11 @@ class RegistryView:
                         del self.keys[digest]
             case Node():
                 del self.nodes[thing.id]
+            case Drain():
+                del self.drains[thing.node]
+            case Division():
+                del self.divisions[thing.function, thing.number]
+                del self.divided[thing.function, thing.number]
 
     def _tell(self, noun: str, name: str) -> None:
         for callback in self.on_change:
@@ -203,12 +224,12 @@ class RegistryView:
             except Exception:
                 log.exception("change_not_followed", kind=noun, name=name)
 
-    def _tell_of_nodes(self, node: Node) -> None:
+    def _tell_of_nodes(self, key: str) -> None:
         for callback in self.on_nodes:
             try:
                 callback()
             except Exception:
-                log.exception("change_not_followed", kind="node", name=node.id)
+                log.exception("change_not_followed", key=key)
 
 
 def _name(thing: Function | Revision | Alias | ApiKey) -> str:

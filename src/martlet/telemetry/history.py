@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import orjson
 import structlog
 
 from martlet.model import InvocationView
@@ -44,6 +45,7 @@ Record = tuple[str, str, int, int, bool, float, float, float, float, str | None]
 FLUSH_SECONDS = 1.0
 
 _FIELDS = tuple(InvocationView.model_fields)
+_COLD = _FIELDS.index("cold")
 _COLUMNS = ", ".join(_FIELDS)
 _INSERT = f"INSERT INTO invocation ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM invocation WHERE function = ? ORDER BY number DESC LIMIT ?"  # noqa: S608
@@ -58,6 +60,9 @@ class History:
     Args:
         path: the SQLite file, made where there is none.
         kept: how many invocations are remembered of each function.
+
+    Attributes:
+        on_growth: called with the functions whose invocations are about to be written.
     """
 
     def __init__(self, path: Path, kept: int) -> None:
@@ -68,6 +73,7 @@ class History:
         self._flushing: asyncio.Task[None] | None = None
         self._file: Database | None = None
         self._opening = asyncio.Lock()
+        self.on_growth: Callable[[Iterable[str]], None] = lambda functions: None
 
     def record(self, record: Record) -> None:
         """Notes a finished invocation. This is the hot path: it checks nothing, and writes a second later."""
@@ -82,6 +88,7 @@ class History:
         """Writes what was noted since the last time. Raises `StoreError`; what it could not write is lost."""
         fresh, self._fresh = self._fresh, {}
         if fresh:
+            self.on_growth(fresh)
             await (await self._database()).run(_write, fresh, self._kept)
 
     async def list(self, function: str, limit: int) -> Sequence[InvocationView]:
@@ -89,6 +96,19 @@ class History:
         await self.flush()
         rows = await (await self._database()).run(_read, function, min(limit, self._kept))
         return [InvocationView.model_validate(dict(zip(_FIELDS, row, strict=True))) for row in rows]
+
+    async def functions(self) -> Sequence[str]:
+        """Returns the functions of which something is remembered. Raises `StoreError`."""
+        return await (await self._database()).run(_functions)
+
+    async def document(self, function: str) -> bytes:
+        """Returns all that is remembered of a function, each line the JSON of an `InvocationView`; newest first.
+
+        Raises:
+            StoreError: the file is out of reach.
+        """
+        await self.flush()
+        return await (await self._database()).run(_document, function, self._kept)
 
     async def forget(self, function: str) -> None:
         """Drops the history of a function. Raises `StoreError`."""
@@ -133,6 +153,18 @@ def _write(connection: sqlite3.Connection, fresh: dict[str, deque[Record]], kept
 
 def _read(connection: sqlite3.Connection, function: str, limit: int) -> list[tuple[object, ...]]:
     return connection.execute(_SELECT, (function, limit)).fetchall()
+
+
+def _functions(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT DISTINCT function FROM invocation")]
+
+
+def _document(connection: sqlite3.Connection, function: str, limit: int) -> bytes:
+    rows = _read(connection, function, limit)
+    return b"".join(
+        orjson.dumps(dict(zip(_FIELDS, row, strict=True)) | {"cold": bool(row[_COLD])}) + b"\n"
+        for row in rows
+    )
 
 
 def _forget(connection: sqlite3.Connection, function: str) -> None:

@@ -30,26 +30,28 @@ _SHOWN = [
 """Number and label of the buckets that are shown, three a decade."""
 
 
-def exposition(stats: LaneStats, waiting: Waiting, leads: bool) -> bytes:
+def exposition(stats: LaneStats, waiting: Waiting, leads: bool, nodes: Mapping[str, int]) -> bytes:
     """Returns the metrics in Prometheus' text format, to be sent as `CONTENT_TYPE`.
 
     Args:
         stats: the merged counters of all lanes.
         waiting: what waits in queues.
         leads: whether the control that is asked leads.
+        nodes: how many nodes are in each state, as far as that control knows.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatsCollector(stats, waiting, leads))
+    registry.register(StatsCollector(stats, waiting, leads, nodes))
     return generate_latest(registry)
 
 
 class StatsCollector(Collector):
     """The metrics of Martlet. Every family is there even when it has no samples."""
 
-    def __init__(self, stats: LaneStats, waiting: Waiting, leads: bool) -> None:
+    def __init__(self, stats: LaneStats, waiting: Waiting, leads: bool, nodes: Mapping[str, int]) -> None:
         self._stats = stats
         self._waiting = waiting
         self._leads = leads
+        self._nodes = nodes
 
     def collect(self) -> Iterator[Metric]:
         """Yields the families."""
@@ -152,6 +154,22 @@ class StatsCollector(Collector):
             "martlet_leader",
             "1 where the control that was asked leads those that share the store, else 0.",
             value=int(self._leads),
+        )
+        nodes = GaugeMetricFamily(
+            "martlet_nodes", "Nodes that share the store, as `martlet nodes` lists them.", labels=["state"]
+        )
+        for state, count in sorted(self._nodes.items()):
+            nodes.add_metric([state], count)
+        yield nodes
+        yield GaugeMetricFamily(
+            "martlet_log_shipping_lag_seconds",
+            "Time for which the oldest log that is not in `system.log_store` has waited for it; 0 without one.",
+            value=self._stats.logs_behind,
+        )
+        yield CounterMetricFamily(
+            "martlet_log_dropped_bytes",
+            "Bytes of logs that had to go before they were in `system.log_store`.",
+            value=self._stats.logs_dropped,
         )
         by = ["process"]
         cpu = CounterMetricFamily("martlet_process_cpu_seconds", "CPU time of a process.", labels=by)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import asdict
+from time import monotonic
 from typing import Any, TypeVar
 
 from martlet.telemetry.histogram import BOUNDS, Histogram
@@ -181,9 +182,22 @@ class LaneStats:
         instances: living instances, by function, then by state.
         cells: waiting cells, by runtime.
         processes: what the processes of Martlet use, by name.
+        logs_wait_since: the `time.monotonic` since which the oldest log waits to be put aside; None where none does.
+        logs_behind: the same in seconds, of all lanes that were added.
+        logs_dropped: bytes of logs that were not put aside before they had to go.
     """
 
-    __slots__ = ("cells", "connections", "functions", "instances", "processes", "refused")
+    __slots__ = (
+        "cells",
+        "connections",
+        "functions",
+        "instances",
+        "logs_behind",
+        "logs_dropped",
+        "logs_wait_since",
+        "processes",
+        "refused",
+    )
 
     def __init__(self) -> None:
         self.functions: dict[str, FunctionStats] = {}
@@ -192,6 +206,9 @@ class LaneStats:
         self.instances: dict[str, dict[str, int]] = {}
         self.cells: dict[str, int] = {}
         self.processes: dict[str, ProcessStats] = {}
+        self.logs_wait_since: float | None = None
+        self.logs_behind = 0.0
+        self.logs_dropped = 0
 
     def function(self, name: str) -> FunctionStats:
         """Returns the counters of a function, made where there are none; keep hold of it on the hot path."""
@@ -226,6 +243,8 @@ class LaneStats:
         self.cells = _sum(self.cells, document["cells"])
         for name, process in document["processes"].items():
             self.processes[name] = ProcessStats(**process)
+        self.logs_behind = max(self.logs_behind, document["logs_behind"])
+        self.logs_dropped += document["logs_dropped"]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the counters as a JSON-ready dict."""
@@ -236,6 +255,8 @@ class LaneStats:
             "instances": self.instances,
             "cells": self.cells,
             "processes": {name: asdict(process) for name, process in self.processes.items()},
+            "logs_behind": 0.0 if self.logs_wait_since is None else monotonic() - self.logs_wait_since,
+            "logs_dropped": self.logs_dropped,
         }
 
 

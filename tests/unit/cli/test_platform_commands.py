@@ -144,6 +144,14 @@ def test_logs_are_followed_until_the_platform_ends_them(martlet, platform):
     assert platform.seen[0].path == "/functions/greeter/logs?tail=1&follow=true"
 
 
+def test_machines_that_do_not_answer_are_named(martlet, platform):
+    platform.answer("GET", "/instances", Answer([INSTANCE], headers={"x-faas-missing": "m2, m3"}))
+    result = martlet("instances", "--json")
+    assert result.json == [INSTANCE]
+    assert "m2, m3" in result.err
+    assert "does not answer" in result.err
+
+
 @pytest.mark.parametrize(
     ("words", "path", "documents", "first_row"),
     [
@@ -166,6 +174,35 @@ def test_listings_are_a_table_or_the_json_of_the_api(martlet, platform, words, p
     empty = martlet(*words)
     assert (empty.code, empty.out) == (0, "")
     assert empty.err
+
+
+def test_to_drain_a_node_waits_until_it_holds_nothing(martlet, platform):
+    node, other = NODE["id"], {**NODE, "id": "other"}
+    platform.answer("PUT", f"/nodes/{node}/drain", NODE)
+    platform.answer(
+        "GET",
+        "/nodes",
+        [{**NODE, "instances": 2}, other],
+        [{**NODE, "instances": 0}, {**other, "instances": 9}],
+    )
+    result = martlet("nodes", "drain", node)
+    assert (result.code, result.out) == (0, "")
+    assert f"martlet nodes resume {node}" in result.err
+    assert "holds no instance" in result.err
+    assert [each.method for each in platform.seen] == ["PUT", "GET", "GET"]
+
+
+def test_a_node_is_drained_without_waiting_and_resumed(martlet, platform):
+    node = NODE["id"]
+    platform.answer("PUT", f"/nodes/{node}/drain", NODE)
+    platform.answer("DELETE", f"/nodes/{node}/drain", Answer(b"", 204))
+    assert martlet("nodes", "drain", node, "--no-wait").code == 0
+    assert martlet("nodes", "resume", node).code == 0
+    assert [each.method for each in platform.seen] == ["PUT", "DELETE"]
+    platform.answer("PUT", f"/nodes/{node}/drain", problem(409, "conflict", "start another"))
+    refused = martlet("nodes", "drain", node)
+    assert refused.code == 1
+    assert "start another" in refused.err
 
 
 def test_a_function_is_explained_with_the_latest_decision_of_all_nodes_first(martlet, platform):
@@ -191,6 +228,11 @@ def test_a_function_is_explained_with_the_latest_decision_of_all_nodes_first(mar
     assert lines[1].split(maxsplit=1) == ["lane-0", "1: it was last called 5 s ago"]
     assert [line.split()[2] for line in lines[-2:]] == ["lane-1", "lane-0"]
     assert lines[-2].rstrip().endswith("no call is due")
+    division = {"shares": {"n1": 6, "n2": 4}, "wanted": {"n1": 3}, "why": "about 2.0 calls at once"}
+    platform.answer("GET", "/functions/greeter/scaling", document | {"division": division})
+    lines = martlet("explain", "greeter").out.splitlines()
+    assert lines[1].split(maxsplit=1) == ["machines", "n1 6 (at most), n2 4 (at most)"]
+    assert lines[2].split(maxsplit=1) == ["expected", "3: about 2.0 calls at once"]
 
 
 def test_runtimes_that_are_missing_are_listed_with_the_reason_and_what_to_install(martlet, platform):
@@ -222,7 +264,8 @@ def test_durations_and_sizes_are_readable(martlet, platform):
 
 
 def test_stats_of_the_platform_and_of_one_function(martlet, platform):
-    platform.answer("GET", "/stats", {"requests": 5, "latency_ms": {"p50": 1.5, "p99": None}})
+    counted = {"requests": 5, "latency_ms": {"p50": 1.5, "p99": None}, "missing": []}
+    platform.answer("GET", "/stats", counted)
     platform.answer("GET", "/stats/functions/greeter", {"requests": 2})
     shown = dict(line.split() for line in martlet("stats").out.splitlines())
     assert shown == {"requests": "5", "latency_ms.p50": "1.5"}

@@ -63,6 +63,7 @@ class FakeLane:
         refused_runtime: loads of this runtime only are answered with it; empty: all.
         hold: loads wait for this.
         instances, invocations, scaling, lines: what it says it has.
+        others: lanes of other machines that it passes requests on to, by ``<id of the machine>/<lane>``.
     """
 
     def __init__(self, socket: Path, number: int) -> None:
@@ -81,6 +82,8 @@ class FakeLane:
         self.scaling: dict[str, Any] | None = None
         self.lines: list[dict[str, Any]] = []
         self.stats = LaneStats()
+        self.others: dict[str, FakeLane] = {}
+        self.asked_to_follow = False
         self.news = asyncio.Event()
         self.stopping = False
         self._server: asyncio.Server | None = None
@@ -93,10 +96,12 @@ class FakeLane:
         if self._server is not None:
             self._server.close()
             self.hold.set()
-            self.stopping = True
-            self.news.set()
+            for lane in (self, *self.others.values()):
+                lane.stopping = True
+                lane.news.set()
             await asyncio.gather(*self._serving)
-            self.stopping = False
+            for lane in (self, *self.others.values()):
+                lane.stopping, lane.news = False, asyncio.Event()
             self._server = None
             self.socket.unlink(missing_ok=True)
 
@@ -119,10 +124,16 @@ class FakeLane:
             self.asked.append((method, target))
             path, _, query = target.partition("?")
             _, _, noun, *rest = path.split("/")
-            if noun == "logs":
-                await self._logs(writer, dict(pair.split("=") for pair in query.split("&")))
+            lane: FakeLane | None = self
+            if noun == "at" and len(rest) > 2:
+                machine, number, noun, *rest = rest
+                lane = self.others.get(f"{machine}/{number}")
+            if lane is not None and noun == "logs":
+                await lane._logs(writer, dict(pair.split("=") for pair in query.split("&")))
                 return
-            status, answer = await self._answer(method, noun, rest, orjson.loads(body) if body else None)
+            status, answer = 503, {"code": "unavailable", "status": 503}
+            if lane is not None:
+                status, answer = await lane._answer(method, noun, rest, orjson.loads(body) if body else None)
             content = b"" if answer is None else orjson.dumps(answer)
             writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(content), content))
             await writer.drain()
@@ -142,6 +153,8 @@ class FakeLane:
                 if self.refuse is not None and self.refused_runtime in ("", runtime):
                     return self.refuse["status"], self.refuse
                 return 200, {"mode": "sync", "load_ms": 1.25, "start_ms": 2.5}
+            case "POST", "at":
+                return 200, {"mode": "sync", "load_ms": 1.25, "start_ms": 2.5}
             case "POST", "sync":
                 self.synced.append(document["revision"])
                 return 204, None
@@ -159,7 +172,8 @@ class FakeLane:
                 return 200, self.stats.to_json()
             case "GET", "health":
                 held = {"instances": len(self.instances), "capacity": 500, "cells": 2}
-                return 200, {"status": "ok", **held, "memory": 0, "cpu": 0, "warm": {}}
+                fleet = {"warm": {}, "calls": {}, "asked": {}, "divided": 0}
+                return 200, {"status": "ok", **held, "memory": 0, "cpu": 0, **fleet}
             case _:
                 return 204, None
 
@@ -177,6 +191,7 @@ class FakeLane:
         for line in past[-int(query["tail"]) :] if int(query["tail"]) else []:
             write(line)
         await writer.drain()
+        self.asked_to_follow = "follow" in query
         while query.get("follow") and not self.stopping:
             news = self.news
             for line in self.lines[seen:]:

@@ -1,10 +1,12 @@
 """Builds: listed, described, read while they run and long after."""
 
+import asyncio
 import json
 
 import pytest
 
 from martlet.builder import builds
+from martlet.model import BuildState
 from tests.unit.control.conftest import HANDLER, Platform, assert_problem, running
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +42,21 @@ async def test_the_log_of_a_build_can_be_read_after_a_restart(platform):
     await platform.start()
     assert messages((await platform.client.get(url)).text) == before
     assert (await platform.client.get(f"/builds/{made['build']}")).json()["state"] == "ready"
+
+
+async def test_a_build_of_another_machine_is_found_and_followed_to_its_end(platform, client, monkeypatch):
+    monkeypatch.setattr(builds, "LOOK", 0.01)
+    theirs, registry = builds.new_build("hello", "b-theirs"), platform.control.registry
+    await registry.put_build(theirs)
+    assert (await client.get("/builds/b-theirs")).json()["state"] == "queued"
+    following = asyncio.create_task(client.get("/builds/b-theirs/logs"))
+    done, _ = await asyncio.wait([following], timeout=0.1)
+    assert not done
+    await registry.put_build(theirs.model_copy(update={"state": BuildState.READY, "finished": 2e9}))
+    async with asyncio.timeout(10):
+        assert messages((await following).text) == []
+    assert (await client.get("/builds/b-theirs")).json()["state"] == "ready"
+    assert_problem(await client.delete("/builds/b-theirs"), 404, "not_found")
 
 
 async def test_old_builds_are_forgotten_with_their_logs(tmp_path, monkeypatch):

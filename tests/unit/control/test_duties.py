@@ -26,6 +26,7 @@ def duties(platform: Platform, leadership: Alone | Election) -> Duties:
         control.view,
         control.queue,
         control.garbage,
+        control.shelves,
         control.deployments,
         Declared({}, control.deployments),
         control.uploads,

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from martlet.control.api import create_app
-from martlet.control.logs import followed
+from martlet.control.following import Missing, followed
 from tests.unit.control.conftest import assert_problem
 
 pytestmark = pytest.mark.anyio
@@ -197,7 +197,8 @@ async def test_followed_logs_are_the_last_lines_and_then_those_to_come_of_every_
     await platform.create()
     platform.lanes[0].lines = [line(1, "a"), line(3, "c")]
     platform.lanes[1].lines = [line(2, "b")]
-    lines = followed(platform.control.lanes, "hello", 2)
+    everything = followed(platform.control.machines, "hello", 2)
+    lines = (line async for line in everything if not isinstance(line, Missing))
     try:
         async with asyncio.timeout(10):
             assert [(await anext(lines)).message for _ in range(2)] == ["b", "c"]
@@ -211,6 +212,7 @@ async def test_followed_logs_are_the_last_lines_and_then_those_to_come_of_every_
             assert (await anext(lines)).message == "f"
     finally:
         await lines.aclose()
+        await everything.aclose()
 
 
 async def test_followed_logs_are_sent_as_events(platform, client):

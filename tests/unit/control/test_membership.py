@@ -140,3 +140,21 @@ async def test_one_that_was_forgotten_joins_again(
     store.reachable = True
     await eventually(lambda: view.nodes == {"n1": NODE})
     assert len(store.granted) == 2
+
+
+async def test_what_a_machine_announces_is_known_at_once(
+    store: Shaky, told: Told, view: RegistryView
+) -> None:
+    membership = Membership(Registry(store), told, ttl=60, heartbeat=60)
+    membership.open()
+    await eventually(lambda: view.nodes)
+    told.node = NODE.model_copy(update={"stopping": True})
+    await membership.announce()
+    await eventually(lambda: view.withdrawing == {"n1"})
+    await membership.close()
+
+
+async def test_who_cannot_be_told_is_not_waited_for(store: Shaky, told: Told) -> None:
+    store.reachable = False
+    with pytest.raises(StoreError):
+        await Membership(Registry(store), told).announce()

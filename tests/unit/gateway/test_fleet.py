@@ -13,14 +13,19 @@ import pytest
 from martlet.cluster.authority import Authority, new_request
 from martlet.cluster.identity import Identity
 from martlet.cluster.joining import begin
-from martlet.errors import Overloaded
-from martlet.gateway.dispatch import Dispatch
+from martlet.errors import FunctionCrashed, NoCapacity, Overloaded
+from martlet.gateway.dispatch import MOST_REFUSALS, Dispatch
 from martlet.gateway.fleet import Fleet
+from martlet.http.body import read_body
+from martlet.http.hop import Hop
+from martlet.http.refusal import refuse
 from martlet.http.server import Server
-from martlet.model import ExecutionMode, FunctionConfig, Node, NodeLane, Revision, Role
-from martlet.node.call import Call
+from martlet.model import Division, Drain, ExecutionMode, FunctionConfig, Node, NodeLane, Revision, Role
+from martlet.node.call import Arrival, Call
 from martlet.node.passage import Passage
+from martlet.node.portion import Portion
 from martlet.node.target import Target
+from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
@@ -88,16 +93,32 @@ class Machines:
     async def open(self):
         self.lease = await self.registry.join(60)
         await self.view.start()
-        self.fleet = Fleet(self.view, OWN, self.cluster.first.towards_others())
+        self.withdrawal = Withdrawal(self.view, OWN)
+        portion = Portion(self.view, OWN, self.withdrawal)
+        context = self.cluster.first.towards_others()
+        self.fleet = Fleet(self.view, portion.shares, OWN, context, self.withdrawal)
         pool = SimpleNamespace(idle=[], held=0, submit=self.here.append)
         lane = SimpleNamespace(
-            lane=0, lanes=1, allowance=None, pools={REVISION.id: pool}, drivers={"fake"} if self.runs else {}
+            lane=0,
+            lanes=1,
+            allowance=None,
+            portion=portion,
+            pools={REVISION.id: pool},
+            drivers={"fake"} if self.runs else {},
+            withdrawal=self.withdrawal,
         )
         lane.pool = lambda _: pool
         self.dispatch = Dispatch(lane, None, self.fleet)
 
+    async def divide(self, **shares):
+        division = Division(function="hello", number=1, created=REVISION.created, shares=shares)
+        await self.view.catch_up(await self.registry.put_division(division))
+
     async def put(self, described):
         await self.view.catch_up(await self.registry.put_node(described, self.lease))
+
+    async def drain(self, name):
+        await self.view.catch_up(await self.registry.put_drain(Drain(node=name, since=0.0)))
 
     async def add(self, name, answer=None, **facts):
         """Starts a machine; ``answer`` is what it does with requests."""
@@ -202,6 +223,45 @@ async def test_a_machine_that_takes_no_connections_loses_its_calls_to_another(cl
         assert {(await ask(machines))[::2] for _ in range(4)} == {(200, b"living")}
 
 
+async def test_a_machine_that_may_have_no_instance_lets_one_run_it_that_may(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.put(node(OWN))
+        await machines.add("one")
+        await machines.add("other")
+        for name in ("one", "other", "one"):
+            await machines.divide(**{name: 10})
+            assert {(await ask(machines))[2] for _ in range(3)} == {name.encode()}
+        assert machines.here == []
+
+
+async def test_where_only_a_machine_out_of_reach_may_have_instances_the_answer_is_429(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.put(node(OWN))
+        await machines.add("dying")
+        await machines.divide(dying=10)
+        await machines.end("dying")
+        status, _, body = await ask(machines)
+        assert (status, b"max_instances" in body) == (429, True)
+        assert machines.here == []
+
+
+async def test_a_thousand_first_requests_through_several_gateways_go_to_one_machine(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        names = [f"n{number}" for number in range(7)]
+        for port, name in enumerate(names, 1):
+            await machines.put(node(name, PeerAddress("127.0.0.1", port), load=port / 10))
+        gateways = []
+        for own in names:
+            withdrawal = Withdrawal(machines.view, own)
+            portion = Portion(machines.view, own, withdrawal)
+            context = machines.cluster.first.towards_others()
+            gateways.append(Fleet(machines.view, portion.shares, own, context, withdrawal))
+        chosen = {gateways[number % 7].choose(REVISION).id for number in range(1000)}
+        assert len(chosen) == 1
+        await machines.put(node(*chosen, PeerAddress("127.0.0.1", 9), warm=5))
+        assert {each.choose(REVISION).id for each in gateways} == chosen
+
+
 async def test_where_no_other_answers_a_machine_that_can_runs_it_itself(cluster, serving):  # noqa: F811
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
@@ -228,15 +288,48 @@ async def test_a_call_in_flight_on_a_machine_that_dies_is_an_error_and_not_sent_
         assert machines.heard["living"] == []
 
 
-async def test_a_machine_that_has_left_and_hangs_is_waited_for_no_longer(cluster, serving, monkeypatch):  # noqa: F811
+async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, serving, monkeypatch):  # noqa: F811
     monkeypatch.setattr("martlet.gateway.fleet.FAREWELL", 0.0)
     async with gateway(cluster, serving) as machines:
-        arrived = asyncio.Event()
-        await machines.add("hanging", lambda _: arrived.set())
-        asked = asyncio.create_task(ask(machines))
-        await arrived.wait()
+        arrived = asyncio.Queue()
+        await machines.add("lasting", arrived.put_nowait)
+        looks = []
+        looked = Hop.answers
+
+        async def answers(hop):
+            looks.append(await looked(hop))
+            return looks[-1]
+
+        monkeypatch.setattr(Hop, "answers", answers)
+        asked = [asyncio.create_task(ask(machines)) for _ in range(2)]
+        exchange, _ = [await arrived.get() for _ in asked]
         await machines.lease.revoke()
-        assert (await asked)[0] == 502
+        while len(looks) < 3:
+            await asyncio.sleep(0.01)
+        assert all(looks)
+        exchange.answer(200, b"done")
+        done, hangs = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert done.pop().result()[::2] == (200, b"done")
+        machines.servers["lasting"][1].close()
+        assert (await hangs.pop())[0] == 502
+
+
+async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
+        machines.lease = await machines.registry.join(60)
+        await machines.add("forgotten")
+        await machines.lease.revoke()
+        while "forgotten" in machines.view.nodes:
+            await asyncio.sleep(0.01)
+        assert (await ask(machines))[::2] == (200, b"forgotten")
+        machines.lease = await machines.registry.join(60)
+        await machines.add("listed")
+        assert {(await ask(machines))[2] for _ in range(4)} == {b"listed"}
+        await machines.end("listed")
+        assert (await ask(machines))[::2] == (200, b"forgotten")
+        await machines.end("forgotten")
+        assert (await ask(machines))[0] == 503
 
 
 async def test_what_waits_at_a_full_queue_is_refused_as_on_one_machine(cluster, serving):  # noqa: F811
@@ -261,6 +354,7 @@ async def test_management_goes_to_a_machine_that_has_the_role(cluster, serving):
         await machines.end("dead")
         assert (await ask(machines))[::2] == (200, b"manages")
         assert machines.heard["manages"][0].target == b"/functions"
+        assert machines.heard["manages"][0].header(b"x-martlet-node") == OWN.encode()  # who was asked first
 
 
 async def test_control_asks_another_machine_by_a_lane_of_its_own(cluster, serving):  # noqa: F811
@@ -278,3 +372,153 @@ async def test_control_asks_another_machine_by_a_lane_of_its_own(cluster, servin
         assert machines.heard["other"][0].target == b"/_node/load"
         name = b"nobody"
         assert (await ask(machines))[0] == 503
+
+
+def no_room(exchange, error=None):
+    refuse(exchange, error or NoCapacity("it is full"), ((b"x-faas-revision", b"1"),))
+
+
+@pytest.mark.parametrize("error", [NoCapacity("it is full"), Overloaded("the queue is full")])
+async def test_a_machine_that_has_no_room_after_all_loses_its_call_to_another(cluster, serving, error):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        await machines.add("full", lambda exchange: no_room(exchange, error), warm=5)
+        await machines.add("roomy")
+        assert {(await ask(machines))[::2] for _ in range(3)} == {(200, b"roomy")}
+        assert len(machines.heard["full"]) == 3
+
+
+async def test_where_all_are_full_a_few_are_asked_and_the_last_says_why(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        for name in ("one", "two", "three", "four"):
+            await machines.add(name, no_room, warm=1)
+        status, headers, body = await ask(machines)
+        assert (status, headers["x-faas-revision"], headers["retry-after"]) == (503, "1", "1")
+        assert b"it is full" in body
+        assert "x-martlet-refused" not in headers
+        assert sum(map(len, machines.heard.values())) == MOST_REFUSALS
+
+
+async def test_what_was_begun_or_answered_by_the_function_is_never_sent_again(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        # What ran and then ended so has no mark; nor has a 503 of the function's own.
+        await machines.add("ran", lambda exchange: exchange.problem(NoCapacity("cut short")), warm=5)
+        await machines.add("other")
+        status, _, body = await ask(machines)
+        assert status == 503
+        assert b"cut short" in body
+        assert machines.heard["other"] == []
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_was_sent_to_a_full_machine_goes_to_the_other_as_a_whole(cluster, serving, chunked):  # noqa: F811
+    first, last, bodies = b"a" * 300_000, b"b" * 300_000, []
+
+    def echo(exchange):
+        async def answer():
+            bodies.append(await read_body(exchange))
+            exchange.answer(200)
+
+        tasks.append(asyncio.create_task(answer()))
+
+    tasks = []
+    async with gateway(cluster, serving) as machines:
+        await machines.add("full", no_room, warm=5)
+        await machines.add("roomy", echo)
+        client = await machines.connect()
+        if chunked:
+            client.send(
+                b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % len(first)
+            )
+            client.send(first + b"\r\n")
+        else:
+            client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 600000\r\n\r\n" + first)
+        while not machines.heard["roomy"]:
+            await asyncio.sleep(0.001)
+        client.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if chunked else last)
+        assert (await client.response())[0] == 200
+        assert bodies == [first + last]
+
+
+async def test_a_call_that_has_no_room_here_goes_to_another_machine(cluster, serving):  # noqa: F811
+    def full(_call):
+        raise Overloaded("full")
+
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.put(node(OWN, warm=1))
+        pool = machines.dispatch._node.pool(REVISION)
+        pool.held, pool.submit = 1, full
+        await machines.add("roomy")
+        assert (await ask(machines))[::2] == (200, b"roomy")
+
+
+async def test_a_call_that_another_machine_has_sent_goes_back_to_it(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.add("roomy")
+
+        def arrive(call):
+            arrival = Arrival(call.exchange, call.passage)
+            assert machines.dispatch._node.pass_on(arrival, NoCapacity("full"))
+            assert not machines.dispatch._node.pass_on(arrival, FunctionCrashed())
+
+        machines.dispatch.submit = arrive
+        status, headers, _ = await ask(machines)
+        assert (status, headers["x-martlet-refused"]) == (503, "no_capacity")
+        assert machines.heard["roomy"] == []
+
+
+async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        await machines.add("drained", warm=5)
+        await machines.add("other")
+        await machines.drain("drained")
+        assert {(await ask(machines))[2] for _ in range(4)} == {b"other"}
+        await machines.put(node("other", machines.view.nodes["other"].peer, capacity=0))
+        assert (await ask(machines))[2] == b"drained"
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_gateway_whose_machine_withdraws_lets_others_run_what_is_warm_here(cluster, serving, stops):  # noqa: F811
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.put(node(OWN, warm=5))
+        machines.dispatch._node.pool(REVISION).held = 1
+        await machines.add("other")
+        if stops:
+            machines.withdrawal.stop()
+        else:
+            await machines.drain(OWN)
+        assert {(await ask(machines))[2] for _ in range(4)} == {b"other"}
+        await machines.end("other")
+        client = await machines.connect()
+        client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        while not machines.here:
+            await asyncio.sleep(0.01)
+        machines.here[0].exchange.answer(204)
+
+
+async def test_a_machine_that_stops_gets_nothing_even_where_no_other_is_left(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        await machines.add("stopping", warm=5, stopping=True)
+        assert (await ask(machines))[0] == 503
+        assert machines.heard["stopping"] == []
+
+
+async def test_control_of_a_machine_that_withdraws_is_asked_only_where_there_is_no_other(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        machines.dispatch.submit = lambda call: machines.fleet.manage(
+            call.exchange, b"GET /functions HTTP/1.1\r\n", b"x-request-id: r1\r\n"
+        )
+        await machines.add("a", roles=(Role.CONTROL,))
+        await machines.add("b", roles=(Role.CONTROL,))
+        await machines.drain("a")
+        assert (await ask(machines))[2] == b"b"
+        await machines.drain("b")
+        assert (await ask(machines))[2] == b"a"
+
+
+async def test_others_relieve_a_machine_while_one_is_there_that_does_not_withdraw(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        assert not machines.fleet.relieved
+        await machines.add("other")
+        assert machines.fleet.relieved
+        await machines.drain("other")
+        assert not machines.fleet.relieved

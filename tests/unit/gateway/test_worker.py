@@ -14,7 +14,7 @@ from martlet.model import Invocation, InvocationState
 from martlet.storage.invocations import Invocations, Request
 from martlet.storage.memory import MemoryStore
 from martlet.storage.memory_broker import MemoryBroker
-from martlet.storage.queue import Delivery, Depth
+from martlet.storage.queue import Delivery, Depth, QueueError
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.stats import LaneStats
 
@@ -78,9 +78,11 @@ async def worker(invocations: Invocations, stats: LaneStats, made: Made) -> Asyn
     await worker.close(5)
 
 
-def new_worker(invocations: Invocations, stats: LaneStats, made: Made) -> Worker:
+def new_worker(
+    invocations: Invocations, stats: LaneStats, made: Made, leaves: Callable[[], bool] = lambda: False
+) -> Worker:
     view, attempts = RegistryView(MemoryStore()), cast(Attempts, made)
-    return Worker(invocations, view, attempts, stats, visibility=0.2, heartbeat=0.02, poll=0.02)
+    return Worker(invocations, view, attempts, stats, leaves, visibility=0.2, heartbeat=0.02, poll=0.02)
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -133,6 +135,30 @@ async def test_what_fails_is_tried_again_until_it_is_a_dead_letter_and_may_be_re
     assert await invocations.retry(NAME, accepted.id)
     await state(invocations, accepted, InvocationState.SUCCEEDED)
     assert made.deliveries[-1].attempt == 1
+
+
+async def test_what_has_run_is_not_run_again_because_the_queues_were_away_when_it_ended(
+    worker: Worker, invocations: Invocations, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.may_end.clear()
+    accepted = await invocations.accept(REQUEST)
+    await until(lambda: made.deliveries)
+    note, away = invocations.note, 10
+
+    async def unreachable(invocation: Invocation) -> None:
+        nonlocal away
+        if away:
+            away -= 1
+            raise QueueError("away")
+        await note(invocation)
+
+    monkeypatch.setattr(invocations, "note", unreachable)
+    made.may_end.set()
+    await state(invocations, accepted, InvocationState.SUCCEEDED)
+    async with asyncio.timeout(20):
+        while await invocations.queue(NAME).depth() != Depth():
+            await asyncio.sleep(0.005)
+    assert (away, len(made.deliveries)) == (0, 1)
 
 
 async def test_waiting_for_room_is_no_attempt(worker: Worker, invocations: Invocations, made: Made) -> None:
@@ -198,3 +224,23 @@ async def test_a_request_under_the_same_name_is_the_same_invocation(invocations:
     await invocations.note(first.model_copy(update={"state": InvocationState.SUCCEEDED}))
     again = await invocations.accept(replace(REQUEST, body=b"other"), "key:once")
     assert (again.id, again.state) == (first.id, InvocationState.SUCCEEDED)
+
+
+async def test_a_worker_that_leaves_it_to_others_takes_nothing_until_it_does_so_no_more(
+    invocations: Invocations, stats: LaneStats, made: Made
+) -> None:
+    leaving, asked = True, 0
+
+    def leaves() -> bool:
+        nonlocal asked
+        asked += 1
+        return leaving
+
+    worker = new_worker(invocations, stats, made, leaves)
+    worker.open()
+    accepted = await invocations.accept(REQUEST)
+    await until(lambda: asked > 3)
+    assert made.deliveries == []
+    leaving = False
+    await state(invocations, accepted, InvocationState.SUCCEEDED)
+    await worker.close(5)

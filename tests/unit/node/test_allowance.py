@@ -28,6 +28,7 @@ class Lane:
     def __init__(self, number, lanes, folder):
         self.held = {}
         self.idle = 0
+        self.most = 100
         self.folder = folder
         self.number = number
         self.allowance = Allowance(
@@ -36,6 +37,7 @@ class Lane:
             lambda n: folder / f"lane-{n}.sock",
             lambda r: (self.held.get(r, 0), self.idle),
             lambda: {r: count for r, count in self.held.items() if count},
+            lambda revision: min(self.most, revision.config.max_instances),
         )
 
     def handle(self, exchange):
@@ -45,8 +47,8 @@ class Lane:
             answer = self.allowance.asked(q["revision"], q["lane"], q["at"], q["held"], q["max"])
             exchange.answer_json(200, {"answer": answer})
         else:
-            self.allowance.reported(document["lane"], document["at"], document["held"])
-            exchange.answer(204)
+            behind = self.allowance.reported(document["lane"], document["at"], document["held"])
+            exchange.answer_json(200, {"behind": behind})
 
     async def take(self, wanted):
         """Asks for an instance as a pool does: counted first, given back where it is not granted."""
@@ -147,5 +149,21 @@ async def test_the_home_lane_knows_how_many_are_too_many_when_one_comes_back_wit
     home.allowance.reported(other.number, 1, {"f@1": 1})
 
     assert home.allowance.surplus(wanted) == 1
-    other.held["f@1"] = 3
+    other.held["f@1"] = 1
     assert other.allowance.surplus(wanted) == 0
+
+
+async def test_lanes_give_up_what_is_too_many_for_the_machine_the_home_lane_first(lanes):
+    home, other = lanes
+    wanted = revision(max_instances=9)
+    home.held["f@1"], other.held["f@1"] = 2, 3
+    async with home.serving(), other.serving():
+        other.allowance.changed()
+        home.most = other.most = 3
+        async with asyncio.timeout(5):
+            while home.allowance.surplus(wanted) != 2:  # until the other has said that it holds three
+                await asyncio.sleep(0.01)
+        assert other.allowance.surplus(wanted) == 0
+        home.most = other.most = 1
+        assert [lane.allowance.surplus(wanted) for lane in lanes] == [2, 2]
+        assert await other.take(wanted) is Placement.FULL

@@ -15,7 +15,7 @@ from martlet.drivers.fake import FakeDriver
 from martlet.errors import FunctionNotFound
 from martlet.http.fetch import fetch
 from martlet.http.server import Server
-from martlet.model import Function, FunctionConfig, NodeScaling, Revision, ScalingAction
+from martlet.model import Drain, Function, FunctionConfig, NodeScaling, Revision, ScalingAction
 from martlet.node import housekeeping
 from martlet.node.endpoint import Endpoint
 from martlet.node.habit import DECISIONS_KEPT, Habit, Habits
@@ -23,6 +23,7 @@ from martlet.node.housekeeping import Housekeeping
 from martlet.node.logs import LogStore
 from martlet.node.node import Node
 from martlet.node.recorder import Recorder
+from martlet.node.withdrawal import Withdrawal
 from martlet.scheduling.keepalive import FEWEST, Basis
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
@@ -38,7 +39,8 @@ MINUTE = 60.0
 class Lane:
     """A node behind its private socket, whose housekeeping is done when a test says so."""
 
-    def __init__(self, folder, **system):
+    def __init__(self, folder, own=None, **system):
+        self.own = own
         self.settings = SystemSettings(
             function_storage_path=folder, min_cells=0, max_cells=0, **{"keep_alive": "learned", **system}
         )
@@ -68,6 +70,8 @@ class Lane:
             logs=self.logs,
             recorder=Recorder(LaneStats(), self.history),
             runtimes=lambda name: (name, None),
+            withdrawal=Withdrawal(self.view, "own"),
+            own=self.own,
         )
         await self.driver.open(lambda *_: None)
         self.housekeeping = Housekeeping(self.node, self.view)
@@ -338,3 +342,54 @@ def test_a_file_that_cannot_be_read_costs_what_was_learned_and_nothing_else(tmp_
     again = Habits(path)
     again.load({"f"})
     assert [name for name, _ in again] == ["f"]
+
+
+ENTRY = {
+    "time": 1.0,
+    "function": "f",
+    "revision": 1,
+    "instance": "i1",
+    "request_id": None,
+    "stream": "stdout",
+    "message": "hello",
+}
+
+
+async def test_what_is_known_of_a_function_goes_with_it_whoever_has_deleted_it(tmp_path):
+    async with Lane(tmp_path) as lane:
+        await lane.deploy()
+        await lane.invoke()
+        lane.logs.append(ENTRY)
+        assert await lane.logs.read("f")
+        assert await lane.history.list("f", 1)
+        await lane.view.catch_up(await lane.registry.delete_function("f"))
+        async with asyncio.timeout(10):
+            while await lane.logs.read("f") or await lane.history.list("f", 1):
+                await asyncio.sleep(0.005)
+        assert "f" not in lane.node.recorder.stats.functions
+        assert await lane.logs.functions() == []
+
+
+async def test_logs_of_a_function_that_was_deleted_while_the_lane_was_away_go_when_it_is_back(tmp_path):
+    async with Lane(tmp_path) as lane:
+        lane.logs.append(ENTRY)
+        assert await lane.logs.read("f")
+        assert await lane.logs.functions() == ["f"]
+        await lane.node.open()
+        async with asyncio.timeout(10):
+            while await lane.logs.read("f"):
+                await asyncio.sleep(0.005)
+
+
+async def test_a_drained_machine_lets_go_of_what_is_idle_and_starts_nothing_ahead(tmp_path):
+    async with Lane(tmp_path) as lane:
+        pool = await lane.deploy(min_instances=1)
+        await lane.add_instance(pool)
+        await lane.view.catch_up(await lane.registry.put_drain(Drain(node="own", since=0.0)))
+        lane.tend()
+        assert not pool.held
+        lane.tend()
+        assert not pool.held
+        await lane.view.catch_up(await lane.registry.delete_drain("own"))
+        lane.tend()
+        assert pool.held

@@ -2,10 +2,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from martlet.errors import Invalid, Unavailable
-from martlet.model import Alias, ApiKey, Build, BuildState, Function, FunctionConfig, Revision
+from martlet.model import (
+    Alias,
+    ApiKey,
+    Build,
+    BuildState,
+    Drain,
+    Function,
+    FunctionConfig,
+    Node,
+    Revision,
+)
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
 from martlet.storage.sqlite import SqliteStore
@@ -17,6 +28,19 @@ HELLO = Function(name="hello", latest=1, counter=1, created=1.0, updated=1.0)
 FIRST = Revision(function="hello", number=1, config=FunctionConfig(), code="a" * 64, created=1.0)
 LIVE = Alias(function="hello", name="live", weights={1: 100})
 KEY = ApiKey(id="k1", name="ci", scopes=frozenset(), hashes={"ab" * 32: None}, created=1.0)
+NODE = Node(
+    id="n1",
+    host="one",
+    address=None,
+    version="1",
+    rungs=(),
+    runtimes=(),
+    cores=1,
+    memory=1,
+    load=0.0,
+    lanes=(),
+    started=1.0,
+)
 BUILD = Build(id="b1", function="hello", state=BuildState.PACKING, started=1.0)
 
 
@@ -235,6 +259,34 @@ async def test_an_entry_that_is_not_understood_is_left_out(
     await view.catch_up(await registry.put_key(KEY))
     assert view.functions == {}
     assert view.keys == {b"\xab" * 32: KEY}
+
+
+async def test_what_a_newer_version_has_written_besides_is_left_out(
+    store: MemoryStore, registry: Registry, view: RegistryView
+) -> None:
+    document = orjson.loads(FIRST.model_dump_json())
+    document["from"] = document["config"]["of"] = "the future"
+    await store.put("/revisions/hello/00000001", orjson.dumps(document))
+    await view.catch_up(1)
+    assert view.revisions == {("hello", 1): FIRST}
+    assert await registry.get_revision("hello", 1) == FIRST
+
+
+async def test_nodes_that_are_drained_or_stop_withdraw(
+    store: MemoryStore, registry: Registry, view: RegistryView
+) -> None:
+    told: list[set[str]] = []
+    view.on_nodes.append(lambda: told.append(view.withdrawing))
+    lease = await registry.join(60)
+    await registry.put_node(NODE, lease)
+    await registry.put_node(NODE.model_copy(update={"id": "n2", "stopping": True}), lease)
+    await view.catch_up(await registry.put_drain(Drain(node="n1", since=1.0)))
+    await lease.revoke()
+    await eventually(lambda: not view.nodes)
+    assert view.withdrawing == {"n1"}  # it is drained still when it comes back
+    await view.catch_up(await registry.delete_drain("n1"))
+    assert told[-1] == set()
+    assert {"n1", "n2"} in told
 
 
 async def test_a_view_follows_again_after_the_store_failed(

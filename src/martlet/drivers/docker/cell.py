@@ -13,7 +13,6 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ class Cell(Held):
         usage = None if self.group is None else self.group.usage()
         if usage is None:
             return Usage(0, 0.0, 0, self.out_of_memory) if self.over else None
-        return replace(usage, oom_kills=max(usage.oom_kills, self.out_of_memory))
+        return usage._replace(oom_kills=max(usage.oom_kills, self.out_of_memory))
 
     def _end(self, on_end: Callable[[Cell], None]) -> None:
         # Now or never: the engine is about to remove the cgroup.

@@ -1,0 +1,169 @@
+"""The leader divides what nodes ask for, and gives nothing to one before another has given it up."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from martlet.control.dividing import Dividing
+from martlet.model import ExecutionMode, FunctionConfig, Node, NodeLane, Revision
+from martlet.scheduling.trend import Pace
+from martlet.storage.fenced import FencedStore
+from martlet.storage.memory import MemoryStore
+from martlet.storage.registry import Registry, RegistryView
+
+pytestmark = pytest.mark.anyio
+
+
+class Cluster:
+    """Nodes that say what a test lets them say."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.registry = Registry(self.store)
+        self.view = RegistryView(self.store)
+        self.dividing = Dividing(FencedStore(self.store, lambda: None), self.view, Pace())
+        self.now = 0.0
+
+    async def deploy(self, created: float = 1.0, **config: Any) -> None:
+        """Stores the first revision of the function ``f``."""
+        made = Revision(
+            function="f",
+            number=1,
+            config=FunctionConfig(**{"max_instances": 10, **config}),
+            code="0" * 64,
+            created=created,
+        )
+        await self.view.catch_up(await self.registry.put_revision(made))
+
+    async def say(
+        self, name: str, held: int = 0, calls: float = 0.0, *, seen: bool = True, state: str = "ready"
+    ) -> None:
+        """A node says how it is."""
+        described = Node(
+            id=name,
+            host=name,
+            address=None,
+            version="1",
+            rungs=(ExecutionMode.PROCESS,),
+            runtimes=("python",),
+            cores=2,
+            memory=2**34,
+            memory_free=2**34,
+            load=0.0,
+            lanes=(NodeLane(name="lane-0", state=state, capacity=50, instances=held),),
+            started=0.0,
+            warm={"f@1": (held, 0)} if held else {},
+            calls={"f@1": calls} if calls else {},
+            divided=max(self.view.divided.values(), default=0) if seen else 0,
+        )
+        await self.view.catch_up(await self.registry.put_node(described, await self.registry.join(600)))
+
+    async def look(self) -> dict[str, int] | None:
+        """Lets the leader look, and returns how the instances are divided."""
+        self.now += 1.0
+        await self.dividing.look(self.now)
+        division = self.view.divisions.get(("f", 1))
+        return None if division is None else division.shares
+
+
+@asynccontextmanager
+async def cluster(**config: Any) -> AsyncIterator[Cluster]:
+    """Begins with a function that nobody has used, and two nodes."""
+    made = Cluster()
+    await made.view.start()
+    await made.deploy(**config)
+    await made.say("a")
+    await made.say("b")
+    yield made
+    await made.view.close()
+
+
+async def test_what_is_not_in_use_is_not_written_down() -> None:
+    async with cluster() as nodes:
+        assert await nodes.look() is None
+        await nodes.say("a", held=1)
+        assert await nodes.look() == {"a": 5, "b": 5}
+        before = await nodes.store.revision()
+        await nodes.look()
+        assert await nodes.store.revision() == before, "it was written again"
+
+
+async def test_a_share_moves_when_who_had_it_has_seen_so_and_holds_no_more() -> None:
+    async with cluster() as nodes:
+        await nodes.say("a", held=5, calls=9)
+        await nodes.say("b", held=2)
+        assert await nodes.look() == {"a": 5, "b": 1}
+        await nodes.say("a", held=5, calls=9)
+        await nodes.say("b", held=1, seen=False)
+        assert await nodes.look() == {"a": 5, "b": 1}
+        await nodes.say("b", held=2)
+        assert await nodes.look() == {"a": 8, "b": 1}
+        await nodes.say("a", held=5, calls=9)
+        await nodes.say("b", held=1)
+        assert await nodes.look() == {"a": 9, "b": 1}
+
+
+async def test_a_node_none_of_whose_lanes_answers_is_not_waited_for() -> None:
+    async with cluster() as nodes:
+        await nodes.say("a", held=5, calls=9)
+        assert await nodes.look() == {"a": 5, "b": 1}
+        await nodes.say("a", held=5, calls=9)
+        await nodes.say("b", seen=False, state="away")
+        assert await nodes.look() == {"a": 9}
+
+
+async def test_calls_count_by_how_many_an_instance_takes() -> None:
+    async with cluster(concurrency=10) as nodes:
+        await nodes.say("a", held=1, calls=61.5)
+        assert await nodes.look() == {"a": 5, "b": 3}
+
+
+async def test_the_division_of_a_revision_that_is_gone_goes_too() -> None:
+    async with cluster() as nodes:
+        await nodes.say("a", held=1)
+        await nodes.look()
+        await nodes.view.catch_up(await nodes.registry.delete_revision("f", 1))
+        assert await nodes.look() is None
+        await nodes.deploy(created=2.0, max_instances=2)
+        assert await nodes.look() == {"a": 1, "b": 1}
+
+
+async def test_a_leader_begins_with_what_the_one_before_has_written() -> None:
+    async with cluster() as nodes:
+        late = Cluster()
+        late.store, late.view = nodes.store, RegistryView(nodes.store)
+        await late.view._read_all()  # it does not follow the store
+        late.dividing = Dividing(FencedStore(nodes.store, lambda: None), late.view, Pace())
+        await nodes.say("a", held=5, calls=9)
+        assert await nodes.look() == {"a": 5, "b": 1}
+        await late.dividing.catch_up()
+        assert await late.look() == {"a": 5, "b": 1}
+
+
+async def test_instances_are_wanted_for_the_calls_of_all_nodes_and_no_more_when_there_are_none() -> None:
+    async with cluster(max_instances=20) as nodes:
+        for _ in range(10):
+            await nodes.say("a", held=4, calls=4)
+            await nodes.say("b", held=2, calls=3)
+            await nodes.look()
+        division = nodes.view.divisions["f", 1]
+        assert division.wanted == {"a": 6, "b": 4}
+        assert "about 7.0 calls at once in 60 s" in division.why
+        for _ in range(100):
+            await nodes.say("a", held=4)
+            await nodes.say("b", held=2)
+            await nodes.look()
+        assert nodes.view.divisions["f", 1].wanted == {}
+
+
+async def test_what_is_wanted_is_not_written_again_while_it_is_the_same() -> None:
+    async with cluster() as nodes:
+        revisions = set()
+        for _ in range(12):
+            await nodes.say("a", held=1, calls=0.6)
+            await nodes.say("b")
+            await nodes.look()
+            revisions.add(nodes.view.divided["f", 1])
+        assert len(revisions) == 1
