@@ -9,7 +9,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PACKAGES := nftables
 # Docker's own packages, where they are installed, are not to be had beside Debian's.
-TEST_PACKAGES := crun curl etcd-client etcd-server erofs-utils iproute2 lz4 nftables mmdebstrap podman qemu-system-x86 redis-server runc zstd $(if $(shell command -v dockerd),,docker.io)
+TEST_PACKAGES := crun curl etcd-client etcd-server erofs-utils iproute2 lz4 nftables mmdebstrap podman qemu-system-x86 redis-server runc sqlite3 zstd $(if $(shell command -v dockerd),,docker.io)
 # Elsewhere than in CI this would start a server for all the world.
 TEST_PACKAGES += $(if $(filter true,$(CI)),openssh-server)
 BACKPORTS := runsc
@@ -21,10 +21,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test unit fuzz lint types format docs bench clean
+.PHONY: help up test test-every-rung unit fuzz soak lint types format docs bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.martlet may be given
 	@scripts/packages $(PACKAGES) || echo "Without them functions have no way out (network: egress)." >&2
@@ -37,11 +37,20 @@ test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) #
 	@scripts/maven .toolchains/maven-repository || test "$(CI)" != true
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-every-rung: $(BIN)/.installed-test ## Run all that there is for microVMs, every attack and runtime; ARGS as for test
+	@scripts/packages $(TEST_PACKAGES)
+	@$(BIN)/python -m scripts.toolchains .toolchains
+	$(BIN)/pytest --every-rung -k microvm $(ARGS)
+
 unit: $(BIN)/.installed-test ## Run the tests that need no server
 	$(BIN)/pytest tests/unit tests/contract $(ARGS)
 
 fuzz: $(BIN)/.installed-test $(BIN)/.installed-fuzz ## Fuzz each parser for SECONDS=60; ARGS="server shim" names those to take
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+soak: $(BIN)/.installed-test ## Change, cut and kill a cluster under load for ten minutes, as root; ARGS="--minutes 2"
+	@scripts/packages $(TEST_PACKAGES)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(BIN)/.installed-lint ## Check style, formatting, who imports whom, and types
 	$(BIN)/ruff check .

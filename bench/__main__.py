@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from bench.cold import cold
 from bench.containers import containers
 from bench.density import density
 from bench.many import many_functions
+from bench.microvms import microvms
 from bench.neighbours import neighbours
 from bench.overhead import overhead
 from bench.row import Row
@@ -28,9 +30,10 @@ class Scale:
     instances: int
     starts: int
     containers: int
+    microvms: int
 
 
-QUICK, FULL = Scale(2, 100, 200, 30, 50), Scale(5, 1000, 2000, 100, 500)
+QUICK, FULL = Scale(2, 100, 200, 30, 50, 10), Scale(5, 1000, 2000, 100, 500, 100)
 MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "start": lambda _: start_and_memory(),
     "cold": lambda scale: cold(scale.starts),
@@ -40,13 +43,19 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "runtimes": lambda scale: runtimes(scale.seconds, scale.starts // 10),
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
     "containers": lambda scale: containers(scale.seconds, scale.starts // 4, scale.containers),
+    "microvms": lambda scale: microvms(scale.seconds, scale.starts // 4, scale.microvms),
     "density": lambda scale: density(scale.instances),
 }
 
 
 def main() -> None:
     """Measures what was asked for, all in one run."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog="\n".join(f"  {name:<12}{_summary(name)}" for name in MEASUREMENTS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--quick", action="store_true", help="short runs, for a look; not for SPECIFICATION.md"
     )
@@ -64,6 +73,12 @@ def main() -> None:
     print()
     for name, rows in results.items():
         print(report.table(name, rows))
+
+
+def _summary(name: str) -> str:
+    """Returns what a measurement is about: each has a module of its name."""
+    said: str = sys.modules[f"bench.{name}"].__doc__ or ""
+    return said.partition("\n")[0]
 
 
 if __name__ == "__main__":

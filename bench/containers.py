@@ -58,12 +58,13 @@ def _cold(name: str, count: int) -> Iterator[Row]:
     """Functions that have never run, one by one, with a ready cell for each and without any."""
     settings = {"default_mode": "process"} if name == "process" else _in_containers(name)
     with platform(min_cells=CELLS, max_cells=CELLS, **settings) as running:
-        yield latencies(f"cold start, {name}, with a ready cell", _first_responses(running, count, CELLS))
+        yield latencies(f"cold start, {name}, with a ready cell", first_responses(running, count, CELLS))
     with platform(min_cells=0, max_cells=0, **settings) as running:
-        yield latencies(f"cold start, {name}, without a cell", _first_responses(running, count, 0))
+        yield latencies(f"cold start, {name}, without a cell", first_responses(running, count, 0))
 
 
-def _first_responses(running: Platform, count: int, cells: int) -> list[float]:
+def first_responses(running: Platform, count: int, cells: int) -> list[float]:
+    """Returns the ms that each of ``count`` new functions takes, one by one, while lanes have so many ready cells."""
     for number in range(count):
         running.deploy(f"cold-{number}")
     running.stop_instances()

@@ -45,7 +45,7 @@ def hold(running: Platform, name: str, count: int) -> Row:
     return {
         "server": name,
         "count": held,
-        "started/s": round(count / seconds),
+        "started/s": round(count / seconds, 1),
         "MiB each": round((before - _available_mib()) / held, 2),
     }
 

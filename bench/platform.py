@@ -41,13 +41,17 @@ class Platform:
         """Creates a function with a rate limit of its own."""
         self.client.create(name, code, {"rate_limit": UNLIMITED, **config})
 
-    def stop_instances(self) -> None:
-        """Ends every instance, and waits until cells have taken the place of those that were used."""
+    def stop_instances(self, settle: float = 2.0) -> None:
+        """Ends every instance, and waits until cells have taken the place of those that were used.
+
+        Args:
+            settle: seconds that those take.
+        """
         for instance in self.client.instances():
             self.client.stop_instance(instance["id"])
         while self.client.instances():
             time.sleep(0.1)
-        time.sleep(2)
+        time.sleep(settle)
 
     def first_response(self, path: str) -> float:
         """Returns the ms from the request to a function to its response, which must be good."""
