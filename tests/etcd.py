@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import require
+from tests.ports import free_port
 
 START_SECONDS = 60
 LOOPBACK = "127.0.0.1"
@@ -24,8 +24,8 @@ class Member:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.endpoint = f"{host}:{_free_port(host)}"
-        self.peer = f"http://{host}:{_free_port(host)}"
+        self.endpoint = f"{host}:{free_port(host)}"
+        self.peer = f"http://{host}:{free_port(host)}"
         self._scheme = scheme
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -135,10 +135,3 @@ class Cluster:
         """Ends all members."""
         for member in self.members:
             member.kill()
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        number: int = probe.getsockname()[1]
-        return number

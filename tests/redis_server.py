@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import require
+from tests.ports import free_port
 
 START_SECONDS = 30
 
@@ -22,9 +23,7 @@ class RedisServer:
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         program = shutil.which("redis-server")
         require(program, "the program redis-server (Debian: redis-server)")
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(host)
         self.url = self.url_over(self.port, host)
         self._host = host
         self._folder = folder

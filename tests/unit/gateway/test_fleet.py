@@ -29,7 +29,7 @@ from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
-from tests.unit.http.conftest import LIMITS, Application, serving  # noqa: F401
+from tests.unit.http.conftest import LIMITS, Application, connections_closed, serving  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +148,7 @@ class Machines:
             await self.end(name)
         self.fleet.close()
         await self.view.close()
+        await connections_closed()
 
     def handle(self, exchange):
         exchange.request_id = "r1"
