@@ -238,14 +238,18 @@ async def program_rig(
 
 @asynccontextmanager
 async def docker_rig(
-    folder: Path, service: Callable[[Path], Service] = docker_service, lane: int = LANE, **options: Any
+    folder: Path,
+    service: Callable[[Path], Service] = docker_service,
+    lane: int = LANE,
+    runtime: str = "python",
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     """A `DockerDriver` with real containers of Docker Engine, or of what ``service`` leads to."""
     (folder / "packages").mkdir()
     roots = HostRoots(folder / "roots", Resolvers.find().text)
-    options = {"runtimes": _installed()} | options
-    driver = DockerDriver(lane, folder / "run", roots, service(folder), **options)
-    rig = Rig(driver, folder)
+    options = {"runtimes": _installed(), "roots": roots} | options
+    driver = DockerDriver(lane, folder / "run", service=service(folder), **options)
+    rig = Rig(driver, folder, runtime)
     rig.many = 6
     async with _opened(rig):
         yield rig

@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from martlet.model import FunctionConfig, Revision
 from martlet.runtimes import Catalogue
 from martlet.runtimes.runtime import Runtime
 from tests.conftest import require
-from tests.driver_rigs import SECONDS, ask, container_rig
+from tests.driver_rigs import SECONDS, ask, container_rig, docker_rig, podman_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 SEEN = """import os, socket, sys
@@ -34,6 +36,8 @@ HANDLERS = {
 }
 PACKAGES = {"python": "python3", "ruby": "ruby"}
 MARK = "made-for-this-test"
+RIGS = {engine: partial(container_rig, engine=engine) for engine in ("crun", "runc")}
+RIGS |= {"docker": docker_rig, "podman": podman_rig}
 
 
 @dataclass
@@ -59,8 +63,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("engine", ["crun", "runc"])
-@pytest.mark.parametrize("language", HANDLERS)
+@pytest.mark.parametrize(
+    ("language", "engine"),
+    [*product(HANDLERS, ("crun", "runc")), ("python", "docker"), ("ruby", "podman")],
+)
 async def test_a_function_runs_by_what_its_root_has(
     images: Images, tmp_path: Path, language: str, engine: str
 ):
@@ -73,8 +79,8 @@ async def test_a_function_runs_by_what_its_root_has(
     (image.root / "usr" / MARK).mkdir(exist_ok=True)
     roots = ImageRoots(images, image.name, "lane-0", 1 << 33, print)
 
-    async with container_rig(
-        tmp_path, engine=engine, runtime=runtime.name, roots=roots, runtimes=Sole(runtime)
+    async with RIGS[engine](
+        tmp_path, runtime=runtime.name, roots=roots, runtimes=Sole(runtime), images=images.folder
     ) as rig:
         code = rig.packages / ("c" * 64)
         code.mkdir()

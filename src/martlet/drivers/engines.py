@@ -73,12 +73,6 @@ def choose(settings: SystemSettings, run: Path, runtimes: Catalogue) -> Choice:
     """
     if settings.disable_container:
         return Choice(None, ())
-    if settings.base_image != HOST and settings.container_runtime in _BY_API:
-        raise Invalid(
-            f"system.base_image: {settings.container_runtime} takes host, not {settings.base_image}; choose another "
-            "container_runtime",
-            field="system.base_image",
-        )
     tried: list[Guarantee] = []
     labels = _labels(settings)
     for name in _candidates(settings):
@@ -117,7 +111,9 @@ def make(
     for engine in _BY_API:
         if engine == name:
             folder = run.absolute() / f"lane-{lane}"
-            roots = HostRoots(folder / "containers" / "roots", Resolvers.find().text)
+            roots = _roots(settings, lane)
+            if roots is None:
+                roots = HostRoots(folder / "containers" / "roots", Resolvers.find().text)
             service = Service(engine, folder / "podman.sock")
             ids = Identities.of_containers(lane)
             images = data / _IMAGES
@@ -165,6 +161,4 @@ def _starts(found: Iterable[Guarantee]) -> bool:
 
 
 def _candidates(settings: SystemSettings) -> Iterable[str]:
-    if settings.container_runtime != AUTO:
-        return (settings.container_runtime,)
-    return [name for name in _PREFERRED if settings.base_image == HOST or name not in _BY_API]
+    return _PREFERRED if settings.container_runtime == AUTO else (settings.container_runtime,)

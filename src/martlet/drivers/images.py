@@ -68,7 +68,7 @@ class ImageRoots:
             ) from None
         debian = self._base.name == DEBIAN
         binds = {_CERTIFICATES: _CERTIFICATES} if debian and Path(_CERTIFICATES).is_dir() else {}
-        return Root(image.root, binds, fitted, hold.descriptor)
+        return Root(image.root, binds, fitted, hold.descriptor, image)
 
 
 def _stands(making: asyncio.Task[Root]) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from martlet.images.image import Image
 from martlet.runtimes.interpreter import PREFIX
 from martlet.runtimes.runtime import RUNTIME, RUNTIMES, Runtime
 from martlet.sandbox import root
@@ -32,12 +33,14 @@ class Root:
         binds: folders of the host that are shown in it, read-only, by where they are seen.
         runtime: the runtime it is for, with the paths that its interpreter and programs have inside.
         hold: a descriptor that keeps it from being removed; None: nobody removes it.
+        image: whose folder ``path`` is; None: that of none.
     """
 
     path: Path
     binds: Mapping[str, str]
     runtime: Runtime
     hold: int | None = None
+    image: Image | None = None
 
     @property
     def stands(self) -> bool:

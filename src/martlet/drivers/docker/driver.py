@@ -19,7 +19,7 @@ from martlet.destination import Destination
 from martlet.drivers.docker.cell import Cell
 from martlet.drivers.docker.document import document
 from martlet.drivers.docker.engine import Engine, EngineError
-from martlet.drivers.docker.images import Copies, Images
+from martlet.drivers.docker.images import FUNCTIONS, ROOTS, Copies, Images
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import WHAT_TO_DO, Service
 from martlet.drivers.docker.shown import Shown
@@ -33,7 +33,7 @@ from martlet.drivers.identities import Identities
 from martlet.drivers.mandatory import in_force
 from martlet.drivers.own_images import OwnImages
 from martlet.drivers.resolvers import Resolvers
-from martlet.drivers.roots import Roots
+from martlet.drivers.roots import HostRoots, Roots
 from martlet.drivers.sandboxes import USUAL_LIMITS, SandboxDriver
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
@@ -95,15 +95,16 @@ class DockerDriver(SandboxDriver[Cell]):
         self.label = ""
         self._labels = Labels.of(run, lane)
         self._service = service
-        self._roots = roots
-        self._images = Images(roots)
         self._visits = Visits()
         folder = self._run / "containers"
         self._shown = Shown(folder / "shown", Resolvers.find().text)
-        self._copies: Copies | None = None
+        self._copies: dict[str, Copies] = {}
         if images is not None:
             self._own_images = OwnImages(images, folder / "of_images", f"lane-{lane}")
-            self._copies = Copies(images, self._labels.platform, run.absolute() / "copies.lock")
+            lock = run.absolute() / "copies.lock"
+            for purpose in (ROOTS, FUNCTIONS):
+                self._copies[purpose] = Copies(images, purpose, self._labels.platform, lock)
+        self._images = Images(roots, self._copies.get(ROOTS))
         self._turns = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = Strangers(service, self._labels, lambda: self._cells)
@@ -177,9 +178,9 @@ class DockerDriver(SandboxDriver[Cell]):
     async def sweep(self) -> None:
         """Removes the containers of the lane that nobody has recovered; later, where the engine does not answer."""
         await self._strangers.sweep()
-        if self._copies is not None:
+        for copies in self._copies.values():
             with suppress(EngineError):  # the next copy is another occasion
-                await self._copies.prune(await self._service.reach())
+                await copies.prune(await self._service.reach())
 
     async def _start(self, cell: Cell, runtime: Runtime, network: Network) -> None:
         cell.network = network
@@ -239,7 +240,7 @@ class DockerDriver(SandboxDriver[Cell]):
         return made.image, frame_of(made.root, task)
 
     async def _copy_of(self, cell: str, reference: str, engine: Engine) -> tuple[str, Frame]:
-        own, copies = self._own_images, self._copies
+        own, copies = self._own_images, self._copies.get(FUNCTIONS)
         if own is None or copies is None:
             raise LoadFailed("NoImages", "this lane has no images")
         image = await asyncio.to_thread(own.take, cell, reference)
@@ -342,7 +343,7 @@ class DockerDriver(SandboxDriver[Cell]):
             trial = DockerDriver(
                 self._lane,
                 Path(folder),
-                self._roots,
+                HostRoots(Path(folder, "roots"), Resolvers.find().text),  # no image is made to try an engine
                 self._service.another(),
                 identities=self._identities,
                 runtimes=self._runtimes,

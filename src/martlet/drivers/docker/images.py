@@ -22,7 +22,8 @@ from martlet.images.store import Images as Store
 from martlet.runtimes import Runtime
 from martlet.sandbox.root import SCRATCH
 
-REPOSITORY, FUNCTIONS = "localhost/martlet-root", "localhost/martlet-function"
+SKELETONS = "localhost/martlet-root"
+ROOTS, FUNCTIONS = f"{SKELETONS}/of", "localhost/martlet-function"
 """``localhost`` belongs to no registry: an engine that lacks the image does not look for it elsewhere."""
 _CHUNK = 1024 * 1024
 
@@ -36,17 +37,18 @@ class RootImage:
 
 
 class Copies:
-    """Images of the platform as the engine has them: those that functions are, once one of these has started.
+    """Images of the platform as the engine has them, once a container of one has started.
 
     Args:
         store: the platform's images.
+        purpose: `ROOTS` or `FUNCTIONS`: the same image has other places for what is mounted as one and as the other.
         platform: what no other platform of this machine is called.
         lock: a file that all lanes of it know.
     """
 
-    def __init__(self, store: Path, platform: str, lock: Path) -> None:
+    def __init__(self, store: Path, purpose: str, platform: str, lock: Path) -> None:
         self._store = store
-        self._repository = f"{FUNCTIONS}/{platform.strip('-')}"
+        self._repository = f"{purpose}/{platform.strip('-')}"
         self._lock = lock
 
     async def of(self, image: Image, engine: Engine) -> str:
@@ -88,10 +90,12 @@ class Images:
 
     Args:
         roots: where roots come from.
+        copies: of the roots that are images of the platform; None: none is.
     """
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: Roots, copies: Copies | None) -> None:
         self._roots = roots
+        self._copies = copies
         self._made: dict[str, asyncio.Task[RootImage]] = {}
 
     async def of(self, runtime: Runtime, engine: Engine) -> RootImage:
@@ -111,9 +115,12 @@ class Images:
 
     async def _make(self, runtime: Runtime, engine: Engine) -> RootImage:
         root = await self._roots.of(runtime)
+        if root.image is not None:
+            assert self._copies is not None
+            return RootImage(root, await self._copies.of(root.image, engine))
         with tempfile.TemporaryFile() as tar:
             digest = await asyncio.to_thread(_pack, root.path, cast(BinaryIO, tar))
-            name = f"{REPOSITORY}:{digest}"
+            name = f"{SKELETONS}:{digest}"
             if await engine.image(name) is None:
                 tar.seek(0)
                 await engine.import_image(name, cast(BinaryIO, tar))
