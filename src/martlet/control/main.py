@@ -67,6 +67,8 @@ class _Server(uvicorn.Server):
 async def _serve(control: Control, path: Path) -> None:
     config = uvicorn.Config(
         create_app(control),
+        http="httptools",
+        ws="none",  # else it imports what it finds for websockets, of which the API has none
         lifespan="off",
         log_config=None,
         access_log=False,

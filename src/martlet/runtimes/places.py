@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import filter as matching
 from pathlib import Path
@@ -14,6 +16,7 @@ _LAYOUTS = ("*/bin", "bin", "*", "node_modules/.bin")
 """The folders of programs below one of toolchains."""
 _SYSTEM = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")))
 _BROAD_DEPTH = 2
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 class Places:
@@ -66,7 +69,7 @@ class Places:
         else:
             own = {} if beside is None else {beside.parent: tuple(_names(beside.parent))}
             for folder, names in (own | self._folders).items():
-                yield from (folder / name for name in matching(names, program))
+                yield from (folder / name for name in _named(names, program))
 
 
 def shown_for(program: Path, above: int) -> Path | None:
@@ -82,6 +85,14 @@ def is_broad(folder: Path, private: Iterable[Path]) -> bool:
     return len(folder.parts) <= _BROAD_DEPTH or any(
         place.is_relative_to(folder) for place in (*homes, *private)
     )
+
+
+def _named(names: Sequence[str], pattern: str) -> list[str]:
+    """Returns the names, which are sorted, that match a pattern. /usr/bin has thousands, and few begin as it does."""
+    literal = _WILDCARD.split(pattern, 1)[0]
+    first = bisect_left(names, literal)
+    last = bisect_right(names, literal, first, key=lambda name: name[: len(literal)])
+    return matching(names[first:last], pattern)
 
 
 def _names(folder: Path) -> list[str]:

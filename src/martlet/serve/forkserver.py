@@ -150,10 +150,12 @@ def serve(channel: socket.socket) -> tuple[str, int]:
     die_with_parent()
     supervisor = os.getppid()
     _name("martlet-fork")
+    gc.disable()  # what is imported stays, and is looked through once
     for module in _MODULES:
         import_module(module)
     gc.collect()
     gc.freeze()
+    gc.enable()
     while request := channel.recv(_MESSAGE):
         between = os.fork()
         if between:

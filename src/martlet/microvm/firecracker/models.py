@@ -23,9 +23,12 @@ _Number = Annotated[str, StringConstraints(pattern=r"^(0x[0-9A-Fa-f]{1,16}|0b[01
 
 
 class Document(BaseModel):
-    """A value of the API. Sent documents have no members but their own."""
+    """A value of the API. Sent documents have no members but their own.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    What checks them is made when it is needed first: every process of a platform imports them, and few make a machine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Placed(Document):
@@ -53,7 +56,7 @@ class Patch(Placed):
 class Answer(BaseModel):
     """What Firecracker says; a newer one may say more."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
 
 class TokenBucket(Document):
