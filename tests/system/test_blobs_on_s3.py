@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -72,10 +73,12 @@ def _serves_what_it_has(platform: Platform) -> None:
     for instance in platform.instances("hello"):
         assert platform.admin.delete(f"/instances/{instance['id']}").status_code == 204
     assert platform.invoke("hello").json() == {"name": "hello"}
-    cold = platform.invoke("other")
+    with ThreadPoolExecutor() as caller:  # both wait until the bucket counts as out of reach
+        asked = caller.submit(platform.invoke, "other")
+        refused = platform.client.post("/functions", json={"name": "new", "code": HELLO % "new"})
+        cold = asked.result()
     assert (cold.status_code, cold.json()["code"]) == (503, "unavailable")
     assert "the code of other@1 cannot be fetched" in cold.json()["detail"]
-    refused = platform.client.post("/functions", json={"name": "new", "code": HELLO % "new"})
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert "storage is out of reach" in refused.json()["detail"]
     assert "package_not_fetched" in platform.log()
