@@ -14,7 +14,7 @@ import pytest
 
 from martlet.drivers import firewall
 from martlet.drivers.docker import remains
-from martlet.drivers.docker.images import REPOSITORY
+from martlet.drivers.docker.images import SKELETONS
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import Service
 from martlet.drivers.docker.verification import group_of, lacks
@@ -262,7 +262,7 @@ async def test_an_image_that_somebody_removed_is_made_again(
         engine = await rig.driver._service.reach()  # type: ignore[attr-defined]
         images = await engine._call("GET", "/images/json")
         for name in [
-            tag for image in images for tag in image["RepoTags"] or () if tag.startswith(REPOSITORY)
+            tag for image in images for tag in image["RepoTags"] or () if tag.startswith(f"{SKELETONS}:")
         ]:
             await engine._call("DELETE", f"/images/{name}?force=true")
 
