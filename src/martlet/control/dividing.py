@@ -4,15 +4,16 @@ says how many instances each is to have ready (`scheduling.trend`)."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
-from math import ceil
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 
+from martlet.control.usage import Usage
 from martlet.errors import NotFound
-from martlet.model import Division, Node, Revision, Role
+from martlet.model import Division, Revision, Role
 from martlet.scheduling.candidates import described, need_of, shares_among
 from martlet.scheduling.placement import Candidate, Need, homes_first
 from martlet.scheduling.shares import Report, dealt, redivided
@@ -25,6 +26,23 @@ log = structlog.get_logger()
 
 EVERY = 1.0
 """Seconds between two looks; nodes say how they are every three."""
+AGAIN = 30.0
+"""Seconds after which a revision is looked at whole again whose nodes have what they want and say nothing else: there
+may be other room for it."""
+TURN = 0.02
+"""Seconds of work after which others in this process have their turn: of a thousand revisions a look takes longer than
+the leader may be silent."""
+
+
+class Standing(NamedTuple):
+    """What of a revision decides how it is divided, but for the room on nodes: where it is the same, so is that."""
+
+    created: float
+    division: int
+    nodes: int
+    instances: int
+    held: Mapping[str, int]
+    wanted: Mapping[str, int]
 
 
 class Dividing:
@@ -39,6 +57,9 @@ class Dividing:
     def __init__(self, store: FencedStore, view: RegistryView, pace: Pace) -> None:
         self._pace = pace
         self._trends: dict[tuple[str, float], Trend] = {}
+        self._standing: dict[tuple[str, int], tuple[Standing, float]] = {}
+        self._nodes: set[str] = set()
+        self._changes_of_nodes = 0
         self._store = store
         self._registry = Registry(store)
         self._view = view
@@ -72,31 +93,38 @@ class Dividing:
         """Divides once what needs it; ``now`` never goes back. Raises `StoreError`."""
         view = self._view
         withdrawing = view.withdrawing
-        runners = [
+        usage = Usage(
             node for node in view.nodes.values() if Role.NODE in node.roles and node.id not in withdrawing
-        ]
-        used = {name for node in runners for name in (*node.warm, *node.calls)}
-        written = 0
+        )
+        nodes = {node.id for node in usage.runners}
+        if nodes != self._nodes:
+            self._nodes, self._changes_of_nodes = nodes, self._changes_of_nodes + 1
+        written, turn = 0, monotonic()
         for key, revision in tuple(view.revisions.items()):
             division = view.divisions.get(key)
-            if division is not None or revision.id in used:
-                forecast = self._forecast(revision, runners, now)
-                divided = self._divided(revision, division, runners, forecast)
-                if divided is not None:
-                    written = await self._registry.put_division(divided)
+            if division is None and revision not in usage:
+                continue
+            forecast = self._forecast(revision, usage, now)
+            divided = self._divided(revision, division, usage, forecast, now)
+            if divided is not None:
+                written = await self._registry.put_division(divided)
+            if monotonic() - turn > TURN:
+                await asyncio.sleep(0)
+                turn = monotonic()
         for function, number in tuple(view.divisions.keys() - view.revisions.keys()):
+            self._standing.pop((function, number), None)
             with suppress(NotFound):  # the revision was deleted a while ago
                 written = await self._registry.delete_division(function, number)
         if written:
             await view.catch_up(written)
 
-    def _forecast(self, revision: Revision, runners: list[Node], now: float) -> Forecast:
+    def _forecast(self, revision: Revision, usage: Usage, now: float) -> Forecast:
         """Returns how many instances of a revision will be needed."""
         key = revision.id, revision.created
         trend = self._trends.setdefault(key, Trend(self._pace))
-        trend.observe(now, sum(node.calls.get(revision.id, 0.0) for node in runners))
-        ready = sum(node.warm.get(revision.id, (0, 0))[0] for node in runners)
+        trend.observe(now, sum(usage.calls(revision).values()))
         config = revision.config
+        ready = sum(usage.held(revision).values())
         forecast = trend.forecast(now, ready, config.concurrency, config.max_instances)
         if trend.over:
             del self._trends[key]
@@ -106,22 +134,34 @@ class Dividing:
         self,
         revision: Revision,
         division: Division | None,
-        runners: list[Node],
+        usage: Usage,
         forecast: Forecast,
+        now: float,
     ) -> Division | None:
         """Returns how a revision is to be divided from now on; None where nothing changes, or cannot yet."""
-        if not runners:
+        if not usage.runners:
             return None
-        seen = self._view.divided.get((revision.function, revision.number), 0)
-        if any(node.divided < seen for node in runners if any(lane.state == "ready" for lane in node.lanes)):
+        key = revision.function, revision.number
+        seen = self._view.divided.get(key, 0)
+        if usage.divided is not None and usage.divided < seen:
             return None  # somebody goes by the division before this one
+        standing = Standing(
+            revision.created,
+            seen,
+            self._changes_of_nodes,
+            forecast.instances,
+            usage.held(revision),
+            usage.wanted(revision),
+        )
+        before, at = self._standing.get(key, (None, 0.0))
+        if standing == before and now - at < AGAIN:
+            return None
         shares = redivided(
             revision.config.max_instances,
-            shares_among(runners, revision, division),
-            _reports(revision, runners),
+            shares_among(usage.runners, revision, division),
+            _reports(revision, usage),
         )
-        calls = {node.id: node.calls.get(revision.id, 0.0) for node in runners}
-        wanted = spread(forecast.instances, calls, shares)
+        wanted = spread(forecast.instances, usage.calls(revision), shares)
         known = division if division is not None and division.created == revision.created else None
         if (
             known is not None
@@ -129,6 +169,8 @@ class Dividing:
             and sum(known.wanted.values()) == sum(wanted.values())
             and known.wanted.keys() <= shares.keys()
         ):
+            if all(shares.get(name, 0) >= count for name, count in standing.wanted.items()):
+                self._standing[key] = standing, now
             return None  # on which of them they are makes no difference that is worth writing
         log.info("instances_divided", revision=revision.id, shares=shares, wanted=wanted, why=forecast.reason)
         return Division(
@@ -141,15 +183,14 @@ class Dividing:
         )
 
 
-def _reports(revision: Revision, runners: Iterable[Node]) -> dict[str, Report]:
-    nodes = {node.id: node for node in runners}
+def _reports(revision: Revision, usage: Usage) -> dict[str, Report]:
     need, config = need_of(revision), revision.config
-    found = described([*nodes.values()], revision)
-    least = dealt(need, config.min_instances, found)
+    found = described(usage.runners, revision)
+    least, wanted = dealt(need, config.min_instances, found), usage.wanted(revision)
     return {
         each.name: Report(
             held=each.held,
-            wanted=ceil(nodes[each.name].calls.get(revision.id, 0.0) / config.concurrency),
+            wanted=wanted.get(each.name, 0),
             room=_room(each, need),
             least=least.get(each.name, 0),
         )

@@ -28,6 +28,11 @@ FAREWELL = 10.0
 """Seconds between two looks whether a machine that is on the list no more, and still runs something, answers: one that
 hangs would never."""
 
+CALM = 0.2
+"""Seconds for which what machines say of themselves is not taken in anew. Of a thousand one says something every three
+milliseconds, and what each said last is up to three seconds old anyway. Who comes or goes, and what is decided of
+machines, is seen at once."""
+
 
 class Options(NamedTuple):
     """The machines for a revision, as they last were."""
@@ -91,8 +96,10 @@ class Fleet:
         self._forgotten: dict[str, Node] = {}
         self._farewells: set[asyncio.Task[None]] = set()
         self._turn = 0
+        self._taken_in, self._decided = -CALM, 0
+        self._taking_in: asyncio.TimerHandle | None = None
         self.alone, self.relieved = True, False
-        view.on_nodes.append(self._changed)
+        view.on_nodes.append(self._said)
         withdrawal.on_stopping.append(self._changed)
         self._changed()
 
@@ -160,6 +167,8 @@ class Fleet:
 
     def close(self) -> None:
         """Closes the connections that carry nothing."""
+        if self._taking_in is not None:
+            self._taking_in.cancel()
         for hop in self._hops.values():
             hop.close()
 
@@ -179,8 +188,26 @@ class Fleet:
         withdrawing = self._view.withdrawing
         return {*withdrawing, self.own} if self._withdrawal.stopping else withdrawing
 
-    def _changed(self) -> None:
+    def _said(self) -> None:
         """Somebody came, went, or said how it is."""
+        loop = asyncio.get_running_loop()
+        view = self._view
+        if (
+            loop.time() - self._taken_in >= CALM
+            or view.decided != self._decided
+            or view.nodes.keys() != self._listed.keys()
+        ):
+            self._changed()
+        elif self._taking_in is None:
+            self._taking_in = loop.call_at(self._taken_in + CALM, self._changed)
+
+    def _changed(self) -> None:
+        """Takes in what has been said."""
+        if self._taking_in is not None:
+            self._taking_in.cancel()
+            self._taking_in = None
+        self._taken_in = asyncio.get_running_loop().time()
+        self._decided = self._view.decided
         self._options.clear()
         nodes = self._view.nodes.values()
         self.alone = not any(

@@ -9,6 +9,11 @@ from martlet.model import Division, Node, Revision
 from martlet.scheduling.placement import Candidate, Need
 from martlet.scheduling.shares import Shares, shares_of
 
+_IDLE: dict[str, tuple[Node, Candidate]] = {}
+"""What each node is for revisions that it has no instance of, which are nearly all: worked out once each time it says
+something, and not for each revision. Nodes do not change; by their id, the last of each."""
+_IDLE_KEPT = 10_000
+
 NOWHERE = "no machine of the cluster that runs such functions has room; see `martlet nodes`"
 """What a request is told for which there is no node."""
 
@@ -29,7 +34,15 @@ def described(
         revision: what is to run.
         withdrawing: the ids of those that give their work to others.
     """
-    return [_candidate(node, *node.warm.get(revision.id, (0, 0)), node.id in withdrawing) for node in nodes]
+    name = revision.id
+    found = []
+    for node in nodes:
+        candidate = _idle(node)
+        if name in node.warm or node.id in withdrawing:
+            held, free = node.warm.get(name, (0, 0))
+            candidate = replace(candidate, held=held, warm=free, withdraws=node.id in withdrawing)
+        found.append(candidate)
+    return found
 
 
 def candidates(
@@ -56,6 +69,7 @@ def candidates(
             if each.withdraws
             else replace(each, room=min(each.room, shares.get(each.name, 0) - each.held))
             for each in found
+            if each.withdraws or each.held or each.name in shares  # of a thousand machines a few
         ]
     held = sum(each.held for each in found if not each.withdraws)
     need = need_of(revision)
@@ -85,7 +99,17 @@ def shares_among(
     return shares_of(need, revision.config.max_instances, staying, division)
 
 
-def _candidate(node: Node, held: int, free: int, withdraws: bool) -> Candidate:
+def _idle(node: Node) -> Candidate:
+    """Returns what a node is for a revision that it has no instance of."""
+    known = _IDLE.get(node.id)
+    if known is None or known[0] is not node:
+        if len(_IDLE) >= _IDLE_KEPT:  # most of them left long ago
+            _IDLE.clear()
+        known = _IDLE[node.id] = node, _candidate(node)
+    return known[1]
+
+
+def _candidate(node: Node) -> Candidate:
     lanes = [lane for lane in node.lanes if lane.state == "ready"]
     return Candidate(
         name=node.id,
@@ -96,7 +120,4 @@ def _candidate(node: Node, held: int, free: int, withdraws: bool) -> Candidate:
         memory=node.memory_free,
         cpu=node.cpu_free,
         load=node.load,
-        warm=free,
-        withdraws=withdraws,
-        held=held,
     )

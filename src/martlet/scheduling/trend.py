@@ -8,6 +8,7 @@ How quickly the number rises and falls is limited. Times are seconds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -99,7 +100,7 @@ class Trend:
         return sum(lately) / len(lately) if lately else 0.0
 
 
-def spread(instances: int, calls: dict[str, float], shares: dict[str, int]) -> dict[str, int]:
+def spread(instances: int, calls: Mapping[str, float], shares: Mapping[str, int]) -> dict[str, int]:
     """Returns how many of the instances each node has: as its calls are, and within its share."""
     parts: dict[str, int] = {}
     for _ in range(min(instances, sum(shares.values()))):

@@ -42,6 +42,7 @@ class RegistryView:
         drains: by the id of the node, which may be away.
         divisions: by function and number.
         divided: the store revision of each division, likewise.
+        decided: the store revision of the last change of drains and divisions.
         revision: the store revision up to which every change is applied.
         on_change: called after each change, but for those of nodes: they come every few seconds, and no answer that is
             remembered depends on them.
@@ -57,6 +58,7 @@ class RegistryView:
         self.drains: dict[str, Drain] = {}
         self.divisions: dict[tuple[str, int], Division] = {}
         self.divided: dict[tuple[str, int], int] = {}
+        self.decided = 0
         self.revision = 0
         self.on_change: list[OnChange] = []
         self.on_nodes: list[Callable[[], None]] = []
@@ -172,6 +174,8 @@ class RegistryView:
                 self._held[change.key] = new
                 self._add(new, change.revision)
         changed = old if new is None else new
+        if isinstance(changed, Drain | Division):
+            self.decided = change.revision
         if isinstance(changed, Node | Drain | Division):
             self._tell_of_nodes(change.key)
         elif changed is not None:

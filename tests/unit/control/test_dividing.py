@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from martlet.control import dividing
 from martlet.control.dividing import Dividing
 from martlet.model import ExecutionMode, FunctionConfig, Node, NodeLane, Revision
+from martlet.scheduling.shares import redivided
 from martlet.scheduling.trend import Pace
 from martlet.storage.fenced import FencedStore
 from martlet.storage.memory import MemoryStore
@@ -38,7 +40,14 @@ class Cluster:
         await self.view.catch_up(await self.registry.put_revision(made))
 
     async def say(
-        self, name: str, held: int = 0, calls: float = 0.0, *, seen: bool = True, state: str = "ready"
+        self,
+        name: str,
+        held: int = 0,
+        calls: float = 0.0,
+        *,
+        seen: bool = True,
+        state: str = "ready",
+        capacity: int = 50,
     ) -> None:
         """A node says how it is."""
         described = Node(
@@ -52,7 +61,7 @@ class Cluster:
             memory=2**34,
             memory_free=2**34,
             load=0.0,
-            lanes=(NodeLane(name="lane-0", state=state, capacity=50, instances=held),),
+            lanes=(NodeLane(name="lane-0", state=state, capacity=capacity, instances=held),),
             started=0.0,
             warm={"f@1": (held, 0)} if held else {},
             calls={"f@1": calls} if calls else {},
@@ -167,3 +176,48 @@ async def test_what_is_wanted_is_not_written_again_while_it_is_the_same() -> Non
             await nodes.look()
             revisions.add(nodes.view.divided["f", 1])
         assert len(revisions) == 1
+
+
+async def test_who_has_what_it_wants_and_says_nothing_else_is_looked_at_whole_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def counted(*arguments: Any) -> dict[str, int]:
+        looks.append(arguments)
+        return redivided(*arguments)
+
+    monkeypatch.setattr(dividing, "redivided", counted)
+    async with cluster() as nodes:
+
+        async def settled() -> int:
+            for _ in range(10):
+                await nodes.say("a", held=1, calls=0.9)
+                await nodes.say("b")
+                await nodes.look()
+            return len(looks)
+
+        before = await settled()
+        assert await settled() == before, "nothing was said that matters"
+        await nodes.say("b", held=1, calls=0.9)
+        await nodes.look()
+        assert len(looks) == before + 1
+        await settled()
+        nodes.now += dividing.AGAIN
+        before = len(looks)
+        await nodes.look()
+        assert len(looks) == before + 1
+
+
+async def test_who_has_less_than_it_wants_is_looked_at_each_time() -> None:
+    async with cluster() as nodes:
+        for _ in range(10):  # it may have more than it has room for
+            await nodes.say("a", held=2, calls=9, capacity=2)
+            await nodes.say("b", held=1)
+            await nodes.look()
+        assert (await nodes.look() or {})["a"] == 2
+        for _ in range(3):
+            await nodes.say("a", held=2, calls=9)
+            await nodes.say("b", held=1)
+            shares = await nodes.look()
+        assert shares == {"a": 9, "b": 1}

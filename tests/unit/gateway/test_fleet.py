@@ -14,6 +14,7 @@ from martlet.cluster.authority import Authority, new_request
 from martlet.cluster.identity import Identity
 from martlet.cluster.joining import begin
 from martlet.errors import FunctionCrashed, NoCapacity, Overloaded
+from martlet.gateway import fleet
 from martlet.gateway.dispatch import MOST_REFUSALS, Dispatch
 from martlet.gateway.fleet import Fleet
 from martlet.http.body import read_body
@@ -196,6 +197,19 @@ async def test_what_is_warm_somewhere_is_not_started_here(cluster, serving):  # 
         await machines.add("warm", warm=3)
         assert {(await ask(machines))[2] for _ in range(6)} == {b"warm"}
         assert machines.here == []
+
+
+async def test_what_machines_say_is_taken_in_together_but_who_leaves_at_once(cluster, serving, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(fleet, "CALM", 3600.0)
+    async with gateway(cluster, serving) as machines:
+        await machines.add("one", warm=5)
+        await machines.add("other")
+        assert (await ask(machines))[2] == b"one"
+        for name, warm in (("one", 0), ("other", 5)):
+            await machines.put(node(name, machines.view.nodes[name].peer, warm=warm))
+        assert (await ask(machines))[2] == b"one"
+        await machines.view.catch_up(await machines.registry._store.delete("/nodes/one"))
+        assert (await ask(machines))[2] == b"other"
 
 
 async def test_a_machine_without_the_rung_gets_nothing(cluster, serving):  # noqa: F811
@@ -474,7 +488,9 @@ async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):  
         await machines.drain("drained")
         assert {(await ask(machines))[2] for _ in range(4)} == {b"other"}
         await machines.put(node("other", machines.view.nodes["other"].peer, capacity=0))
-        assert (await ask(machines))[2] == b"drained"
+        async with asyncio.timeout(20):
+            while (await ask(machines))[2] != b"drained":
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("stops", [False, True])
