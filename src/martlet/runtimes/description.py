@@ -145,10 +145,11 @@ class Start(Frozen):
         "warm",
         description="`warm`: started before there is code, and kept ready; `cold`: started with the code.",
     )
-    listen: Literal["descriptor", "socket", "port", "stdio"] = Field(
+    listen: Literal["descriptor", "socket", "port", "stdio", "assignments"] = Field(
         "descriptor",
         description="`descriptor`: it accepts on descriptor 3; `socket`: it makes the socket `MARTLET_SOCKET` itself; "
-        "`port`: it listens on the TCP port `PORT`; `stdio`: it serves requests one by one on stdin and stdout.",
+        "`port`: it listens on the TCP port `PORT`; `stdio`: it serves requests one by one on stdin and stdout; "
+        "`assignments`: the same, where each request comes as a script that sets variables.",
     )
     cells: Integer | None = Field(
         None,

@@ -15,10 +15,10 @@ class Program:
         command: the program with its arguments, as the sandbox sees them.
         environment: variables that it gets besides the usual ones.
         cell: ``warm``: it starts before there is code, with the cell; ``cold``: once there is.
-        listen: how requests reach it: ``descriptor``, ``socket``, ``port`` or ``stdio``.
+        listen: how requests reach it: ``descriptor``, ``socket``, ``port``, ``stdio`` or ``assignments``.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     cell: Literal["warm", "cold"]
-    listen: Literal["descriptor", "socket", "port", "stdio"]
+    listen: Literal["descriptor", "socket", "port", "stdio", "assignments"]

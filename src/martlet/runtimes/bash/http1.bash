@@ -1,65 +1,51 @@
-# Requests and responses on the pipes of the shim: one after another, each body with a content-length. What they usually
-# take starts no process: `$(…)` would, and costs as much as all the rest.
+# Requests and responses on the pipes of the shim, one after another. What they usually take starts no process (`$(…)`
+# would, and costs as much as all the rest) and makes few system calls: a line is read from a pipe byte by byte.
 
-# Reads a request: METHOD, REQUEST_PATH, QUERY_STRING, HEADER_*, the arrays QUERY and HEADERS, and the body into a file.
-# Fails where there is none any more.
+martlet_held=16384 # bytes of a body that are read into a variable, which is faster than a process up to about here
+
+# Reads a request: METHOD, PATH_INFO, QUERY_STRING, HEADER_*, the arrays QUERY and HEADERS, and martlet_body, the file
+# that has the body. Fails where there is none any more.
 martlet_read_request() {
-  local line name target length=0
-  IFS= read -r -u 6 line || return
-  read -r METHOD target _ <<<"${line%$'\r'}"
-  unset -v "${!HEADER_@}" HEADERS QUERY
-  declare -gA HEADERS=() QUERY=()
-  while IFS= read -r -u 6 line; do
-    line=${line%$'\r'}
-    [[ $line ]] || break
-    name=${line%%:*}
-    name=${name,,}
-    line=${line#*:}
-    HEADERS[$name]=${line# }
-    if [[ $name != *[!a-z0-9-]* ]]; then
-      name=${name//-/_}
-      declare -gx "HEADER_${name^^}=${line# }"
-    fi
-  done
-  length=${HEADERS[content-length]:-0}
-  if ((length)); then head -c "$length" <&6; fi >"$martlet_work/body"
-  QUERY_STRING=
-  [[ $target == *\?* ]] && QUERY_STRING=${target#*\?}
-  martlet_decode REQUEST_PATH "${target%%\?*}"
-  martlet_read_query
-  PATH_INFO=$REQUEST_PATH
-  export METHOD PATH_INFO QUERY_STRING
+  local LC_ALL=C IFS=$'\n' sizes script # characters are bytes
+  IFS= read -r -N 33 -u 6 sizes || return
+  sizes=($sizes)
+  IFS= read -r -N "${sizes[0]}" -u 6 script || return
+  martlet_read_body "${sizes[1]}" "${sizes[2]}"
+  eval "$script"
 }
 
-martlet_read_query() {
-  local pair pairs name value
-  IFS='&' read -r -a pairs <<<"${QUERY_STRING//+/ }"
-  for pair in "${pairs[@]}"; do
-    value=
-    [[ $pair == *=* ]] && value=${pair#*=}
-    martlet_decode name "${pair%%=*}"
-    martlet_decode value "$value"
-    [[ -z $name || -v QUERY[$name] ]] || QUERY[$name]=$value
-  done
-}
-
-# Sets the variable named first to the text without its percent-encoding.
-martlet_decode() {
-  local text=${2//\\/\\\\}
-  printf -v "$1" '%b' "${text//%/\\x}"
-}
-
-# Sends a response: status, header lines, and the body that lies in a file.
-martlet_send() {
-  local LC_ALL=C status=$1 lines=$2 file=$3 data
-  if ((status == 204 || status == 304)); then
-    printf 'HTTP/1.1 %s \r\n%s\r\n' "$status" "$lines" >&5
-  elif IFS= read -r -d '' -n 65536 data <"$file"; then # it is larger, or has a NUL byte, which Bash cannot hold
-    printf 'HTTP/1.1 %s \r\n%scontent-length: %d\r\n\r\n' "$status" "$lines" "$(wc -c <"$file")" >&5
-    [[ $METHOD == HEAD ]] || cat "$file" >&5
+# Reads a body of so many bytes, of which so many are NUL; Bash cannot hold those.
+martlet_read_body() {
+  local data
+  martlet_body=$martlet_slot.body
+  if (($1 == 0)); then
+    martlet_body=/dev/null
+  elif (($2 == 0 && $1 <= martlet_held)); then
+    IFS= read -r -N "$1" -u 6 data
+    printf '%s' "$data" >"$martlet_body"
   else
-    printf 'HTTP/1.1 %s \r\n%scontent-length: %d\r\n\r\n' "$status" "$lines" "${#data}" >&5
-    [[ $METHOD == HEAD ]] || printf '%s' "$data" >&5
+    head -c "$1" <&6 >"$martlet_body"
+  fi
+}
+
+# Sends a response: status, header lines, and the body that lies in a file, once the log has what the handler said.
+martlet_send() {
+  local LC_ALL=C status=$1 lines=$2 file=$3 data held=0
+  if ((status == 204 || status == 304)); then
+    data= held=1
+  elif IFS= read -r -d '' -n 65536 data <"$file"; then # it is larger, or has a NUL byte
+    lines+="content-length: $(wc -c <"$file")"$'\r\n'
+  else
+    held=1 lines+="content-length: ${#data}"$'\r\n'
+  fi
+  [[ $METHOD == HEAD ]] && data= held=1
+  martlet_hear_error
+  printf sent >"$martlet_slot.begun"
+  if ((held)); then
+    printf 'HTTP/1.1 %s \r\n%s\r\n%s' "$status" "$lines" "$data" >&5
+  else
+    printf 'HTTP/1.1 %s \r\n%s\r\n' "$status" "$lines" >&5
+    cat "$file" >&5
   fi
 }
 

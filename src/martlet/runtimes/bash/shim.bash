@@ -3,8 +3,7 @@
 # Each request runs in a subshell with its body on stdin; what that prints is the body of the response. A response goes
 # through a file, so that its length is known and any bytes will do; small ones need no further process.
 
-source "${BASH_SOURCE[0]%/*}/handler.bash"
-source "${BASH_SOURCE[0]%/*}/http1.bash"
+for martlet_part in handler http1 errors worker; do source "${BASH_SOURCE[0]%/*}/$martlet_part.bash"; done
 
 exec 3<&- 5>&1 1>&2 6<&0 0</dev/null # responses to 5, requests from 6; whatever else is printed is log
 martlet_work=$(mktemp -d)
@@ -37,6 +36,4 @@ printf '{"mode":"handler","load_ms":%s}\n' "$(martlet_milliseconds "$martlet_sta
 exec 4>&-
 
 martlet_watch_errors
-while martlet_read_request; do
-  martlet_answer || exit
-done
+martlet_serve || exit

@@ -9,7 +9,7 @@ connections itself. Standard library only, and what Martlet's Python shim knows 
       └── ways            how requests reach it
             ├── waiting       it takes the connections itself
             ├── relay         it listens elsewhere ─ port
-            └── stdio         it serves over stdin and stdout ─ exchange
+            └── stdio         it serves over stdin and stdout ─ exchange, assignments
 """
 
 import os

@@ -11,7 +11,8 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?\r\n")
-_FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
+FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
+"""Fields of a head that say how its body comes; a program is told the bytes of the body instead."""
 
 
 class BadResponse(Exception):
@@ -21,7 +22,7 @@ class BadResponse(Exception):
 def request(head: Head, body: bytes) -> bytes:
     """Returns a request as programs get it: its body always has a content-length."""
     lines = [f"{head.method} {head.target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in head.fields.items() if name not in _FRAMING]
+    lines += [f"{name}: {value}" for name, value in head.fields.items() if name not in FRAMING]
     lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 

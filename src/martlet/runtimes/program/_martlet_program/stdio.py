@@ -13,8 +13,11 @@ from _martlet_python import blocking  # type: ignore[import-not-found]
 from _martlet_python.http1 import Disconnected, Head  # type: ignore[import-not-found]
 
 from .child import Child, pipe
-from .exchange import BadResponse, Response, request
+from .exchange import BadResponse, Response
 from .waiting import exit_code
+
+Encode = Callable[[Head, bytes], bytes]
+"""Returns a request and its body as a program gets them."""
 
 _PIECE = 64 * 1024
 _END_SECONDS = 1.0
@@ -39,11 +42,12 @@ class Pipes:
 
 
 class Worker:
-    """One process of the program."""
+    """One process of the program; ``encode`` says how it reads a request."""
 
-    def __init__(self, child: Child, pipes: Pipes) -> None:
+    def __init__(self, child: Child, pipes: Pipes, encode: Encode) -> None:
         self.child = child
         self._pipes = pipes
+        self._encode = encode
 
     def answer(
         self, head: Head, body: bytes, send: Callable[[bytes], None], free: Callable[[], None]
@@ -56,7 +60,7 @@ class Worker:
         """
         gone: Disconnected | None = None
         try:
-            _write(self._pipes.writer, request(head, body))
+            _write(self._pipes.writer, self._encode(head, body))
         except BrokenPipeError:
             raise BadResponse("it does not listen any more") from None
         response = Response(head.method == "HEAD", self._read)

@@ -7,9 +7,10 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-from . import answer, port, relay, stdio, waiting
+from . import answer, assignments, exchange, port, relay, stdio, waiting
 from .answer import Answer
 from .child import LISTENER, SPECIFICATION, Child, Fork
 
@@ -117,11 +118,12 @@ class ByPort:
 
 
 class ByStdio:
-    """The program serves one request after the other on stdin and stdout."""
+    """The program serves one request after the other on stdin and stdout; ``encode`` says how it reads them."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, encode: stdio.Encode = exchange.request) -> None:
         self.variables: Mapping[str, str] = {}
         self._listener = listener
+        self._encode = encode
         self._pipes: dict[int, stdio.Pipes] = {}
 
     def start(self, command: list[str], environment: Mapping[str, str], fork: Fork | None) -> Child:
@@ -146,9 +148,9 @@ class ByStdio:
             status, said = self.hear(child)
             if status != 200:
                 raise OSError(f"another process did not load the code: {said}")
-            return stdio.Worker(child, self._pipes[child.pid])
+            return stdio.Worker(child, self._pipes[child.pid], self._encode)
 
-        first = stdio.Worker(child, self._pipes[child.pid])
+        first = stdio.Worker(child, self._pipes[child.pid], self._encode)
         concurrency, max_body = specification["concurrency"], specification["max_body"]
         return stdio.Server(self._listener, first, another, concurrency, max_body).run()
 
@@ -158,4 +160,5 @@ WAYS: dict[str, Callable[[socket.socket], Way]] = {
     "socket": BySocket,
     "port": ByPort,
     "stdio": ByStdio,
+    "assignments": partial(ByStdio, encode=assignments.request),
 }
