@@ -11,7 +11,7 @@ from scripts.docs.markdown import code, described
 def table() -> str:
     """Returns the table of every metric."""
     rows = []
-    for family in StatsCollector(LaneStats(), {}, True, {}).collect():
+    for family in StatsCollector(LaneStats(), {}, True, {}, {}).collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(map(code, getattr(family, "_labelnames", ())))
         rows.append((code(name), family.type, labels, described(family.documentation, name)))

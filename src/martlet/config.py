@@ -55,9 +55,9 @@ class SystemSettings(Frozen):
     roles: tuple[Role, ...] = Field(
         tuple(Role),
         min_length=1,
-        description="What this machine does: `gateway` (takes requests), `node` (runs functions), `control` (manages "
-        "and builds), several with commas between them, or `all`. What it leaves out is for other machines with the "
-        "same `store`.",
+        description="What this machine does: `gateway` (takes requests), `node` (runs functions), `control` (manages), "
+        "`builder` (builds what is deployed), several with commas between them, or `all`. What it leaves out is for "
+        "other machines with the same `store`.",
     )
     peer_address: PeerAddressText | None = Field(
         None,

@@ -1,7 +1,7 @@
 """Three machines in network namespaces, each with an address of its own, behind a router with what they share.
 
 router ── etcd (three members), S3, Redis (10.77.0.1)    and the clients: tests run on the router
-├── first     gateway, control        10.77.1.2: it runs no functions
+├── first     gateway, control, builder 10.77.1.2: it runs no functions
 ├── second    gateway, node           10.77.2.2
 └── third     gateway, node           10.77.3.2
 """
@@ -34,6 +34,7 @@ from tests.system.conftest import Platform, until
 
 ROUTER = "10.77.0.1"
 PORT, PEER_PORT = 8000, 8001
+ROLES = ("gateway,control,builder", "gateway,node", "gateway,node")
 
 
 class Machine(Platform):
@@ -117,11 +118,18 @@ class Machines:
     """The cluster."""
 
     def __init__(
-        self, router: Namespace, shared: Shared, first: Machine, second: Machine, third: Machine
+        self,
+        router: Namespace,
+        shared: Shared,
+        first: Machine,
+        second: Machine,
+        third: Machine,
+        *more: Machine,
     ) -> None:
         self.router = router
         self.etcd, self.s3, self.redis = shared.etcd, shared.s3, shared.redis
         self.first, self.second, self.third = self.all = first, second, third
+        self.more = more
         self._tables = count()
 
     def cut_off(self, machine: Machine) -> AbstractContextManager[None]:
@@ -231,36 +239,44 @@ class Shared:
 
 
 @contextmanager
-def making_machines(folder: Path, **system: Any) -> Iterator[Machines]:
-    """Lends a cluster that was made by the commands of its guide, with these settings besides."""
+def making_machines(folder: Path, *more: str, first: str = ROLES[0], **system: Any) -> Iterator[Machines]:
+    """Lends a cluster that was made by the commands of its guide.
+
+    Args:
+        folder: for what machines keep.
+        more: the roles of further machines.
+        first: the roles of the first.
+        system: settings besides.
+    """
     require(os.geteuid() == 0, "root, to make machines of network namespaces")
     require(shutil.which("nft"), "nft (nftables), to cut machines off")
     with ExitStack() as stack:
         router = stack.enter_context(closing(Namespace()))
         with router.entered():
             shared = Shared.start(stack, router, folder)
-            first, second, third = (
+            made = [
                 stack.enter_context(
                     closing(Machine(number, folder, router, roles, **shared.settings, **system))
                 )
-                for number, roles in enumerate(("gateway,control", "gateway,node", "gateway,node"), 1)
-            )
-            first.martlet("cluster", "init")
-            first.launch()
-            first.wait_ready()
-            token = first.martlet("cluster", "token").strip()
-            for machine in (second, third):
-                machine.martlet("cluster", "join", first.url, token)
+                for number, roles in enumerate((first, *ROLES[1:], *more), 1)
+            ]
+            begun, *joining = made
+            begun.martlet("cluster", "init")
+            begun.launch()
+            begun.wait_ready()
+            token = begun.martlet("cluster", "token").strip()
+            for machine in joining:
+                machine.martlet("cluster", "join", begun.url, token)
                 machine.launch()
-            key = (first.data / "admin.key").read_text().strip()
-            for machine in (first, second, third):
+            key = (begun.data / "admin.key").read_text().strip()
+            for machine in made:
                 machine.log_in(key)
             until(
-                lambda: all(len(each.nodes()) == 3 for each in (first, second, third)),
+                lambda: all(len(each.client.get("/nodes").json()) == len(made) for each in made[:3]),
                 within=90,
                 why="the machines did not find each other",
             )
-        yield Machines(router, shared, first, second, third)
+        yield Machines(router, shared, *made)
 
 
 @pytest.fixture(scope="session")

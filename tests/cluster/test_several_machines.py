@@ -52,7 +52,7 @@ def test_each_machine_knows_the_others_and_what_they_do(machines: Machines) -> N
     for machine in machines.all:
         nodes = machine.nodes()
         roles = [nodes[f"{each.address}:{PORT}"]["roles"] for each in machines.all]
-        assert roles == [["gateway", "control"], ["gateway", "node"], ["gateway", "node"]]
+        assert roles == [["gateway", "control", "builder"], ["gateway", "node"], ["gateway", "node"]]
         assert nodes[f"{machines.first.address}:{PORT}"]["runtimes"] == []
 
 

@@ -39,7 +39,7 @@ def test_what_is_no_role_is_refused_by_name(written):
 
 
 def test_some_roles_alone_need_a_store_that_the_others_share():
-    with pytest.raises(Invalid, match=r"no machine would be gateway or control: .*store: etcd://"):
+    with pytest.raises(Invalid, match=r"no machine would be gateway or control or builder: .*store: etcd://"):
         settings("node", store="sqlite")
 
 

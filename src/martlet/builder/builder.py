@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from martlet.builder import git
-from martlet.builder.builds import RunningBuild
 from martlet.builder.caches import Caches
 from martlet.builder.identity import identity_of
 from martlet.builder.packages import Claim, PackageStore
 from martlet.builder.records import NOTHING, Records
+from martlet.builder.running import RunningBuild
 from martlet.builder.workshop import (
     CACHE,
     OUTPUT,

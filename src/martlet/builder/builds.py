@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
+from typing import NamedTuple
 
 import structlog
 
+from martlet.builder.build_logs import BuildLogs
+from martlet.builder.hold import Hold
+from martlet.builder.lines import BuildLine, read_log
+from martlet.builder.report import Report
+from martlet.builder.running import Outcome, RunningBuild
 from martlet.errors import Conflict, MartletError, NotFound, Unavailable
-from martlet.model import Build, BuildPhase, BuildState, Frozen
+from martlet.model import Build, BuildPhase, BuildState
 from martlet.package.staging import remove_tree
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry
-from martlet.storage.store import StoreError
+from martlet.storage.store import GuardLost, StoreError
 
 log = structlog.get_logger()
 
@@ -25,94 +31,34 @@ BUILDS_KEPT = 200
 """Finished builds that are remembered, with their logs."""
 INTERRUPTED = "interrupted; deploy again"
 CANCELLED = "it was cancelled"
-LOOK = 1.0
-"""Seconds between two looks at whether a build of another machine has ended."""
 
 
-class BuildLine(Frozen):
-    """One line of a build's log."""
+class HandedOver(Exception):
+    """This machine cannot build it, for it lacks this runtime, and another can."""
 
-    time: float
-    message: str
+    def __init__(self, runtime: str) -> None:
+        super().__init__(runtime)
+        self.runtime = runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a deploy ended well: the revision that serves, and whether it did so before."""
+class Begun:
+    """A build that another machine runs; ``task`` ends as that of a `RunningBuild` does."""
 
-    revision: int
-    unchanged: bool = False
-
-
-class RunningBuild:
-    """A build under way, as the work sees it.
-
-    Attributes:
-        build: what is known of it now.
-        folder: a folder of its own, removed when it ends.
-        committed: whether it is too late to cancel it.
-        slots: held by whoever does heavy work, so that not too many do at once.
-        task: ends with the outcome, or with the error that the deploy failed with.
-    """
-
+    build: Build
     task: asyncio.Task[Outcome]
 
-    def __init__(self, build: Build, folder: Path, slots: asyncio.Semaphore) -> None:
-        self.build = build
-        self.folder = folder / "work"
-        self.slots = slots
-        self.committed = False
-        self.lines = read_log(folder)
-        self.news = asyncio.Event()
-        self.folder.mkdir(parents=True)
-        self._log = (folder / "log").open("ab", buffering=0)
 
-    def say(self, message: str) -> None:
-        """Adds a line to the log."""
-        line = BuildLine(time=time(), message=message)
-        self.lines.append(line)
-        self._log.write(line.model_dump_json().encode() + b"\n")
-        self.tell()
+class Sharing(NamedTuple):
+    """How machines that build for each other know of their builds.
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Waits until there is room for another that builds, and takes it."""
-        if self.slots.locked():
-            self.say("waiting for other builds to end")
-            self.enter(BuildState.QUEUED)
-        async with self.slots:
-            self.enter(BuildState.BUILDING)
-            yield
+    Attributes:
+        logs: what all of them have said.
+        outcome: returns how the build of another has ended, or raises as it has failed.
+    """
 
-    def enter(self, state: BuildState) -> None:
-        """Goes on to the next step."""
-        phase = self.build.phase.after(state)
-        self.build = self.build.model_copy(update={"state": state, "phase": phase})
-        self.tell()
-
-    def note_commit(self, commit: str) -> None:
-        """It is made of this commit of a git repository."""
-        self.build = self.build.model_copy(update={"commit": commit})
-
-    def commit(self) -> None:
-        """It takes effect now."""
-        self.committed = True
-
-    def end(self, state: BuildState, revision: int | None, error: str | None) -> None:
-        """Nothing more will happen."""
-        phase = self.build.phase.after(state)
-        ended = {"state": state, "phase": phase, "revision": revision, "error": error, "finished": time()}
-        self.build = self.build.model_copy(update=ended)
-        self._log.close()
-
-    def abandon(self) -> None:
-        """The next life of this process goes on with it."""
-        self._log.close()
-
-    def tell(self) -> None:
-        """Wakes whoever follows the log."""
-        self.news.set()
-        self.news = asyncio.Event()
+    logs: BuildLogs
+    outcome: Callable[[str], Awaitable[Outcome]]
 
 
 Work = Callable[[RunningBuild], Awaitable[Outcome]]
@@ -125,86 +71,160 @@ class Builds:
         registry: where builds are remembered.
         folder: where each has a folder with its log.
         at_once: how many may do heavy work (`RunningBuild.slots`) at once.
+        node: the id of this machine.
+        sharing: with the other machines; None: there are none.
     """
 
-    def __init__(self, registry: Registry, folder: Path, at_once: int) -> None:
+    def __init__(
+        self, registry: Registry, folder: Path, at_once: int, node: str = "", sharing: Sharing | None = None
+    ) -> None:
         self._registry = registry
         self._folder = folder
+        self._at_once = at_once
         self._slots = asyncio.Semaphore(at_once)
+        self._node = node
+        self._sharing = sharing
         self._known: dict[str, Build] = {}
         self._last: dict[str, Build] = {}
         self._running: dict[str, RunningBuild] = {}
+        self._awaited: set[asyncio.Task[Outcome]] = set()
         self.closing = False
 
-    async def open(self, resumed: Collection[str] = ()) -> None:
-        """Reads what is remembered; builds that an earlier life left unfinished have failed, less those ``resumed``."""
+    async def open(self, resumed: Callable[[], Awaitable[Collection[str]]]) -> None:
+        """Reads what is remembered; builds that an earlier life left unfinished have failed.
+
+        Args:
+            resumed: returns those that somebody goes on with; asked after the builds, so that none that has just begun
+                is taken for one that was left.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
-        for build in sorted(await self._registry.list_builds(), key=lambda build: build.started):
-            if build.finished is None and build.id not in resumed:
+        builds = sorted(await self._registry.list_builds(), key=lambda build: build.started)
+        waiting = await resumed()
+        for build in builds:
+            if build.finished is None and build.id not in waiting:
                 build = await self._fail(build, INTERRUPTED)
             self._known[build.id] = self._last[build.function] = build
         for folder in self._folder.iterdir():
-            remove_tree(folder / "work" if folder.name in self._known else folder)
+            known = self._known.get(folder.name)
+            here = known is not None and known.node in (None, self._node)
+            remove_tree(folder / "work" if here else folder)
 
     async def close(self) -> None:
         """Stops the builds under way."""
         self.closing = True
-        tasks = [running.task for running in self._running.values()]
+        tasks = [*(running.task for running in self._running.values()), *self._awaited]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def begin(self, build: Build, work: Work) -> RunningBuild:
+    def begin(
+        self,
+        build: Build,
+        work: Work,
+        hold: Hold | None = None,
+        done: Callable[[], Awaitable[None]] | None = None,
+        said: Sequence[Sequence[BuildLine]] = (),
+    ) -> RunningBuild:
         """Starts a build, which goes on whether or not anybody waits for it.
 
         Args:
             build: what `new_build` or `again` returned.
             work: does it.
+            hold: this machine's on it; None where nobody else can take it up.
+            done: called when it has ended, and nobody is to take it up any more.
+            said: what `said` returned.
         """
-        running = RunningBuild(build, self._folder / build.id, self._slots)
+        build = build.model_copy(update={"node": self._node or None})
+        folder = self._folder / build.id
+        lines = [line for part in said for line in part]
+        running = RunningBuild(build, folder, self._slots, self._registry, hold, lines)
+        report = None if self._sharing is None else Report(running, self._sharing.logs, len(said))
         self._known[build.id] = build
         self._running[build.id] = running
-        running.task = asyncio.create_task(self._run(running, work))
+        running.task = asyncio.create_task(self._run(running, work, report, done or _nothing))
         running.task.add_done_callback(_look_at)
         return running
 
-    def again(self, build_id: str) -> Build | None:
-        """Returns a build that was cut off, to be begun again; None where it is not remembered."""
-        build = self._known.get(build_id)
-        begun = {"state": BuildState.QUEUED, "phase": BuildPhase.CREATED}
-        return None if build is None else build.model_copy(update=begun)
+    def expect(self, build: Build) -> Begun:
+        """Waits for a build that another machine takes up; whoever asks what has become of it here will know."""
+        task = asyncio.create_task(self._hear(build.id))
+        self._awaited.add(task)
+        task.add_done_callback(self._awaited.discard)
+        task.add_done_callback(_look_at)
+        return Begun(build, task)
 
-    async def give_up(self, build_id: str, error: str) -> None:
-        """Lets a build that was cut off have failed."""
-        if build_id in self._known:
-            self._known[build_id] = await self._fail(self._known[build_id], error)
+    async def again(self, build_id: str) -> Build | None:
+        """Returns a build that was cut off, to be begun again, or as it has ended; None where it is not remembered."""
+        try:
+            build = await self._registry.get_build(build_id)
+        except NotFound:
+            return None
+        begun = {"state": BuildState.QUEUED, "phase": BuildPhase.CREATED}
+        return build if build.finished is not None else build.model_copy(update=begun)
+
+    async def said(self, build_id: str) -> list[list[BuildLine]]:
+        """Returns what earlier attempts have said, as other machines can read it. Raises `BlobError`."""
+        return [] if self._sharing is None else await self._sharing.logs.parts(build_id)
+
+    async def give_up(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> None:
+        """Lets a build that was cut off have failed, or whatever ``state`` it has ended in."""
+        self._known[build.id] = await self._fail(build, error, state)
 
     async def cancel(self, build_id: str) -> Build:
-        """Ends a build under way, with all that runs for it.
+        """Ends a build under way here, with all that runs for it.
 
         Raises:
             NotFound: there is no such build.
             Conflict: it has ended, or is taking effect.
         """
         running = self._running.get(build_id)
-        if running is None or running.committed:
-            build = self.get(build_id)
+        if running is None or running.committed or running.build.finished is not None:
+            build = await self.find(build_id)
             raise Conflict(f"the build {build.id} is {build.state} and cannot be cancelled any more")
         running.task.cancel()
         await asyncio.wait([running.task])
         return self.get(build_id)
 
+    def lose(self, build_id: str) -> None:
+        """Lets go of a build that another machine has taken up."""
+        running = self._running[build_id]
+        running.lost = True
+        running.task.cancel()
+
+    def stop(self, build_id: str) -> None:
+        """Cancels a build for another machine; harmless where it was, or takes effect already."""
+        running = self._running[build_id]
+        if not running.stopped and not running.committed:
+            running.stopped = True
+            running.task.cancel()
+
+    @property
+    def held(self) -> dict[str, Hold]:
+        """What this machine has of each build under way here, but for those that nobody else could take up."""
+        return {
+            name: each.hold
+            for name, each in self._running.items()
+            if each.hold is not None and not each.lost and each.build.finished is None
+        }
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a build of another machine would not have to wait here for others."""
+        return len(self._running) < self._at_once
+
     def last(self, function: str) -> Build | None:
-        """Returns the build of a function that has ended last."""
+        """Returns the build of a function that has ended last, as far as is known here."""
         return self._last.get(function)
 
-    def recent(self, function: str | None = None) -> list[Build]:
-        """Returns the builds, newest first, of one function or of all."""
-        builds = [self.get(known) for known in reversed(self._known)]
-        return [build for build in builds if function in (None, build.function)]
+    async def recent(self, function: str | None = None) -> list[Build]:
+        """Returns the builds of all machines, newest first, of one function or of all."""
+        builds = {build.id: build for build in await self._registry.list_builds()}
+        builds |= {name: running.build for name, running in self._running.items()}
+        newest_first = sorted(builds.values(), key=lambda build: build.started, reverse=True)
+        return [build for build in newest_first if function in (None, build.function)]
 
     def get(self, build_id: str) -> Build:
-        """Returns a build. Raises `NotFound`."""
+        """Returns a build, as it is known here. Raises `NotFound`."""
         if build_id in self._running:
             return self._running[build_id].build
         if build_id not in self._known:
@@ -212,7 +232,7 @@ class Builds:
         return self._known[build_id]
 
     async def find(self, build_id: str) -> Build:
-        """Returns a build, perhaps of another machine: the store has its beginning and its end. Raises `NotFound`."""
+        """Returns a build, perhaps of another machine, which says how it goes. Raises `NotFound`."""
         build = self._known.get(build_id)
         if build_id in self._running or (build is not None and build.finished is not None):
             return self.get(build_id)
@@ -221,19 +241,24 @@ class Builds:
         except NotFound:
             raise NotFound(f"there is no build {build_id!r}") from None
 
+    def is_running(self, build_id: str) -> bool:
+        """Whether a build is under way here."""
+        return build_id in self._running
+
+    def has_log(self, build_id: str) -> bool:
+        """Whether all that a build says is known here."""
+        return build_id in self._running or (self._folder / build_id / "log").exists()
+
     async def follow(self, build_id: str) -> AsyncIterator[BuildLine]:
-        """Yields the lines of a build's log, and those to come until it has ended; what a build of another machine says
-        is known there only. Raises `NotFound`."""
+        """Yields the lines of a build of this machine, and those to come until it has ended, or another has it."""
         running = self._running.get(build_id)
         if running is None:
-            while (await self.find(build_id)).finished is None:
-                await asyncio.sleep(LOOK)
             for line in await asyncio.to_thread(read_log, self._folder / build_id):
                 yield line
             return
         seen = 0
         while True:
-            news, ended = running.news, running.build.finished is not None
+            news, ended = running.news, build_id not in self._running
             fresh = running.lines[seen:]
             seen += len(fresh)
             for line in fresh:
@@ -242,44 +267,115 @@ class Builds:
                 return
             await news.wait()
 
-    async def _run(self, running: RunningBuild, work: Work) -> Outcome:
+    async def _run(
+        self, running: RunningBuild, work: Work, report: Report | None, done: Callable[[], Awaitable[None]]
+    ) -> Outcome:
+        reporting = None if report is None else asyncio.create_task(report.keep())
+
+        async def end(
+            state: BuildState, outcome: Outcome | None = None, error: MartletError | None = None
+        ) -> None:
+            if reporting is not None and report is not None:
+                reporting.cancel()
+                await asyncio.gather(
+                    reporting, return_exceptions=True
+                )  # or it may be told again that it goes on
+                await report.tell_lines()
+            await self._end(running, done, state, outcome, error)
+
+        async def cancelled() -> None:
+            running.say(CANCELLED)
+            await end(BuildState.CANCELLED, error=MartletError(CANCELLED))
+
         try:
-            await self._registry.put_build(running.build)
+            await running.registry.put_build(running.build)
             try:
                 outcome = await work(running)
+            except HandedOver as wanted:
+                return await self._hand_over(running, report, wanted.runtime)
+            except GuardLost:
+                running.lost = True  # so that nobody cancels the task for it
+                if running.hold is None or not await running.hold.is_cancelled():
+                    return await self._let_go(running)
+                running.lost, running.stopped = False, True
+                await cancelled()
+                raise asyncio.CancelledError from None
             except (StoreError, BlobError) as error:
                 log.warning("storage_unreachable", build=running.build.id, error=str(error))
                 raise Unavailable("the platform's storage is out of reach; try again") from error
-            await self._end(running, BuildState.READY, revision=outcome.revision)
+            await end(BuildState.READY, outcome)
             return outcome
         except MartletError as error:
             running.say(str(error))
             error.extra |= {"build": running.build.id, "log": [line.message for line in running.lines]}
-            await self._end(running, BuildState.FAILED, error=error.detail)
+            await end(BuildState.FAILED, error=error)
             raise
         except asyncio.CancelledError:
+            if running.lost and not self.closing:
+                current = asyncio.current_task()
+                assert current is not None
+                current.uncancel()
+                return await self._let_go(running)
             if self.closing:
                 running.abandon()
-            else:
-                running.say(CANCELLED)
-                await self._end(running, BuildState.CANCELLED, error=CANCELLED)
+            elif running.build.finished is None:
+                await cancelled()
             raise
         except Exception:
             log.exception("build_failed", build=running.build.id, function=running.build.function)
-            await self._end(running, BuildState.FAILED, error=MartletError.title)
+            await end(BuildState.FAILED, error=MartletError())
             raise
+        finally:
+            if reporting is not None:
+                reporting.cancel()
 
     async def _end(
-        self, running: RunningBuild, state: BuildState, revision: int | None = None, error: str | None = None
+        self,
+        running: RunningBuild,
+        done: Callable[[], Awaitable[None]],
+        state: BuildState,
+        outcome: Outcome | None,
+        error: MartletError | None,
     ) -> None:
-        running.end(state, revision, error)
+        running.end(state, outcome, error)
         self._known[running.build.id] = self._last[running.build.function] = running.build
         with suppress(Exception):
-            await self._registry.put_build(running.build)
+            await running.registry.put_build(running.build)
             await self._prune()
-        del self._running[running.build.id]
+        await done()
         await asyncio.to_thread(remove_tree, running.folder)
+        del self._running[running.build.id]
         running.tell()
+
+    async def _hand_over(self, running: RunningBuild, report: Report | None, runtime: str) -> Outcome:
+        """Lets a machine have a build that can build this runtime, and returns how it has ended there."""
+        running.lost = True
+        if report is not None:
+            await report.tell_lines()  # before the other one goes on with the log
+        if running.hold is not None:
+            await running.hold.release(runtime)
+        return await self._let_go(running)
+
+    async def _let_go(self, running: RunningBuild) -> Outcome:
+        """Forgets a build that another machine has, or will have, and returns how it has ended there."""
+        log.info("build_left_to_another", build=running.build.id)
+        running.abandon()
+        build = self._known.pop(running.build.id)
+        await asyncio.to_thread(remove_tree, self._folder / build.id)
+        del self._running[build.id]
+        running.tell()
+        return await self._hear(build.id)
+
+    async def _hear(self, build_id: str) -> Outcome:
+        assert self._sharing is not None
+        try:
+            return await self._sharing.outcome(build_id)
+        finally:
+            with suppress(StoreError, NotFound):
+                build = await self._registry.get_build(build_id)
+                self._known[build_id] = build
+                if build.finished is not None:
+                    self._last[build.function] = build
 
     async def _prune(self) -> None:
         finished = [build for build in self._known if build not in self._running]
@@ -287,12 +383,20 @@ class Builds:
             build = self._known.pop(build_id)
             if self._last.get(build.function) == build:
                 del self._last[build.function]
-            await self._registry.delete_build(build_id)
+            with suppress(NotFound):  # another machine has done it
+                await self._registry.delete_build(build_id)
+            if self._sharing is not None:
+                await self._sharing.logs.delete(build_id)
             await asyncio.to_thread(remove_tree, self._folder / build_id)
 
-    async def _fail(self, build: Build, error: str) -> Build:
-        phase = build.phase.after(BuildState.FAILED)
-        ended = {"state": BuildState.FAILED, "phase": phase, "error": error, "finished": time()}
+    async def _fail(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> Build:
+        ended = {
+            "state": state,
+            "phase": build.phase.after(state),
+            "error": error,
+            "code": Unavailable.code,
+            "finished": time(),
+        }
         build = build.model_copy(update=ended)
         await self._registry.put_build(build)
         return build
@@ -304,13 +408,8 @@ def new_build(function: str, build_id: str | None = None) -> Build:
     return Build(id=build_id, function=function, state=BuildState.QUEUED, started=time())
 
 
-def read_log(folder: Path) -> list[BuildLine]:
-    """Returns what the build with this folder has said so far."""
-    try:
-        lines = (folder / "log").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    return [BuildLine.model_validate_json(line) for line in lines if line.endswith(b"}")]
+async def _nothing() -> None:
+    """There is nothing to do when it has ended."""
 
 
 def _look_at(task: asyncio.Task[Outcome]) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from martlet.builder.builds import RunningBuild
+from martlet.builder.running import RunningBuild
 from martlet.builder.workshop import OUTPUT, CommandFailed, Job, Workshop
 from martlet.drivers.driver import DriverError
 from martlet.errors import BuildFailed, Unavailable

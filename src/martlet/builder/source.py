@@ -70,7 +70,14 @@ class Local:
         try:
             if self.path.is_dir():
                 return self.path
-            return Inline(self.path.read_text()).stage(folder, file_name, limits)
+        except OSError as error:
+            raise refused(f"{self.path} cannot be read: {error}") from None
+        return Inline(self.read()).stage(folder, file_name, limits)
+
+    def read(self) -> str:
+        """Returns the text of the file. Raises `Invalid`."""
+        try:
+            return self.path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise refused(f"{self.path} cannot be read: {error}") from None
 

@@ -22,7 +22,7 @@ def serve(
     role: Annotated[
         str | None,
         typer.Option(
-            help="What this machine does: gateway, node, control, some with commas between them, or all."
+            help="What this machine does: gateway, node, control, builder, some with commas between them, or all."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from martlet.builder.builds import BuildLine
+from martlet.builder.lines import BuildLine
 from martlet.control.caller import Caller, Who
 from martlet.control.control import Control
 from martlet.control.events import event_stream, events_response
@@ -27,7 +28,7 @@ async def list_builds(
     ] = None,
 ) -> list[Build]:
     """Lists the builds that are remembered, newest first."""
-    return [build for build in platform.builds.recent(function) if who.sees(build.function)]
+    return [build for build in await platform.builds.recent(function) if who.sees(build.function)]
 
 
 @router.get("/builds/{id}", responses=OF_FUNCTION)
@@ -43,13 +44,29 @@ async def get_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A00
 )
 async def follow_build(platform: Platform, who: Who, id: Id) -> Response:  # noqa: A002
     """Sends the lines of a build's log as events, and those to come until it has ended."""
-    return event_stream(platform.builds.follow((await _find(platform, who, id)).id))
+    return event_stream(_lines(platform, (await _find(platform, who, id)).id))
 
 
 @router.delete("/builds/{id}", responses=OF_CANCEL)
 async def cancel_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: A002
     """Cancels a build that is queued or under way; what served before still does."""
-    return await platform.builds.cancel((await _find(platform, who, id)).id)
+    build = await _find(platform, who, id)
+    if platform.builds.is_running(id) or build.finished is not None:
+        return await platform.builds.cancel(id)
+    return await platform.elsewhere.cancel(id)
+
+
+async def _lines(platform: Control, build_id: str) -> AsyncIterator[BuildLine]:
+    """Yields what a build says, whichever machine runs it, and also where another takes it up meanwhile."""
+    seen = 0
+    if platform.builds.has_log(build_id):
+        async for line in platform.builds.follow(build_id):
+            seen += 1
+            yield line
+        if platform.builds.has_log(build_id):
+            return
+    async for line in platform.elsewhere.follow(build_id, seen):
+        yield line
 
 
 async def _find(platform: Control, who: Caller, build_id: str) -> Build:

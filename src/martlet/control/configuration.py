@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from martlet.config import SystemSettings, validated
+from martlet.control.builders import Builders
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid, NotFound
 from martlet.images.store import Images
 from martlet.microvm.machine import MOST_MEMORY, MOST_REQUESTS
 from martlet.model import ExecutionMode, FunctionConfig, Network
 from martlet.runtimes import Catalogue, Runtime
+from martlet.runtimes.catalogue import RuntimeMissing
 from martlet.units import format_bytes
 
 SERVER = "http"
@@ -26,8 +28,9 @@ class Configuration:
         settings: of the platform: the default of ``execution_mode``.
         networks: what functions may have of the network.
         catalogue: the runtimes there are.
-        modes: the rungs that the lanes have.
+        modes: returns the rungs that there are.
         images: the images there are.
+        builders: the machines that build: a runtime has the name that it has there.
     """
 
     def __init__(
@@ -35,14 +38,16 @@ class Configuration:
         settings: SystemSettings,
         networks: Networks,
         catalogue: Catalogue,
-        modes: frozenset[ExecutionMode],
+        modes: Callable[[], frozenset[ExecutionMode]],
         images: Images,
+        builders: Builders,
     ) -> None:
         self._settings = settings
         self._networks = networks
         self._catalogue = catalogue
         self._modes = modes
         self._images = images
+        self._builders = builders
 
     def changed(self, before: FunctionConfig | None, changes: Mapping[str, Any]) -> FunctionConfig:
         """Returns ``before`` (None: the defaults) with some keys changed.
@@ -59,8 +64,9 @@ class Configuration:
         if changes.get("image") is not None:
             given["runtime"] = SERVER
         config = validated(FunctionConfig, {**given, **changes}, "config")
-        if config.execution_mode not in self._modes:
-            known = ", ".join(sorted(self._modes))
+        modes = self._modes()
+        if config.execution_mode not in modes:
+            known = ", ".join(sorted(modes))
             raise Invalid(
                 f"config.execution_mode: this platform runs {known}, not {config.execution_mode}",
                 field="config.execution_mode",
@@ -75,25 +81,35 @@ class Configuration:
             )
         if config.execution_mode is ExecutionMode.MICROVM:
             _check_fits_machine(config)
-        config = config.model_copy(update={"runtime": self.runtime(config).name})
+        if config.image is None:
+            config = config.model_copy(update={"runtime": self._builders.resolve(config.runtime)})
         return config if config.image is None else self._of_image(config, config.image)
 
     def for_file(self, config: FunctionConfig, file: str) -> FunctionConfig:
         """Returns a configuration with the runtime that a file name like this announces; with its own if none does.
 
         Raises:
-            Invalid: this machine does not have that runtime.
+            Invalid: no machine builds that runtime.
         """
-        runtime = self._catalogue.announced_by(file)
-        return config if runtime is None else config.model_copy(update={"runtime": runtime.name})
+        try:
+            runtime = self._catalogue.announced_by(file)
+        except RuntimeMissing as missing:
+            return config.model_copy(update={"runtime": self._builders.resolve(missing.name)})
+        if runtime is None:
+            return config
+        return config.model_copy(update={"runtime": self._builders.resolve(runtime.description.name)})
 
     def for_folder(self, config: FunctionConfig, folder: Path) -> FunctionConfig:
         """Returns a configuration with the runtime that the files in a folder announce.
 
         Raises:
-            Invalid: they announce none, or one that this machine does not have.
+            Invalid: they announce none, or one that no machine builds.
         """
-        return config.model_copy(update={"runtime": self._catalogue.detect(folder).name})
+        try:
+            name = self._catalogue.detect(folder).name
+        except RuntimeMissing as missing:
+            name = self._builders.resolve(missing.name)
+        return config.model_copy(update={"runtime": name})
 
     def runtime(self, config: FunctionConfig) -> Runtime:
         """Returns the runtime that a configuration names. Raises `Invalid` where there is none."""

@@ -6,16 +6,20 @@ import asyncio
 
 from fastapi import Request
 
+from martlet.builder.build_logs import BuildLogs
 from martlet.builder.builder import Builder
-from martlet.builder.builds import Builds
+from martlet.builder.builds import Builds, Sharing
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
 from martlet.config import Settings, SystemSettings
+from martlet.control.builders import Builders
+from martlet.control.claims import Claims
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
 from martlet.control.drains import Drains
 from martlet.control.duties import Duties
+from martlet.control.elsewhere import Elsewhere
 from martlet.control.garbage import Garbage
 from martlet.control.keyring import Keyring
 from martlet.control.lanes import Lanes
@@ -30,7 +34,7 @@ from martlet.control.trial import Trial
 from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
 from martlet.images.store import Images
-from martlet.model import Network
+from martlet.model import ExecutionMode, Network, Role
 from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
 from martlet.runtimes import Catalogue
@@ -70,6 +74,7 @@ class Control:
         system, data = settings.system, settings.system.function_storage_path
         self.settings = settings
         self.uploads = data / "uploads"
+        self.manages = Role.CONTROL in system.roles
         self.store = store
         self.registry = Registry(store)
         self.view = RegistryView(store)
@@ -90,9 +95,28 @@ class Control:
         self.invocations = Invocations(broker, system.async_queue, system.async_kept)
         self.catalogue = catalogue
         self.images = Images(data / "images")
-        self.builds = Builds(self.registry, data / "builds", system.max_builds)
+        # A deploy can be taken up elsewhere where what was sent with it is.
+        shared = isinstance(system.store, EtcdAddress) and (system.blobs is not None or system.clustered)
         self.queue = Queue(self.registry, blobs, node)
         self.publishing = Publishing(self.registry, self.view, lanes)
+        self.builders = Builders(self.view, catalogue, node, Role.BUILDER in system.roles)
+        logs = BuildLogs(blobs)
+        self.elsewhere = Elsewhere(
+            self.registry,
+            self.view,
+            logs,
+            self.builders,
+            self.queue,
+            self.publishing.announce,
+            store.revision,
+        )
+        self.builds = Builds(
+            self.registry,
+            data / "builds",
+            system.max_builds,
+            node,
+            Sharing(logs, self.elsewhere.outcome) if shared else None,
+        )
         packages = PackageStore(blobs)
         self.garbage = Garbage(
             store,
@@ -125,7 +149,9 @@ class Control:
             timeout=system.build_timeout,
             lack=networks.lack,
         )
-        self.configuration = Configuration(system, networks, catalogue, modes_of(system), self.images)
+        self.configuration = Configuration(
+            system, networks, catalogue, self._modes, self.images, self.builders
+        )
         self.deployments = Deployments(
             settings=system,
             configuration=self.configuration,
@@ -135,6 +161,9 @@ class Control:
             packages=packages,
             builds=self.builds,
             builder=self.builder,
+            builders=self.builders,
+            registry=self.registry,
+            uploads=self.uploads,
             queue=self.queue,
             garbage=self.garbage,
         )
@@ -147,11 +176,14 @@ class Control:
             self.queue,
             self.garbage,
             self.shelves,
-            self.deployments,
             Declared(settings.functions, self.deployments),
-            # A deploy can be gone on with elsewhere where what was sent is.
-            self.uploads if system.blobs is not None else None,
             pace=pace_of(system) if isinstance(system.store, EtcdAddress) else None,
+        )
+
+        self.claims = (
+            Claims(self.queue, self.view, self.builds, self.builders, self.deployments.take_up, node)
+            if shared and self.builders.here
+            else None
         )
 
     async def open(self) -> None:
@@ -160,24 +192,46 @@ class Control:
         self.uploads.mkdir(parents=True)
         await self.view.start()
         await asyncio.to_thread(self.images.prune, images_of(self.view))
-        await self.workshop.open()
-        waiting = await self.queue.waiting()
-        await self.builds.open([each.build for each in waiting])
-        await self.keyring.open(self.settings)
-        own = [each for each in waiting if self.queue.is_own(each)]
-        names = {each.function for each in own}
+        if self.builders.here:
+            await self.workshop.open()
+        await self.builds.open(self._waiting)
+        if self.manages:
+            await self.keyring.open(self.settings)
+        # Where there is but one machine, what older versions have left is its own.
+        own = [
+            (each, written)
+            for each, written in await self.queue.written()
+            if self.queue.is_own(each) or (not each.node and self.claims is None and self.builders.here)
+        ]
+        names = {each.function for each, _ in own}
         await self.garbage.recover(self.registry, lambda name: self.leadership.leads or name in names)
-        await self.deployments.resume(own, self.uploads)
-        self.leadership.open(self.duties.lead)
+        for each, written in own:
+            await self.deployments.take_up(each, written)
+        if self.claims is not None:
+            self.claims.open()
+        if self.manages:
+            self.leadership.open(self.duties.lead)
 
     async def close(self) -> None:
         """Ends what goes on; a deploy that is cut off leaves the function as it was."""
         await self.leadership.close()
+        if self.claims is not None:
+            await self.claims.close()
         await self.builds.close()
-        await self.workshop.close()
+        if self.builders.here:
+            await self.workshop.close()
         await self.garbage.close()
         await self.shelves.close()
         await self.view.close()
+
+    async def _waiting(self) -> set[str]:
+        return {each.build for each in await self.queue.waiting()}
+
+    def _modes(self) -> frozenset[ExecutionMode]:
+        """Returns the rungs that functions may name: those of this machine, and of all others that run functions."""
+        system = self.settings.system
+        own = modes_of(system) if Role.NODE in system.roles else frozenset({ExecutionMode.PROCESS})
+        return own.union(*(node.rungs for node in self.view.nodes.values()))
 
     def _egress(self, networks: Networks) -> Egress | None:
         if networks.of_builds is not Network.EGRESS:

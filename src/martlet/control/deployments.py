@@ -8,6 +8,7 @@ fails, or is cut off at any point, leaves behind at most what `Garbage` removes.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +18,12 @@ from time import time
 import structlog
 
 from martlet.builder.builder import Builder, Order
-from martlet.builder.builds import Builds, Outcome, RunningBuild, new_build
+from martlet.builder.builds import CANCELLED, Begun, Builds, HandedOver, new_build
 from martlet.builder.packages import Claim, PackageStore
+from martlet.builder.running import Outcome, RunningBuild
 from martlet.builder.source import Archive, Git, Inline, Local, make_package
 from martlet.config import SystemSettings
+from martlet.control.builders import Builders
 from martlet.control.configuration import Configuration
 from martlet.control.deploy import Deploy, Expect, discard
 from martlet.control.garbage import Garbage
@@ -29,9 +32,12 @@ from martlet.control.queue import Queue
 from martlet.control.roots import Roots
 from martlet.control.trial import Trial
 from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
-from martlet.model import BuildState, FunctionConfig, Revision, Waiting
+from martlet.model import Build, BuildState, FunctionConfig, Revision, Waiting
+from martlet.package.ignore import Ignore
+from martlet.package.packing import pack
 from martlet.package.rules import Limits
 from martlet.storage.blobs import BlobError
+from martlet.storage.registry import Registry
 from martlet.storage.store import StoreError
 
 log = structlog.get_logger()
@@ -94,6 +100,9 @@ class Deployments:
         packages: keeps packages.
         builds: runs deploys and remembers them.
         builder: makes what runs of what was sent.
+        builders: the machines that build.
+        registry: where builds are that other machines run.
+        uploads: the folder of uploads.
         queue: keeps deploys until they have ended.
         garbage: removes what is not needed any more.
     """
@@ -109,6 +118,9 @@ class Deployments:
         packages: PackageStore,
         builds: Builds,
         builder: Builder,
+        builders: Builders,
+        registry: Registry,
+        uploads: Path,
         queue: Queue,
         garbage: Garbage,
     ) -> None:
@@ -120,11 +132,16 @@ class Deployments:
         self._packages = packages
         self._builds = builds
         self._builder = builder
+        self._builders = builders
+        self._registry = registry
+        self._uploads = uploads
         self._queue = queue
         self._garbage = garbage
 
-    async def begin(self, deploy: Deploy, *, keep: bool = True) -> RunningBuild:
+    async def begin(self, deploy: Deploy, *, keep: bool = True) -> RunningBuild | Begun:
         """Starts a deploy and returns the build that it is; ``task`` of that ends when the deploy has.
+
+        It runs here, if this machine builds what it needs, or else on the first that takes it from the queue.
 
         The source belongs to the deploy from now on: it discards it.
 
@@ -136,42 +153,85 @@ class Deployments:
             Invalid: the configuration is not allowed, or there is no code.
             Conflict: the function exists already.
             FunctionNotFound: it does not exist.
+            Unavailable: no machine builds.
         """
         build = new_build(deploy.name)
         try:
-            self._plan(deploy, await self._publishing.current(deploy.name))
-            if keep:
-                await self._queue.put(build.id, deploy, build.started)
+            current = await self._publishing.current(deploy.name)
+            config = self._plan(deploy, current)
+            # Nothing is built for an image, and it is where it was added.
+            if config.image is None and self._builders.is_theirs(config.runtime):
+                return await self._leave(build, deploy, config, current)
+            hold = await self._queue.put(build.id, deploy, build.started) if keep else None
+            return self._builds.begin(
+                build, partial(self._run, deploy), hold, partial(self._forget, build.id)
+            )
         except BaseException:
             discard(deploy)
             raise
-        return self._builds.begin(build, partial(self._run, deploy))
 
-    async def resume(self, waiting: list[Waiting], uploads: Path) -> None:
-        """Begins again what an earlier life was cut off in.
+    async def _leave(
+        self, build: Build, deploy: Deploy, config: FunctionConfig, current: Current | None
+    ) -> Begun:
+        """Leaves a deploy to another machine."""
+        if isinstance(deploy.source, Local):
+            deploy = replace(deploy, source=await asyncio.to_thread(self._upload, deploy.source))
+        unknown = isinstance(deploy.source, Archive) and deploy.names_no_runtime(current)
+        await self._queue.leave(build.id, deploy, build.started, "" if unknown else config.runtime)
+        with suppress(Conflict):  # whoever has taken it up was quicker
+            await self._registry.put_build(build, expect_revision=0)
+        discard(deploy)
+        return self._builds.expect(build)
+
+    def _upload(self, source: Local) -> Inline | Archive:
+        """Returns what lies on this machine as it is sent to another."""
+        if source.file is not None:
+            return Inline(source.read(), source.file)
+        target = Archive(self._uploads / f"{secrets.token_hex(8)}.tar.gz")
+        pack(source.path, target.path, self._limits, Ignore.of(source.path))
+        return target
+
+    async def take_up(self, waiting: Waiting, written: int) -> None:
+        """Begins here what waits in the queue: what nobody has, or what somebody was cut off in.
 
         Args:
-            waiting: what the queue has kept.
-            uploads: the folder of uploads.
+            waiting: as the queue has it.
+            written: the store revision that wrote it.
         """
-        for each in waiting:
-            if each.attempts >= MOST_ATTEMPTS:
-                await self._give_up(each, GIVEN_UP)
-                continue
+        hold = await self._queue.take(waiting, written)
+        if hold is None:
+            return
+        build = await self._builds.again(waiting.build) or new_build(waiting.function, waiting.build)
+        if build.finished is not None:  # and only the queue does not know
+            await self._forget(build.id)
+        elif waiting.cancelled:
+            await self._give_up(build, CANCELLED, BuildState.CANCELLED)
+        elif waiting.attempts >= MOST_ATTEMPTS:
+            await self._give_up(build, GIVEN_UP)
+        else:
             try:
-                deploy = await self._queue.retry(each, Archive(uploads / each.build))
+                said = await self._builds.said(build.id)
+                deploy = await self._queue.deploy(waiting, Archive(self._uploads / waiting.build))
             except BlobError as error:
-                log.warning("upload_not_fetched", build=each.build, error=str(error))
-                await self._give_up(each, UNREACHABLE)
-                continue
-            again = self._builds.again(each.build) or new_build(each.function, each.build)
-            running = self._builds.begin(again, partial(self._run, deploy))
-            running.say(f"the platform was restarted; this is attempt {each.attempts + 1} of {MOST_ATTEMPTS}")
+                log.warning("upload_not_fetched", build=waiting.build, error=str(error))
+                await self._give_up(build, UNREACHABLE)
+                return
+            running = self._builds.begin(
+                build, partial(self._run, deploy), hold, partial(self._forget, build.id), said
+            )
+            if waiting.attempts:
+                running.say(
+                    f"the platform was restarted; this is attempt {waiting.attempts + 1} of {MOST_ATTEMPTS}"
+                )
 
-    async def _give_up(self, waiting: Waiting, why: str) -> None:
-        await self._builds.give_up(waiting.build, why)
-        with suppress(BlobError):  # then it is swept later
-            await self._queue.drop(waiting.build)
+    async def _give_up(self, build: Build, why: str, state: BuildState = BuildState.FAILED) -> None:
+        await self._builds.give_up(build, why, state)
+        await self._forget(build.id)
+
+    async def _forget(self, build: str) -> None:
+        """Takes a deploy that has ended from the queue."""
+        with suppress(StoreError, BlobError):  # then it is tried again, and finds itself done
+            await self._queue.drop(build)
 
     async def rollback(self, name: str, number: int) -> None:
         """Makes an older revision the one that serves, once it has shown that it still loads.
@@ -223,9 +283,6 @@ class Deployments:
                     return await self._deploy(attempt)
         finally:
             discard(deploy)
-            if not self._builds.closing:
-                with suppress(StoreError, BlobError):  # then it is tried again, and finds itself done
-                    await self._queue.drop(build.build.id)
 
     async def _deploy(self, attempt: Attempt) -> Outcome:
         name, build = attempt.deploy.name, attempt.build
@@ -238,7 +295,7 @@ class Deployments:
             async with build.slot():
                 await self._roots.make(self._configuration.runtime(attempt.config), build.say)
         build.enter(BuildState.PACKED)
-        number, current = await self._publishing.reserve(name, attempt.current)
+        number, current = await self._publishing.reserve(name, attempt.current, build.registry)
         revision = Revision(
             function=name,
             number=number,
@@ -251,7 +308,7 @@ class Deployments:
         )
         await self._try(revision, build)
         build.commit()
-        await self._publishing.publish(revision, current)
+        await self._publishing.publish(revision, current, build.registry)
         build.say(f"{revision.id} serves")
         await self._garbage.prune(name)
         return Outcome(number)
@@ -265,6 +322,7 @@ class Deployments:
                 await attempt.claim.has(digest)
             return source, before.code, before.dependencies
         source, folder = await self._pack(attempt)
+        await self._check_is_built_here(attempt)
         order = Order(
             runtime=self._configuration.runtime(attempt.config),
             config=attempt.config,
@@ -275,6 +333,21 @@ class Deployments:
             upgrade=attempt.deploy.upgrade,
         )
         return source, await self._builder.code(order), await self._builder.dependencies(order)
+
+    async def _check_is_built_here(self, attempt: Attempt) -> None:
+        """Leaves it to another machine where only the code has shown that this one cannot build it.
+
+        Raises:
+            HandedOver: another has it.
+            Invalid: none can build it.
+        """
+        runtime, build = attempt.config.runtime, attempt.build
+        if attempt.config.image is not None or not self._builders.is_theirs(runtime):
+            return
+        if build.hold is None or not self._builders.others_can(runtime):
+            raise self._builders.lack_of(runtime)
+        build.say(f"this machine does not build {runtime}: it is left to one that does")
+        raise HandedOver(runtime)
 
     async def _pack(self, attempt: Attempt) -> tuple[str, Path]:
         """Stores the source; returns its digest, and the folder it lies in."""
@@ -288,9 +361,12 @@ class Deployments:
             fetched, commit = await self._builder.fetch(source.source, build)
             source = Local(fetched)
             build.note_commit(commit)
-        file_name = self._configuration.runtime(attempt.config).description.inline_file
+        file_name = None
         if attempt.config.image is not None:
             file_name = IMAGE_FILE
+        elif not isinstance(source, Archive):
+            await self._check_is_built_here(attempt)
+            file_name = self._configuration.runtime(attempt.config).description.inline_file
         package, folder = await asyncio.to_thread(make_package, source, build.folder, file_name, self._limits)
         if source.file is None and attempt.deploy.names_no_runtime(attempt.current):
             attempt.config = self._configuration.for_folder(attempt.config, folder)

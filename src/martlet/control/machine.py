@@ -44,7 +44,11 @@ class Machine:
             "id": node_id(system.function_storage_path),
             "host": host,
             "address": _address(system, host) if Role.GATEWAY in system.roles else None,
-            "roles": system.roles,
+            # Machines of versions that know no builders would not understand one that has that role.
+            "roles": tuple(role for role in system.roles if role is not Role.BUILDER),
+            "builds": tuple(sorted(each.name for each in catalogue.available() if each.builds))
+            if Role.BUILDER in system.roles
+            else None,
             "peer": system.peer_address,
             "version": __version__,
             "rungs": tuple(sorted(modes_of(system))) if runs else (),

@@ -12,7 +12,7 @@ from martlet.control.caller import Who
 from martlet.control.control import Control
 from martlet.control.parameters import Id, Platform, problems
 from martlet.errors import Conflict, NotFound
-from martlet.model import Node
+from martlet.model import Node, Role
 
 router = APIRouter(tags=["platform"])
 
@@ -83,9 +83,14 @@ async def _views(platform: Control) -> list[NodeView]:
     ]
 
 
+def roles_of(node: Node) -> tuple[Role, ...]:
+    """Returns all roles of a node; that it builds is said by what it builds."""
+    return node.roles if node.builds is None else (*node.roles, Role.BUILDER)
+
+
 def _view(node: Node, state: NodeState, leader: str | None) -> NodeView:
     return NodeView(
-        **node.model_dump(),
+        **{**node.model_dump(), "roles": roles_of(node)},
         state=state,
         leader=node.id == leader,
         age=round(max(0.0, time() - node.started), 1),

@@ -54,25 +54,27 @@ class Publishing:
         """Returns a revision of a function. Raises `FunctionNotFound`."""
         return await self._registry.get_revision(name, number)
 
-    async def reserve(self, name: str, current: Current | None) -> tuple[int, Current | None]:
-        """Takes the next number for a revision, which nobody is given again.
+    async def reserve(
+        self, name: str, current: Current | None, registry: Registry
+    ) -> tuple[int, Current | None]:
+        """Takes the next number for a revision, which nobody is given again; ``registry`` is that of the deploy.
 
         Returns:
             The number, and ``current`` as it is after that.
         """
         if current is None:
             for left in await self._registry.list_revisions(name):  # by a deploy that was cut off
-                await self._registry.delete_revision(name, left.number)
+                await registry.delete_revision(name, left.number)
             return 1, None
         function = current.function.model_copy(update={"counter": current.function.counter + 1})
-        written = await self._registry.put_function(function, expect_revision=current.written)
+        written = await registry.put_function(function, expect_revision=current.written)
         return function.counter, Current(function, written, current.revision)
 
-    async def publish(self, revision: Revision, current: Current | None) -> None:
-        """Writes a revision whose number is reserved, and lets the function point at it."""
-        await self._registry.put_revision(revision)
+    async def publish(self, revision: Revision, current: Current | None, registry: Registry) -> None:
+        """Writes a revision whose number is reserved by the same deploy, and lets the function point at it."""
+        await registry.put_revision(revision)
         if current is not None:
-            await self.point(current, revision.number)
+            await self.point(current, revision.number, registry)
             return
         function = Function(
             name=revision.function,
@@ -81,12 +83,13 @@ class Publishing:
             created=revision.created,
             updated=revision.created,
         )
-        await self.announce(await self._registry.put_function(function, expect_revision=0))
+        await self.announce(await registry.put_function(function, expect_revision=0))
 
-    async def point(self, current: Current, number: int) -> None:
-        """Makes another revision the one that serves."""
+    async def point(self, current: Current, number: int, registry: Registry | None = None) -> None:
+        """Makes another revision the one that serves; ``registry`` is that of the deploy, if it is one."""
+        registry = registry or self._registry
         function = current.function.model_copy(update={"latest": number, "updated": time()})
-        await self.announce(await self._registry.put_function(function, expect_revision=current.written))
+        await self.announce(await registry.put_function(function, expect_revision=current.written))
 
     async def withdraw(self, name: str) -> None:
         """Deletes a function. Raises `FunctionNotFound`."""

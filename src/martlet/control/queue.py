@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Literal
 
+from martlet.builder.hold import Hold
 from martlet.builder.source import Archive, Git, Inline, Local, Source
 from martlet.control.deploy import Deploy, Expect
-from martlet.errors import NotFound
+from martlet.errors import Conflict, NotFound
 from martlet.model import Waiting
-from martlet.storage.blobs import Blobs
+from martlet.storage.blobs import BlobError, Blobs
 from martlet.storage.registry import Registry
 
 PREFIX = "uploads"
@@ -22,7 +24,7 @@ class Queue:
     Args:
         registry: where deploys are kept.
         blobs: where what was sent with them is kept.
-        node: the id of the node that deploys here.
+        node: the id of this node.
     """
 
     def __init__(self, registry: Registry, blobs: Blobs, node: str) -> None:
@@ -31,12 +33,28 @@ class Queue:
         self._node = node
         self._kept: set[str] = set()  # digests of uploads that this life has begun to keep
 
-    async def put(self, build: str, deploy: Deploy, started: float) -> None:
-        """Keeps a deploy that has been accepted.
+    async def put(self, build: str, deploy: Deploy, started: float) -> Hold:
+        """Keeps a deploy that has been accepted, and returns this machine's hold on it.
+
+        Args:
+            build: the id of its build.
+            deploy: what to do.
+            started: when, in seconds since the epoch.
 
         Raises:
             StoreError, BlobError: it cannot be kept.
         """
+        waiting = await self._keep(build, deploy, started)
+        waiting = waiting.model_copy(update={"node": self._node, "attempts": 1})
+        return Hold(self._registry, waiting, await self._registry.put_waiting(waiting))
+
+    async def leave(self, build: str, deploy: Deploy, started: float, runtime: str) -> None:
+        """Like `put`, for a machine to take it up that can build a runtime (empty: it is not known yet)."""
+        waiting = await self._keep(build, deploy, started)
+        await self._registry.put_waiting(waiting.model_copy(update={"runtime": runtime}))
+        self._kept.discard(_digest(build))
+
+    async def _keep(self, build: str, deploy: Deploy, started: float) -> Waiting:
         kind, file = _kind(deploy.source), ""
         self._kept.add(_digest(build))  # from now on, or it might be swept before it is known to be needed
         if isinstance(deploy.source, Inline):
@@ -44,9 +62,8 @@ class Queue:
             file = deploy.source.file
         elif isinstance(deploy.source, Archive):
             await self._blobs.put(PREFIX, _digest(build), deploy.source.path)
-        waiting = Waiting(
+        return Waiting(
             build=build,
-            node=self._node,
             function=deploy.name,
             kind=kind,
             file=file,
@@ -55,10 +72,9 @@ class Queue:
             expect=deploy.expect,
             replace=deploy.replace,
             upgrade=deploy.upgrade,
-            attempts=1,
+            attempts=0,
             started=started,
         )
-        await self._registry.put_waiting(waiting)
 
     async def drop(self, build: str) -> None:
         """Forgets a deploy that has ended."""
@@ -69,17 +85,38 @@ class Queue:
         self._kept.discard(_digest(build))
         await self._blobs.delete(PREFIX, _digest(build))
 
+    async def withdraw(self, waiting: Waiting, written: int) -> None:
+        """Likewise, of one that nobody has taken up. Raises `Conflict`: somebody has, or it was not as ``written``."""
+        with suppress(NotFound):
+            await self._registry.delete_waiting(waiting.build, expect_revision=written)
+        with suppress(BlobError):  # then it is swept later
+            await self._blobs.delete(PREFIX, _digest(waiting.build))
+
     async def waiting(self) -> list[Waiting]:
         """Returns the deploys that have not ended, of every node, the oldest first."""
         return sorted(await self._registry.list_waiting(), key=lambda each: each.started)
 
+    async def written(self) -> list[tuple[Waiting, int]]:
+        """Returns the same, each with the store revision that wrote it."""
+        return sorted(await self._registry.read_all_waiting(), key=lambda each: each[0].started)
+
     def is_own(self, waiting: Waiting) -> bool:
         """Whether a deploy is one of this node, in this life or an earlier one."""
-        return waiting.node in ("", self._node)
+        return waiting.node == self._node
 
-    def owned(self, waiting: Waiting) -> Waiting:
-        """Returns a deploy as one of this node."""
-        return waiting.model_copy(update={"node": self._node})
+    async def take(self, waiting: Waiting, written: int) -> Hold | None:
+        """Makes a deploy one of this node, and counts the attempt; None where another was quicker.
+
+        Args:
+            waiting: as the queue has it.
+            written: the store revision that wrote it.
+        """
+        taken = waiting.model_copy(update={"node": self._node, "attempts": waiting.attempts + 1})
+        try:
+            written = await self._registry.put_waiting(taken, expect_revision=written)
+        except Conflict:
+            return None
+        return Hold(self._registry, taken, written)
 
     async def sweep(self) -> None:
         """Removes uploads that belong to no deploy any more. Raises StoreError, BlobError."""
@@ -88,20 +125,21 @@ class Queue:
         for digest in found - needed - self._kept:
             await self._blobs.delete(PREFIX, digest)
 
-    async def retry(self, waiting: Waiting, archive: Archive) -> Deploy:
-        """Returns a deploy anew, having counted the attempt.
+    async def deploy(self, waiting: Waiting, archive: Archive) -> Deploy:
+        """Returns a deploy anew.
 
         Args:
             waiting: as it is kept.
             archive: the file that an upload is written to.
         """
-        await self._registry.put_waiting(waiting.model_copy(update={"attempts": waiting.attempts + 1}))
         return Deploy(
             name=waiting.function,
             source=await self._source(waiting, archive),
             config=waiting.config,
             # What it was to make may be there already.
-            expect=Expect.EITHER if waiting.expect == Expect.ABSENT else Expect(waiting.expect),
+            expect=Expect.EITHER
+            if waiting.attempts and waiting.expect == Expect.ABSENT
+            else Expect(waiting.expect),
             replace=waiting.replace,
             upgrade=waiting.upgrade,
         )

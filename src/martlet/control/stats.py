@@ -17,6 +17,7 @@ from martlet.control.parameters import OF_MACHINES, Name, Platform, problems
 from martlet.errors import Unavailable
 from martlet.model import Frozen
 from martlet.storage.queue import QueueError
+from martlet.storage.store import StoreError
 from martlet.telemetry.metrics import CONTENT_TYPE, exposition
 from martlet.telemetry.process import ProcessStats
 from martlet.telemetry.stats import FunctionStats, LaneStats
@@ -134,6 +135,7 @@ async def metrics(platform: Platform, who: Who, asked: AskedMachine = None) -> R
             await _waiting(platform) if own else {},
             own and platform.leadership.leads,
             await states_of(platform) if own else {},
+            await _builds(platform) if own else {},
         ),
         headers={"content-type": CONTENT_TYPE},
     )
@@ -149,6 +151,17 @@ async def _waiting(platform: Control) -> dict[str, dict[str, int]]:
     except QueueError as error:
         log.warning("queues_out_of_reach", error=str(error))
         return {}
+
+
+async def _builds(platform: Control) -> dict[str, int]:
+    """Returns how many deploys have not ended, by whether a machine has them; none without the store."""
+    try:
+        waiting = await platform.queue.waiting()
+    except StoreError as error:
+        log.warning("builds_not_counted", error=str(error))
+        return {}
+    building = sum(bool(each.node) for each in waiting)
+    return {"building": building, "waiting": len(waiting) - building}
 
 
 def _sum_of(found: Found[dict[str, Any]]) -> LaneStats:

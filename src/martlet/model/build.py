@@ -55,7 +55,9 @@ _PHASES = {
 class Build(Frozen):
     """One deploy: from what was uploaded to a revision that serves (or a log that says why not).
 
-    ``commit`` is what it was made of where it came from git.
+    ``commit`` is what it was made of where it came from git, ``node`` the machine that builds it, once one does.
+    ``code`` and ``field`` say what kind of error it failed with, as a problem document has them; ``unchanged`` that its
+    revision served before.
     """
 
     id: str
@@ -67,12 +69,17 @@ class Build(Frozen):
     started: float
     finished: float | None = None
     commit: str | None = None
+    node: str | None = None
+    code: str | None = None
+    field: str | None = None
+    unchanged: bool = False
 
 
 class Waiting(Frozen):
     """A deploy that has been accepted and has not ended, as it is kept.
 
-    ``build`` is the id of its build, ``node`` that of the node whose control deploys.
+    ``build`` is the id of its build, ``node`` that of the machine that builds it: empty while none does. ``runtime`` is
+    what a machine must be able to build for it, where that is known. One that is ``cancelled`` only has to be ended.
     """
 
     build: str
@@ -87,3 +94,5 @@ class Waiting(Frozen):
     upgrade: bool
     attempts: int
     started: float
+    runtime: str = ""
+    cancelled: bool = False

@@ -13,11 +13,12 @@ from martlet.peer_address import PeerAddressText
 
 
 class Role(StrEnum):
-    """What a platform does: takes requests, runs instances, manages. One that does all is complete by itself."""
+    """What a platform does: takes requests, runs instances, manages, builds. One that does all needs no other."""
 
     GATEWAY = "gateway"
     NODE = "node"
     CONTROL = "control"
+    BUILDER = "builder"
 
 
 class NodeLane(Frozen):
@@ -43,7 +44,7 @@ class Node(Frozen):
     waited lately. ``asked`` has how many requests per second were counted here against limits that hold for all
     machines together, by the number of the limit; ``divided`` is the store revision of the last division of
     ``max_instances`` that it goes by. ``started`` is when it joined. One that is ``stopping`` finishes what it runs,
-    and takes nothing from other machines.
+    and takes nothing from other machines. ``builds`` names the runtimes that it can build; None: it does not build.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Node(Frozen):
     asked: dict[str, float] = Field({})
     divided: int = 0
     stopping: bool = False
+    builds: tuple[str, ...] | None = None
 
 
 class Drain(Frozen):

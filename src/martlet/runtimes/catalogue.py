@@ -17,13 +17,21 @@ from typing import Self
 from martlet.config import SystemSettings
 from martlet.errors import Invalid
 from martlet.runtimes.description import FILE, Description, read_description
-from martlet.runtimes.discovery import Absent, Discovery
+from martlet.runtimes.discovery import Absent, Discovery, remedy
 from martlet.runtimes.places import Places
 from martlet.runtimes.runtime import SHIPPED, Runtime
 from martlet.runtimes.versions import Versions
 
 FIELD = "config.runtime"
 """The field that errors name: where a user says which runtime a function has."""
+
+
+class RuntimeMissing(Invalid):
+    """This machine does not have a runtime; ``name`` is what was asked for, or the language that files announce."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail, field=FIELD)
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class Catalogue:
         """Returns the runtime that answers to a name; one that is unknown is looked for again.
 
         Raises:
-            Invalid: none does; the message says what to install, or lists the names that are known.
+            RuntimeMissing: none does; the message says what to install, or lists the names that are known.
         """
         if name not in self._found.by_name:
             self.refresh()
@@ -116,10 +124,18 @@ class Catalogue:
         for absent in found.absent:
             if absent.name == language:
                 way = "" if absent.remedy is None else f"; to install it: {absent.remedy}"
-                raise Invalid(f"this machine has no runtime {name!r}: {absent.reason}{way}", field=FIELD)
+                raise RuntimeMissing(name, f"this machine has no runtime {name!r}: {absent.reason}{way}")
         of_language = [runtime for runtime in found.runtimes if runtime.description.name == language]
         known = ", ".join(name for runtime in of_language or found.runtimes for name in runtime.names)
-        raise Invalid(f"this machine has no runtime {name!r}; it has {known}", field=FIELD)
+        raise RuntimeMissing(name, f"this machine has no runtime {name!r}; it has {known}")
+
+    def way_to_install(self, name: str) -> str | None:
+        """Returns how all that a runtime takes is installed, as one sentence; None where no way is known."""
+        language = name.rstrip("0123456789.")
+        for description in self._found.descriptions:
+            if description.name == language and description.toolchain is not None:
+                return remedy([description.toolchain, *description.toolchain.also])
+        return None
 
     def announced_by(self, file: str) -> Runtime | None:
         """Returns the runtime that a file of this name announces, or None. Raises `Invalid` like `detect`."""

@@ -143,7 +143,7 @@ async def _run(
     settings_file.touch(0o600)
     settings_file.write_text(settings.reveal())
     lanes = [Child(forkserver, "lane", number) for number in range(settings.lane_count)]
-    control = [Child(forkserver, "control", 0)] if Role.CONTROL in settings.system.roles else []
+    control = [Child(forkserver, "control", 0)] if _has_control(settings) else []
     children = [*control, *lanes]
     machine = Machine(settings, [run / f"{lane.name}.sock" for lane in lanes], catalogue)
     membership = Membership(Registry(store), machine.node)
@@ -282,7 +282,7 @@ def _environment(settings_file: Path) -> dict[str, str]:
 async def _ready(settings: Settings) -> None:
     """Returns once every process answers. Raises `Unavailable` if they do not in time."""
     run = settings.run_directory
-    sockets = [(run / "control.sock", "/ready")] if Role.CONTROL in settings.system.roles else []
+    sockets = [(run / "control.sock", "/ready")] if _has_control(settings) else []
     sockets += [(run / f"lane-{number}.sock", "/_node/health") for number in range(settings.lane_count)]
     deadline = monotonic() + START_TIMEOUT
     for path, target in sockets:
@@ -321,7 +321,12 @@ def _look_at_sandbox(settings: Settings) -> None:
 
 def _runs_code(settings: Settings) -> bool:
     """Whether people's code runs on this machine: functions, or builds."""
-    return not {Role.NODE, Role.CONTROL}.isdisjoint(settings.system.roles)
+    return not {Role.NODE, Role.BUILDER}.isdisjoint(settings.system.roles)
+
+
+def _has_control(settings: Settings) -> bool:
+    """Whether there is a process of control: it builds, too, and does so only where it does not manage."""
+    return not {Role.CONTROL, Role.BUILDER}.isdisjoint(settings.system.roles)
 
 
 async def _open_store(settings: Settings) -> Store:

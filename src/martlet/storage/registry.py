@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from martlet.errors import Conflict, NotFound
 from martlet.model import (
     Alias,
@@ -15,6 +17,7 @@ from martlet.model import (
     Revision,
     Waiting,
 )
+from martlet.storage.fenced import FencedStore
 from martlet.storage.resources import (
     ALIASES,
     BUILDS,
@@ -29,7 +32,7 @@ from martlet.storage.resources import (
     Model,
     Resource,
 )
-from martlet.storage.store import Lease, RevisionMismatch, Store
+from martlet.storage.store import Guard, Lease, RevisionMismatch, Store
 from martlet.storage.view import OnChange, RegistryView
 
 __all__ = ["OnChange", "Registry", "RegistryView"]
@@ -153,9 +156,9 @@ class Registry:
         """Returns all builds, by id."""
         return await self._list(BUILDS)
 
-    async def put_build(self, build: Build) -> int:
-        """Writes a build."""
-        return await self._put(BUILDS, build, build.id)
+    async def put_build(self, build: Build, *, expect_revision: int | None = None) -> int:
+        """Writes a build; ``expect_revision`` as in `put_function`."""
+        return await self._put(BUILDS, build, build.id, expect_revision=expect_revision)
 
     async def delete_build(self, build_id: str) -> int:
         """Deletes a build."""
@@ -189,13 +192,31 @@ class Registry:
         """Returns all deploys that have not ended, by the id of their build."""
         return await self._list(WAITING)
 
-    async def put_waiting(self, waiting: Waiting) -> int:
-        """Writes a deploy that has not ended."""
-        return await self._put(WAITING, waiting, waiting.build)
+    async def read_all_waiting(self) -> list[tuple[Waiting, int]]:
+        """Returns all deploys that have not ended, each with the store revision that wrote it."""
+        entries, _ = await self._store.list(WAITING.key(""))
+        return [(WAITING.read(entry.value), entry.revision) for entry in entries]
 
-    async def delete_waiting(self, build_id: str) -> int:
-        """Deletes a deploy that has ended."""
-        return await self._delete(WAITING, build_id)
+    async def read_waiting(self, build_id: str) -> tuple[Waiting, int]:
+        """Returns a deploy that has not ended, and the store revision that wrote it."""
+        return await self._get(WAITING, build_id)
+
+    async def put_waiting(self, waiting: Waiting, *, expect_revision: int | None = None) -> int:
+        """Writes a deploy that has not ended; ``expect_revision`` as in `put_function`."""
+        return await self._put(WAITING, waiting, waiting.build, expect_revision=expect_revision)
+
+    async def delete_waiting(self, build_id: str, *, expect_revision: int | None = None) -> int:
+        """Deletes a deploy that has ended; ``expect_revision`` as in `delete_function`."""
+        return await self._delete(WAITING, build_id, expect_revision=expect_revision)
+
+    def holding(self, build_id: str, revision: Callable[[], int]) -> Registry:
+        """Returns the registry by which to write what a deploy does: `GuardLost` once somebody else has written it.
+
+        Args:
+            build_id: the deploy, which has not ended.
+            revision: the store revision that it was written at by who holds it.
+        """
+        return Registry(FencedStore(self._store, lambda: Guard(WAITING.key(build_id), revision())))
 
     async def _get(self, resource: Resource[Model], *path: str | int) -> tuple[Model, int]:
         entry = await self._store.get(resource.key(*path))

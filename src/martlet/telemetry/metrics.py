@@ -30,7 +30,13 @@ _SHOWN = [
 """Number and label of the buckets that are shown, three a decade."""
 
 
-def exposition(stats: LaneStats, waiting: Waiting, leads: bool, nodes: Mapping[str, int]) -> bytes:
+def exposition(
+    stats: LaneStats,
+    waiting: Waiting,
+    leads: bool,
+    nodes: Mapping[str, int],
+    builds: Mapping[str, int],
+) -> bytes:
     """Returns the metrics in Prometheus' text format, to be sent as `CONTENT_TYPE`.
 
     Args:
@@ -38,20 +44,29 @@ def exposition(stats: LaneStats, waiting: Waiting, leads: bool, nodes: Mapping[s
         waiting: what waits in queues.
         leads: whether the control that is asked leads.
         nodes: how many nodes are in each state, as far as that control knows.
+        builds: likewise, deploys that have not ended.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatsCollector(stats, waiting, leads, nodes))
+    registry.register(StatsCollector(stats, waiting, leads, nodes, builds))
     return generate_latest(registry)
 
 
 class StatsCollector(Collector):
     """The metrics of Martlet. Every family is there even when it has no samples."""
 
-    def __init__(self, stats: LaneStats, waiting: Waiting, leads: bool, nodes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        stats: LaneStats,
+        waiting: Waiting,
+        leads: bool,
+        nodes: Mapping[str, int],
+        builds: Mapping[str, int],
+    ) -> None:
         self._stats = stats
         self._waiting = waiting
         self._leads = leads
         self._nodes = nodes
+        self._builds = builds
 
     def collect(self) -> Iterator[Metric]:
         """Yields the families."""
@@ -161,6 +176,14 @@ class StatsCollector(Collector):
         for state, count in sorted(self._nodes.items()):
             nodes.add_metric([state], count)
         yield nodes
+        builds = GaugeMetricFamily(
+            "martlet_builds",
+            "Deploys of all machines that have not ended: `waiting` for a machine that builds, or `building`.",
+            labels=["state"],
+        )
+        for state, count in sorted(self._builds.items()):
+            builds.add_metric([state], count)
+        yield builds
         yield GaugeMetricFamily(
             "martlet_log_shipping_lag_seconds",
             "Time for which the oldest log that is not in `system.log_store` has waited for it; 0 without one.",

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from martlet.builder import builds
+from martlet.control import elsewhere
 from martlet.model import BuildState
 from tests.unit.control.conftest import HANDLER, Platform, assert_problem, running
 
@@ -45,7 +46,7 @@ async def test_the_log_of_a_build_can_be_read_after_a_restart(platform):
 
 
 async def test_a_build_of_another_machine_is_found_and_followed_to_its_end(platform, client, monkeypatch):
-    monkeypatch.setattr(builds, "LOOK", 0.01)
+    monkeypatch.setattr(elsewhere, "LOOK", 0.01)
     theirs, registry = builds.new_build("hello", "b-theirs"), platform.control.registry
     await registry.put_build(theirs)
     assert (await client.get("/builds/b-theirs")).json()["state"] == "queued"
@@ -56,7 +57,7 @@ async def test_a_build_of_another_machine_is_found_and_followed_to_its_end(platf
     async with asyncio.timeout(10):
         assert messages((await following).text) == []
     assert (await client.get("/builds/b-theirs")).json()["state"] == "ready"
-    assert_problem(await client.delete("/builds/b-theirs"), 404, "not_found")
+    assert_problem(await client.delete("/builds/b-theirs"), 409, "conflict")
 
 
 async def test_old_builds_are_forgotten_with_their_logs(tmp_path, monkeypatch):

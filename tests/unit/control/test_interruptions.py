@@ -35,15 +35,13 @@ class MortalStore:
     async def list(self, prefix: str) -> tuple[list[Entry], int]:
         return await self._store.list(prefix)
 
-    async def put(
-        self, key: str, value: bytes, *, expect_revision: int | None = None, lease: Any = None
-    ) -> int:
+    async def put(self, key: str, value: bytes, **conditions: Any) -> int:
         self._write()
-        return await self._store.put(key, value, expect_revision=expect_revision, lease=lease)
+        return await self._store.put(key, value, **conditions)
 
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> int | None:
+    async def delete(self, key: str, **conditions: Any) -> int | None:
         self._write()
-        return await self._store.delete(key, expect_revision=expect_revision)
+        return await self._store.delete(key, **conditions)
 
     def watch(self, prefix: str, since: int) -> AsyncIterator[Change]:
         return self._store.watch(prefix, since)

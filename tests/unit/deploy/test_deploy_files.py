@@ -66,7 +66,7 @@ def parsed(words: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("where", configurations())
-@pytest.mark.parametrize("roles", ["all", "gateway", "gateway,node", "gateway,control"])
+@pytest.mark.parametrize("roles", ["all", "gateway", "gateway,node", "gateway,builder,control"])
 def test_configurations_load_for_each_role(where: str, roles: str, tmp_path: Path) -> None:
     file = tmp_path / "martlet.yaml"
     file.write_text(configurations()[where].replace("HERE", "10.0.0.1"))
@@ -152,7 +152,7 @@ def test_pods_are_started_as_they_can_be(workload: dict[str, Any]) -> None:
     assert secret["stringData"].keys() <= OURS | AWS
     assert martlet["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
     # The sandbox takes privileges, and a gateway has none.
-    runs_code = not {"node", "control"}.isdisjoint(roles)
+    runs_code = not {"node", "builder"}.isdisjoint(roles)
     assert martlet["securityContext"].get("privileged", False) is runs_code
     assert martlet["resources"]["requests"].keys() == {"cpu", "memory"}
     assert "memory" in martlet["resources"]["limits"]

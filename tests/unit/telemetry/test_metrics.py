@@ -25,7 +25,9 @@ def some_stats() -> LaneStats:
 def samples(stats: LaneStats) -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(exposition(stats, {}, True, {"ready": 2}).decode())
+        for family in text_string_to_metric_families(
+            exposition(stats, {}, True, {"ready": 2}, {"waiting": 1}).decode()
+        )
         for sample in family.samples
     }
 
@@ -69,7 +71,7 @@ def test_histograms_are_cumulative_and_in_seconds() -> None:
 
 
 def test_names_follow_the_conventions() -> None:
-    for family in StatsCollector(LaneStats(), {}, True, {}).collect():
+    for family in StatsCollector(LaneStats(), {}, True, {}, {}).collect():
         assert re.fullmatch(r"martlet(_[a-z]+)+", family.name)
         assert family.documentation.endswith(".")
         if family.type == "histogram":
@@ -77,9 +79,9 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_every_family_is_there_before_anything_happened() -> None:
-    named = {family.name for family in StatsCollector(LaneStats(), {}, True, {}).collect()}
-    assert named == {family.name for family in StatsCollector(some_stats(), {}, True, {}).collect()}
-    text = exposition(LaneStats(), {}, True, {}).decode()
+    named = {family.name for family in StatsCollector(LaneStats(), {}, True, {}, {}).collect()}
+    assert named == {family.name for family in StatsCollector(some_stats(), {}, True, {}, {}).collect()}
+    text = exposition(LaneStats(), {}, True, {}, {}).decode()
     for name in named:
         assert f"# TYPE {name}" in text
     assert CONTENT_TYPE.startswith("text/plain")
