@@ -24,6 +24,7 @@ as_text <- function(bytes) {
 }
 
 query_params <- function(query_string) {
+  if (query_string == "") return(structure(list(), names = character()))
   pairs <- strsplit(query_string, "&", fixed = TRUE)[[1]]
   pairs <- gsub("+", " ", pairs[pairs != ""], fixed = TRUE)
   names <- decoded(sub("=.*", "", pairs))

@@ -54,5 +54,5 @@ type_of <- function(body) {
 # The header lines, where the type is the content type unless the handler has named one.
 response_lines <- function(response, type) {
   named <- "content-type" %in% tolower(names(response$headers))
-  paste0(header_lines(response$headers), if (!named && !is.null(type)) header_lines(list("content-type" = type)))
+  paste0(header_lines(response$headers), if (!named && !is.null(type)) paste0("content-type: ", type, "\r\n"))
 }
