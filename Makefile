@@ -68,8 +68,9 @@ format: $(BIN)/.installed-lint ## Format the sources and mend what can be mended
 docs: $(BIN)/.installed ## Write the generated parts of docs/ anew
 	$(BIN)/python -m scripts.docs
 
-bench: $(BIN)/.installed-bench ## Measure the promises of SPECIFICATION.md
-	@scripts/packages $(BENCH_PACKAGES)
+# The servers and machines of a cluster are those of the tests.
+bench: $(BIN)/.installed-bench $(BIN)/.installed-test ## Measure the promises of SPECIFICATION.md
+	@scripts/packages $(BENCH_PACKAGES) $(TEST_PACKAGES)
 	-@scripts/backports $(BACKPORTS)
 	$(BIN)/python -m bench $(ARGS)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench import report
+from bench.cluster import cluster
 from bench.cold import cold
 from bench.containers import containers
 from bench.density import density
@@ -23,7 +24,7 @@ from bench.warm import warm
 
 @dataclass(frozen=True)
 class Scale:
-    """How long to load, how many functions to deploy, and how many instances to hold."""
+    """How long to load, how many functions to deploy, how many instances to hold, and nodes to simulate."""
 
     seconds: float
     functions: int
@@ -31,9 +32,11 @@ class Scale:
     starts: int
     containers: int
     microvms: int
+    deploys: int
+    nodes: int
 
 
-QUICK, FULL = Scale(2, 100, 200, 30, 50, 10), Scale(5, 1000, 2000, 100, 500, 100)
+QUICK, FULL = Scale(2, 100, 200, 30, 50, 10, 20, 100), Scale(5, 1000, 2000, 100, 500, 100, 100, 1000)
 MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "start": lambda _: start_and_memory(),
     "cold": lambda scale: cold(scale.starts),
@@ -44,6 +47,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
     "containers": lambda scale: containers(scale.seconds, scale.starts // 4, scale.containers),
     "microvms": lambda scale: microvms(scale.seconds, scale.starts // 4, scale.microvms),
+    "cluster": lambda scale: cluster(scale.seconds, scale.deploys, scale.nodes, 10 * scale.functions),
     "density": lambda scale: density(scale.instances),
 }
 

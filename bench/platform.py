@@ -25,10 +25,11 @@ UNLIMITED = "100000000/min"
 class Platform:
     """A running platform: its port, a client, and a key whose requests are counted and limited."""
 
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, process: subprocess.Popen[bytes], file: Path) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.process = process
+        self._file = file
         self.client = Client(self.url, "admin-key")
         self.key = ""
 
@@ -60,6 +61,10 @@ class Platform:
             raise RuntimeError(f"a cold start failed: {answer[:500]!r}")
         return ms
 
+    def log(self) -> str:
+        """Returns what it has printed."""
+        return self._file.read_text(errors="replace")
+
     def pids(self) -> list[int]:
         """Returns every process of the platform."""
         found, new = [], [self.process.pid]
@@ -88,13 +93,14 @@ def platform(**system: object) -> Iterator[Platform]:
             **system,
         }
         config.write_text(yaml.safe_dump({"system": settings}))
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "martlet.cli", "serve", "-c", str(config)], stdout=log, stderr=log
-            )
-        running = Platform(port, process)
+        command, file = [sys.executable, "-m", "martlet.cli"], Path(folder) / "log"
+        with file.open("wb") as log:
+            if "peer_address" in system:
+                subprocess.run([*command, "cluster", "init", "-c", str(config)], check=True, stderr=log)
+            process = subprocess.Popen([*command, "serve", "-c", str(config)], stdout=log, stderr=log)
+        running = Platform(port, process, file)
         try:
-            _wait_ready(running, Path(folder) / "log")
+            _wait_ready(running)
             running.make_key()
             yield running
         finally:
@@ -102,14 +108,14 @@ def platform(**system: object) -> Iterator[Platform]:
             process.wait(END_SECONDS)
 
 
-def _wait_ready(running: Platform, log: Path) -> None:
+def _wait_ready(running: Platform) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
             running.client.ready()
         except Exception:
             if running.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the platform did not start:\n{log.read_text()[-3000:]}") from None
+                raise RuntimeError(f"the platform did not start:\n{running.log()[-3000:]}") from None
             time.sleep(0.02)
         else:
             return

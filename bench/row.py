@@ -16,3 +16,8 @@ def latencies(name: str, took: list[float]) -> Row:
         "p90 ms": round(percentile(took, 0.9), 2),
         "p99 ms": round(percentile(took, 0.99), 2),
     }
+
+
+def figure(name: str, value: float, unit: str) -> Row:
+    """Returns the row of a single figure, with three digits that say something."""
+    return {"measured": name, "value": float(f"{value:.3g}"), "unit": unit}

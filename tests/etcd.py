@@ -50,6 +50,12 @@ class Member:
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal."""
         assert self._process is not None

@@ -153,9 +153,9 @@ class Later:
         return states
 
 
-def placed(machines: Machines, function: str, **config: Any) -> tuple[Machine, Machine]:
-    """Deploys a function that counts; returns the machine that has its instance, and the other one that may."""
-    machines.first.deploy(function, COUNTED, **config)
+def placed(machines: Machines, function: str, code: str = COUNTED, **config: Any) -> tuple[Machine, Machine]:
+    """Deploys a function; returns the machine that has its instance, and the other one that may."""
+    machines.first.deploy(function, code, **config)
     until(lambda: len(machines.warm(function)) == 1, why=f"{function} is not warm on one machine")
     (holder,) = machines.warm(function)
     (other,) = {machines.second, machines.third} - {holder}
