@@ -179,7 +179,7 @@ def death(machines: Machines) -> Iterator[Row]:
         "requests that failed when a machine was killed", traffic.lost, f"of {traffic.answers.total()}"
     )
     yield figure("until the last of them had failed", traffic.recovered_in(killed), "s")
-    yield figure("until as many were answered as before", steady.since - killed, "s")
+    yield figure("until as many were answered as before", max(0.0, steady.since - killed), "s")
     yield figure("until the machine was on the list no more", seen["dropped"], "s")
     yield figure("until min_instances were there again", seen["replaced"], "s")
     lost.launch()
