@@ -50,8 +50,7 @@ TELL_TIMEOUT = 2.0
 STOP_TIMEOUT = 15.0
 QUICK_DEATH = 5.0
 """A process that died within this many seconds is started anew with a growing delay."""
-LONGEST_DELAY = 1.0
-"""Seconds between the starts of a process that dies at once, at most: to fork it costs a fifth of one."""
+LONGEST_DELAY = 5.0
 ORPHANS_EVERY = 1.0
 
 
