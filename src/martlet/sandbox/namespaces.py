@@ -17,7 +17,7 @@ class PidNamespaces:
     """Forks children into other PID namespaces, of which they are process 1 where the namespace is their own.
 
     ``unshare`` makes the namespace, the next child becomes its first process, and ``setns`` brings the later
-    children back home: so plain ``os.fork`` serves, with all that it does for Python's own state.
+    children back home: so a plain fork serves.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class PidNamespaces:
         """Forks; the child runs ``child``. Returns the child's process id as the parent sees it."""
         syscalls.unshare(Clone.PID)
         try:
-            return fork(child)
+            return fork_warm(child)
         finally:
             syscalls.setns(self._home, Clone.PID)
 
@@ -35,9 +35,17 @@ class PidNamespaces:
         """Forks into the PID namespace whose first process is ``first``, a pidfd; otherwise as `fork`."""
         syscalls.setns(first, Clone.PID)
         try:
-            return fork(child)
+            return fork_warm(child)
         finally:
             syscalls.setns(self._home, Clone.PID)
+
+
+def fork_warm(child: Callable[[], NoReturn]) -> int:
+    """Forks what is there to be forked from (`syscalls.fork`); otherwise as `fork`."""
+    pid = syscalls.fork()
+    if pid == 0:
+        child()
+    return pid
 
 
 def fork(child: Callable[[], NoReturn]) -> int:

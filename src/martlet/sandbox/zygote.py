@@ -28,7 +28,7 @@ from martlet.sandbox import cgroups, namespaces, privileges, root, syscalls, use
 from martlet.sandbox.launcher import Belongings, Confinement, Sandbox
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
-from martlet.sandbox.namespaces import PidNamespaces, fork
+from martlet.sandbox.namespaces import PidNamespaces, fork_warm
 from martlet.sandbox.network import EGRESS
 from martlet.sandbox.parent import Parent, serve
 from martlet.sandbox.program import Program
@@ -93,7 +93,7 @@ class Zygote(Parent):
         self._module = _import(plan.module, plan.module_folder)
         self._lifeline = Lifeline()
         self._last_capability = privileges.last_capability()
-        self._forks = PidNamespaces().fork if plan.means.confined else fork
+        self._forks = PidNamespaces().fork if plan.means.confined else fork_warm
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
         self._kept: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -51,6 +52,26 @@ def groups() -> set[str]:
 
 def zygote_of(pid: int) -> int:
     return int(status_of(pid)["PPid"])
+
+
+async def test_instances_of_one_zygote_draw_their_own_numbers_and_have_locks_and_threads_that_work(rig: Rig):
+    source = """
+        import logging, os, random, threading
+
+        def handle(request):
+            drawn = []
+            thread = threading.Thread(target=lambda: drawn.append(random.random()))
+            thread.start()
+            thread.join()
+            logging.info("drawn")
+            child = os.fork()
+            if child == 0:
+                os._exit(threading.main_thread() is not threading.current_thread())
+            return [*drawn, os.waitpid(child, 0)[1]]
+    """
+    answers = [json.loads(await ask(await rig.instance("threads", source=dedent(source)))) for _ in range(3)]
+    assert len({drawn for drawn, _ in answers}) == 3
+    assert [ended for _, ended in answers] == [0, 0, 0]
 
 
 async def test_cells_die_with_their_zygote_and_the_next_start_has_a_new_one(rig: Rig):
@@ -214,6 +235,7 @@ async def one_life(rig: Rig, number: int) -> None:
 PROGRAM = """
 import asyncio, json, sys
 from pathlib import Path
+from textwrap import dedent
 sys.path.insert(0, sys.argv[2])
 from tests.driver_rigs import process_rig
 

@@ -36,6 +36,25 @@ def test_the_parent_goes_on_forking_at_home():
     assert alone(fork_at_home)
 
 
+def test_a_child_runs_nothing_of_what_modules_do_at_a_fork():
+    def fork_with_a_hook() -> list[str]:
+        seen: list[str] = []
+        os.register_at_fork(
+            before=lambda: seen.append("before"),
+            after_in_child=lambda: seen.append("after"),
+        )
+        reader, writer = os.pipe()
+
+        def say() -> NoReturn:
+            os.write(writer, " ".join(["forked", *seen]).encode())
+            os._exit(0)
+
+        os.waitpid(PidNamespaces().fork(say), 0)
+        return os.read(reader, 100).decode().split()
+
+    assert alone(fork_with_a_hook) == ["forked"]
+
+
 def test_a_separate_process_shares_no_mounts_names_or_queues():
     def separated() -> dict[str, str]:
         separate()
