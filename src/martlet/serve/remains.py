@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import structlog
 from martlet.drivers import remains
 from martlet.drivers.docker import remains as of_docker
 from martlet.drivers.driver import DriverError
+from martlet.serve import run_directory
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ async def sweep(run: Path, settings_file: Path) -> None:
             await each.sweep(run)
         except DriverError as error:
             log.error("remains_not_swept", error=str(error))
-    shutil.rmtree(run, ignore_errors=True)
+    run_directory.remove(run)
 
 
 def _end_processes(settings_file: Path) -> None:

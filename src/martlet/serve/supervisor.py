@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from martlet.model import Role
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE
 from martlet.runtimes import INTERPRETER, Catalogue
 from martlet.sandbox import moves
-from martlet.serve import orphans, remains
+from martlet.serve import orphans, remains, run_directory
 from martlet.serve.forkserver import Forked, Forkserver, Unforked
 from martlet.storage.blobs import Blobs
 from martlet.storage.log_shelf import LogShelf
@@ -382,8 +381,7 @@ def _make_run_directory(run: Path) -> None:
     found = run.parent.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise Intruded(f"{run.parent} must belong to the user of the platform, and to nobody else: remove it")
-    shutil.rmtree(run, ignore_errors=True)  # an engine that was tried has left its folder there
-    run.mkdir(mode=0o700)
+    run_directory.make(run)
 
 
 def _lock(data: Path) -> TextIO:
