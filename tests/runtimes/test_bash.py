@@ -48,6 +48,7 @@ def shim(folder, code):
             "MARTLET_HANDLER": "handle",
             "MARTLET_CODE": str(folder),
             "PATH": "/usr/bin:/bin",
+            "TMPDIR": str(folder),
             "LANG": "C.UTF-8",
         },
     )
