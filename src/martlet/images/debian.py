@@ -12,16 +12,18 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
 
 from martlet.errors import Invalid, NotFound, Unavailable
 from martlet.images.image import Contents, Image, ImageConfig
 from martlet.images.inside import ALONE
 from martlet.images.store import ROOT, Images
-from martlet.package.staging import CHUNK
+from martlet.model import MiB
 from martlet.runtimes.runtime import Runtime
 from martlet.sandbox.lifeline import die_with_parent
 
@@ -38,6 +40,10 @@ _GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 _MERGED = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 _FULL = "No space left on device"
 _DOOMED = (_FULL, "received signal")
+_LITTLE = 16 * MiB
+"""Bytes; where a disk has less the next package may not fit."""
+_STUCK_SECONDS, _STUCK_AND_FULL_SECONDS = 180.0, 10.0
+"""For which nothing is said or written by a build that is then taken for stuck; apt waits for a mirror for less."""
 _SAY_PACKAGES = (
     'for deb in "$1"/var/cache/apt/archives/*.deb; do '
     'dpkg-deb --field "$deb"; echo "Status: install ok installed"; echo; '
@@ -177,19 +183,37 @@ def _bootstrap(recipe: Recipe, work: Path, root: Path, say: Say) -> None:
         errors="replace",
     ) as process:
         assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            if any(sign in line for sign in _DOOMED):
-                process.kill()  # it has been seen to wait for what will not come
-            if line.startswith("I: "):
-                say(line.removeprefix("I: ").strip())
+        lines: list[str] = []
+        over = Event()
+        Thread(target=_end_when_stuck, args=(process, work, lines, over), daemon=True).start()
+        try:
+            for line in process.stdout:
+                lines.append(line.strip())
+                if any(sign in line for sign in _DOOMED):
+                    process.kill()
+                if line.startswith("I: "):
+                    say(line.removeprefix("I: ").strip())
+        finally:
+            over.set()
     if process.returncode != 0:
         _failed(work, [line for line in lines if line])
 
 
+def _end_when_stuck(process: subprocess.Popen[str], work: Path, said: Sized, over: Event) -> None:
+    """Ends a build of which nothing comes any more: where one process of it has failed, others wait for it for ever."""
+    seen, since = (0, 0), monotonic()
+    while not over.wait(1):
+        free = shutil.disk_usage(work).free
+        now = len(said), free
+        if now != seen:
+            seen, since = now, monotonic()
+        elif monotonic() - since > (_STUCK_AND_FULL_SECONDS if free < _LITTLE else _STUCK_SECONDS):
+            process.kill()
+            return
+
+
 def _failed(work: Path, lines: list[str]) -> None:
-    if any(_FULL in line for line in lines) or shutil.disk_usage(work).free < CHUNK:
+    if any(_FULL in line for line in lines) or shutil.disk_usage(work).free < _LITTLE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     faults = [line for line in lines if line.startswith(("E:", "Err:", "W: Failed"))] or lines
     raise Unavailable(

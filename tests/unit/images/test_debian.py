@@ -15,6 +15,7 @@ from martlet.drivers.driver import DriverError
 from martlet.drivers.images import ImageRoots
 from martlet.drivers.roots import DOOR
 from martlet.errors import Invalid, Unavailable
+from martlet.images import debian
 from martlet.images.debian import debian_root, recipe_of
 from martlet.images.image import Contents, Image
 from martlet.images.store import Images
@@ -179,6 +180,25 @@ def test_a_disk_that_is_full_is_a_clear_error_and_leaves_nothing(tmp_path: Path)
         ]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("size", ["8m", "64m"])
+def test_a_build_that_is_stuck_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str):
+    (tmp_path / "bin").mkdir()
+    stuck = tmp_path / "bin/mmdebstrap"
+    stuck.write_text("#!/bin/sh\necho I: waiting for what will not come\nexec sleep 1000\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(debian, "_STUCK_SECONDS", 3)
+    monkeypatch.setattr(debian, "_STUCK_AND_FULL_SECONDS", 0)
+    images = tmp_path / "images"
+    images.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", images], check=True)
+    try:
+        with pytest.raises(Unavailable, match="the disk is full" if size == "8m" else "waiting for what"):
+            debian_root(Images(images), PYTHON, print)
+    finally:
+        subprocess.run(["umount", images], check=True)
 
 
 def test_a_machine_without_sources_is_told_what_else_to_take(tmp_path: Path):
