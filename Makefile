@@ -9,7 +9,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PACKAGES := nftables
 # Docker's own packages, where they are installed, are not to be had beside Debian's.
-TEST_PACKAGES := crun curl etcd-client etcd-server erofs-utils iproute2 lz4 nftables mmdebstrap podman qemu-system-x86 redis-server runc sqlite3 zstd $(if $(shell command -v dockerd),,docker.io)
+TEST_PACKAGES := crun curl etcd-client etcd-server erofs-utils iproute2 lz4 nftables mmdebstrap podman qemu-system-x86 redis-server runc sqlite3 uidmap zstd $(if $(shell command -v dockerd),,docker.io)
 # Elsewhere than in CI this would start a server for all the world.
 TEST_PACKAGES += $(if $(filter true,$(CI)),openssh-server)
 BACKPORTS := runsc
