@@ -257,17 +257,17 @@ def spin_everywhere():
 
 def leave_daemons():
     """Leaves processes behind that are nobody's children and ignore every signal they can."""
-    for _ in range(10):
-        if os.fork() == 0:
-            os.setsid()
+    if os.fork() == 0:
+        for _ in range(10):
             if os.fork() == 0:
+                os.setsid()
                 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
                 libc.prctl(1, 0, 0, 0, 0)
                 os.closerange(0, 1024)
                 time.sleep(3600)
-            os._exit(0)
-        os.wait()
+        os._exit(0)
+    os.wait()
     return "left"
 
 
