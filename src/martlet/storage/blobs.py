@@ -26,7 +26,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from martlet.bucket import Bucket
-from martlet.storage.objects import s3_objects, sentence
+from martlet.storage.objects import s3_objects, sentence, was_unsent
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -35,6 +35,8 @@ PART = 8 * 1024 * 1024
 """Bytes that one request carries; a larger blob is sent and fetched in parts, and only what was cut off is repeated."""
 PARTS_AT_ONCE = 2
 THREADS = 8
+KEPT_CONNECTIONS = 2 * THREADS
+"""Connections that may be kept to a service, and each be found closed."""
 REQUEST_SECONDS = 30.0
 """How long one request to a service may take, with the part that it carries."""
 RETRY_SECONDS = 10.0
@@ -134,7 +136,8 @@ class Blobs:
         return await self._in_thread(self._list, prefix)
 
     async def _in_thread(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+        wanted = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _until_sent, wanted)
 
     def _put(self, prefix: str, digest: str, data: bytes | Path) -> None:
         folder = _folder(prefix, digest)
@@ -204,6 +207,17 @@ def _checked(pattern: re.Pattern[str], text: str) -> str:
     if pattern.fullmatch(text) is None:
         raise ValueError(f"{text!r} cannot name a blob: it does not match {pattern.pattern}")
     return text
+
+
+def _until_sent(work: Callable[[], Result]) -> Result:
+    """Does it again where a request of it was not even sent. Whatever is done with blobs may be done twice."""
+    for _ in range(KEPT_CONNECTIONS):
+        try:
+            return work()
+        except BlobError as error:
+            if not was_unsent(error.__cause__):
+                raise
+    return work()
 
 
 @contextmanager

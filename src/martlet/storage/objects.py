@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Config
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_UNSENT = "connection was not ready"
 
 
 def s3_objects(bucket: Bucket, request_seconds: float, retry_seconds: float) -> S3Store:
@@ -46,6 +47,11 @@ def s3_objects(bucket: Bucket, request_seconds: float, retry_seconds: float) -> 
             "backoff": {"max_backoff": timedelta(seconds=2)},
         },
     )
+
+
+def was_unsent(error: BaseException | None) -> bool:
+    """Whether a request met a kept connection that the service had just closed: the library gives up on that."""
+    return _UNSENT in str(error)
 
 
 def sentence(error: Exception) -> str:
