@@ -115,7 +115,7 @@ def test_who_computes_for_long_gives_way_until_it_is_done(exhausting):
 def test_daemons_end_with_their_instance(exhausting, platform, rung):
     assert exhausting.attempt("leave_daemons") == "left"
     # Those in a machine only its own kernel sees; they end with it.
-    most = 1 if rung == "microvm" else 10
+    most = 1 if rung == "microvm" else 5
     members = until(
         lambda: len(inside(exhausting.pids)) > most and inside(exhausting.pids), why="there is no daemon"
     )

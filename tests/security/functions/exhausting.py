@@ -258,7 +258,7 @@ def spin_everywhere():
 def leave_daemons():
     """Leaves processes behind that are nobody's children and ignore every signal they can."""
     if os.fork() == 0:
-        for _ in range(10):
+        for _ in range(5):
             if os.fork() == 0:
                 os.setsid()
                 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
