@@ -48,7 +48,14 @@ class S3Server:
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc = self._ports
         self._command = [
-            *(str(program), "server", f"-dir={folder / 'data'}", f"-ip={host}", f"-ip.bind={host}"),
+            *(
+                str(program),
+                "-logtostderr=true",
+                "server",
+                f"-dir={folder / 'data'}",
+                f"-ip={host}",
+                f"-ip.bind={host}",
+            ),
             *(f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.electionTimeout=1s"),
             *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=8"),
             *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.preStopSeconds=0"),
