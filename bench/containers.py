@@ -19,6 +19,7 @@ CELLS = 1
 """Ready cells of each lane: enough for requests one by one, and made anew before the next."""
 STOCKED_SECONDS = 120.0
 PAUSE = 0.1
+"""Seconds after which the work of making them is over."""
 RUNGS = ("process", "container")
 MANY = 32
 CONNECTIONS = (1, MANY)
@@ -63,26 +64,29 @@ def _cold(name: str, count: int) -> Iterator[Row]:
         yield latencies(f"cold start, {name}, without a cell", first_responses(running, count, 0))
 
 
-def first_responses(running: Platform, count: int, cells: int) -> list[float]:
-    """Returns the ms that each of ``count`` new functions takes, one by one, while lanes have so many ready cells."""
+def first_responses(running: Platform, count: int, cells: int, pause: float = PAUSE) -> list[float]:
+    """Returns the ms that each of ``count`` new functions takes, one by one, while lanes have so many ready cells.
+
+    The cells have been ready for ``pause`` seconds then.
+    """
     for number in range(count):
         running.deploy(f"cold-{number}")
     running.stop_instances()
     took = []
     for number in range(count):
         _wait_for_cells(running, cells)
+        time.sleep(pause)
         took.append(running.first_response(f"/invoke/cold-{number}"))
     return took
 
 
 def _wait_for_cells(running: Platform, cells: int) -> None:
-    """Returns once each lane has its ready cells, and the work of making them is over."""
+    """Returns once each lane has its ready cells."""
     deadline = time.monotonic() + STOCKED_SECONDS
     while sum((stats := running.client.stats())["cells"].values()) < cells * stats["lanes"]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"there are not {cells} ready cells a lane: {stats['cells']}")
         time.sleep(0.05)
-    time.sleep(PAUSE)
 
 
 def _warm(name: str, seconds: float) -> Row:

@@ -25,6 +25,8 @@ from martlet.runtimes import Catalogue
 BOOTS = 5
 RUNGS = ("process", "microvm")
 ROUNDS = 3
+PAUSE = 3.0
+"""Seconds after which a clone that is ready has practised, as it does while it idles."""
 WARM_UP = 1.0
 
 
@@ -57,7 +59,7 @@ def microvms(seconds: float, starts: int, instances: int) -> Iterator[Row]:
         for cells in (0, CELLS):
             with platform(**_in_microvms(kept, cells)) as running:
                 row = f"cold start, microVM, {name}, {'with' if cells else 'without'} a ready cell"
-                yield latencies(row, first_responses(running, starts, cells))
+                yield latencies(row, first_responses(running, starts, cells, PAUSE))
         with platform(**_in_microvms(kept, CELLS)) as running:
             yield _warm(running, seconds)
         with platform(
