@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from martlet.bucket import Bucket
 from martlet.errors import Invalid
@@ -134,6 +136,28 @@ async def test_a_service_that_is_gone_is_said_to_be_and_may_come_back(
         waiting = asyncio.ensure_future(blobs.get("packages", A))
         await asyncio.to_thread(s3_server.start)
         assert await waiting == b"kept"
+
+
+@pytest.mark.parametrize(("said", "tries"), [("connection was not ready", 3), ("it is on fire", 1)])
+async def test_what_was_not_sent_for_a_closed_connection_is_sent_again(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, said: str, tries: int
+) -> None:
+    put, asked = obstore.put, []
+
+    def refusing(*args: Any, **kwargs: Any) -> object:
+        asked.append(args)
+        if len(asked) < 3:
+            raise GenericError(f"Generic S3 error\n{said}")
+        return put(*args, **kwargs)
+
+    monkeypatch.setattr(obstore, "put", refusing)
+    if tries == 1:
+        with pytest.raises(BlobError):
+            await blobs.put("packages", A, b"kept")
+    else:
+        await blobs.put("packages", A, b"kept")
+        assert await blobs.get("packages", A) == b"kept"
+    assert len(asked) == tries
 
 
 async def test_the_keys_and_what_the_service_says_about_them_are_not_told(
