@@ -1,8 +1,6 @@
 """Who has a deploy of the queue: one machine at a time, and whoever had it before writes nothing any more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from uuid import uuid4
 
 import pytest
 
@@ -11,37 +9,11 @@ from martlet.control.queue import Queue
 from martlet.errors import Conflict
 from martlet.model import Waiting
 from martlet.storage.blobs import Blobs
-from martlet.storage.etcd.store import EtcdStore
-from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry
-from martlet.storage.store import GuardLost, Store
-from martlet.store_address import EtcdAddress
-from tests.etcd import Cluster
+from martlet.storage.store import GuardLost
+from tests.contract.conftest import Connect
 
 pytestmark = pytest.mark.anyio
-
-Connect = Callable[[], Awaitable[Store]]
-
-
-@pytest.fixture(params=["memory", "etcd"])
-async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
-    """Opens a store; called again, it opens the same data as another client does."""
-    opened: list[Store] = []
-    address = None
-    if request.param == "etcd":
-        cluster: Cluster = request.getfixturevalue("etcd")
-        address = EtcdAddress(cluster.endpoints, f"/{uuid4().hex}")
-
-    async def connect() -> Store:
-        if address is not None:
-            opened.append(await EtcdStore.open(address))
-        elif not opened:
-            opened.append(MemoryStore())
-        return opened[-1]
-
-    yield connect
-    for store in opened:
-        await store.close()
 
 
 async def machine(connect: Connect, name: str) -> tuple[Queue, Registry]:

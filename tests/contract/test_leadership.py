@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from martlet.storage.fenced import FencedStore
 from martlet.storage.memory import MemoryStore
 from martlet.storage.store import Lease, Store, StoreError
 from martlet.store_address import EtcdAddress
+from tests.contract.conftest import Connect
 from tests.etcd import Cluster
 
 pytestmark = pytest.mark.anyio
@@ -53,29 +54,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-Connect = Callable[[], Awaitable[Store]]
-
-
-@pytest.fixture(params=["memory", "etcd"])
-async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
-    """Opens a store; called again, it opens the same data as another client does."""
-    opened: list[Store] = []
-    address = None
-    if request.param == "etcd":
-        cluster: Cluster = request.getfixturevalue("etcd")
-        address = EtcdAddress(cluster.endpoints, f"/{uuid4().hex}")
-
-    async def connect() -> Store:
-        if address is not None:
-            opened.append(await EtcdStore.open(address))
-        elif not opened:
-            opened.append(MemoryStore())
-        return opened[-1]
-
-    yield connect
-    for store in opened:
-        await store.close()
 
 
 class Work:
