@@ -1,6 +1,7 @@
 """A TCP relay that a test puts between a client and a server, on loopback by default, to spoil what goes over it."""
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 
@@ -35,6 +36,18 @@ class FaultyLink:
         self._server = self._call(asyncio.start_server(self._relay, host, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
+    def __str__(self) -> str:
+        """Says what it has done and whether it still can; for who looks at a test that failed."""
+        (listener,) = self._server.sockets
+        try:
+            listens: object = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            listens = error
+        return (
+            f"link on port {self.port}: {self.connections} connections, {self.passed} bytes passed; "
+            f"descriptor {listener.fileno()} listens: {listens}, thread alive: {self._thread.is_alive()}"
+        )
+
     def cut(self) -> None:
         """Cuts every connection there is now."""
         self._call(self._cut())
@@ -62,27 +75,27 @@ class FaultyLink:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.CancelledError):  # as this ends; else asyncio would complain of it
+        self.connections += 1
+        self._writers.add(writer)
+        try:
             await self._connect(reader, writer)
+        except (OSError, asyncio.CancelledError):  # the server is not there; this ends, and asyncio would complain
+            pass
+        finally:
+            self._writers.remove(writer)
+            writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            far_reader, far_writer = await asyncio.open_connection(self._server_host, self.server_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, far_writer}
-        self._writers |= ends
+        far_reader, far_writer = await asyncio.open_connection(self._server_host, self.server_port)
+        self._writers.add(far_writer)
         try:
             await asyncio.gather(
                 self._pass("up", reader, far_writer, writer),
                 self._pass("down", far_reader, writer, far_writer),
             )
         finally:
-            self._writers -= ends
-            for end in ends:
-                end.transport.abort()
+            self._writers.remove(far_writer)
+            far_writer.transport.abort()
 
     async def _pass(
         self,

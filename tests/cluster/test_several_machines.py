@@ -180,10 +180,11 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
 
 
 class Asking:
-    """Somebody who asks a function through a machine, one request after the other."""
+    """Somebody who asks a function through a machine, one request after the other, until one breaks off."""
 
     def __init__(self, machine: Machine, function: str, *, once: bool = False) -> None:
         self.answers: list[httpx2.Response] = []
+        self._broke_off: httpx2.TransportError | None = None
         self._client = machine.client_for(machine.client.headers["authorization"].removeprefix("Bearer "))
         self._function = function
         self._ends = threading.Event()
@@ -193,14 +194,18 @@ class Asking:
         self._thread.start()
 
     def _ask(self) -> None:
-        while True:
-            self.answers.append(self._client.post(f"/invoke/{self._function}", timeout=60))
-            if self._ends.is_set():
-                return
-            time.sleep(0.01)
+        try:
+            while True:
+                self.answers.append(self._client.post(f"/invoke/{self._function}", timeout=60))
+                if self._ends.is_set():
+                    return
+                time.sleep(0.01)
+        except httpx2.TransportError as error:  # also where a test failed, and the machine is stopped
+            self._broke_off = error
 
     def end(self) -> list[httpx2.Response]:
-        """Lets the request under way be the last."""
+        """Lets the request under way be the last. Fails if one broke off."""
         self._ends.set()
         self._thread.join()
+        assert self._broke_off is None, self._broke_off
         return self.answers

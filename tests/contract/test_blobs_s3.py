@@ -41,6 +41,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def link(s3_server: S3Server) -> Iterator[FaultyLink]:
     link = FaultyLink(s3_server.port)
     yield link
+    print(link)  # shown where the test failed
     link.close()
 
 

@@ -112,10 +112,10 @@ async def test_a_silent_machine_is_forgotten(store: Shaky, told: Told, view: Reg
 
 
 async def test_signs_of_life_outlast_the_lease(store: Shaky, told: Told, view: RegistryView) -> None:
-    membership = Membership(Registry(store), told, ttl=1, heartbeat=0.01)
+    membership = Membership(Registry(store), told, ttl=4, heartbeat=0.01)
     membership.open()
     await eventually(lambda: view.nodes)
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(4.1)
     assert view.nodes
     assert len(store.granted) == 1
     await membership.close()
