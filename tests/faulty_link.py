@@ -79,8 +79,8 @@ class FaultyLink:
         self._writers.add(writer)
         try:
             await self._connect(reader, writer)
-        except (OSError, asyncio.CancelledError):  # the server is not there; this ends, and asyncio would complain
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is not there, or this ends: asyncio would complain of it
         finally:
             self._writers.remove(writer)
             writer.transport.abort()
