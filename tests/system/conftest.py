@@ -23,7 +23,7 @@ START_TIMEOUT = 90
 
 
 def until(
-    condition: Callable[[], Any], *, within: float = 20, why: str = "the condition did not come true"
+    condition: Callable[[], Any], *, within: float = 60, why: str = "the condition did not come true"
 ) -> Any:
     """Waits for ``condition`` to return something true, and returns it."""
     deadline = time.monotonic() + within
