@@ -15,8 +15,9 @@ from martlet.control.usage import Usage
 from martlet.errors import NotFound
 from martlet.model import Division, Revision, Role
 from martlet.scheduling.candidates import described, need_of, shares_among
-from martlet.scheduling.placement import Candidate, Need, homes_first
+from martlet.scheduling.placement import homes_first
 from martlet.scheduling.shares import Report, dealt, redivided
+from martlet.scheduling.steadiness import Steadiness
 from martlet.scheduling.trend import Forecast, Pace, Trend, spread
 from martlet.storage.fenced import FencedStore
 from martlet.storage.registry import Registry, RegistryView
@@ -57,6 +58,7 @@ class Dividing:
     def __init__(self, store: FencedStore, view: RegistryView, pace: Pace) -> None:
         self._pace = pace
         self._trends: dict[tuple[str, float], Trend] = {}
+        self._steadiness: dict[tuple[str, float], Steadiness] = {}
         self._standing: dict[tuple[str, int], tuple[Standing, float]] = {}
         self._nodes: set[str] = set()
         self._changes_of_nodes = 0
@@ -122,13 +124,20 @@ class Dividing:
         """Returns how many instances of a revision will be needed."""
         key = revision.id, revision.created
         trend = self._trends.setdefault(key, Trend(self._pace))
+        self._steadiness.setdefault(key, Steadiness())
         trend.observe(now, sum(usage.calls(revision).values()))
         config = revision.config
         ready = sum(usage.held(revision).values())
         forecast = trend.forecast(now, ready, config.concurrency, config.max_instances)
         if trend.over:
-            del self._trends[key]
+            del self._trends[key], self._steadiness[key]
         return forecast
+
+    def _wanted(self, revision: Revision, usage: Usage, now: float) -> dict[str, int]:
+        """Returns how many instances of a revision each node is taken to want."""
+        steadiness = self._steadiness.get((revision.id, revision.created))
+        wanted = usage.wanted(revision)
+        return wanted if steadiness is None else steadiness.steadied(now, wanted)
 
     def _divided(
         self,
@@ -151,7 +160,7 @@ class Dividing:
             self._changes_of_nodes,
             forecast.instances,
             usage.held(revision),
-            usage.wanted(revision),
+            self._wanted(revision, usage, now),
         )
         before, at = self._standing.get(key, (None, 0.0))
         if standing == before and now - at < AGAIN:
@@ -159,19 +168,23 @@ class Dividing:
         shares = redivided(
             revision.config.max_instances,
             shares_among(usage.runners, revision, division),
-            _reports(revision, usage),
+            _reports(revision, usage, standing.wanted),
         )
-        wanted = spread(forecast.instances, usage.calls(revision), shares)
+        calls = usage.at_home(revision)
+        wanted = spread(forecast.instances, calls, shares)
         known = division if division is not None and division.created == revision.created else None
         if (
             known is not None
             and known.shares == shares
             and sum(known.wanted.values()) == sum(wanted.values())
             and known.wanted.keys() <= shares.keys()
+            and all(
+                name in known.wanted or calls.get(name, 0.0) < revision.config.concurrency for name in wanted
+            )
         ):
             if all(shares.get(name, 0) >= count for name, count in standing.wanted.items()):
                 self._standing[key] = standing, now
-            return None  # on which of them they are makes no difference that is worth writing
+            return None  # else on which of them they are makes no difference that is worth writing
         log.info("instances_divided", revision=revision.id, shares=shares, wanted=wanted, why=forecast.reason)
         return Division(
             function=revision.function,
@@ -183,23 +196,18 @@ class Dividing:
         )
 
 
-def _reports(revision: Revision, usage: Usage) -> dict[str, Report]:
+def _reports(revision: Revision, usage: Usage, wanted: Mapping[str, int]) -> dict[str, Report]:
     need, config = need_of(revision), revision.config
     found = described(usage.runners, revision)
-    least, wanted = dealt(need, config.min_instances, found), usage.wanted(revision)
+    least = dealt(need, config.min_instances, found)
+    lent = usage.lent(revision)
     return {
         each.name: Report(
             held=each.held,
             wanted=wanted.get(each.name, 0),
-            room=_room(each, need),
+            room=each.room_for(need),
             least=least.get(each.name, 0),
+            lent=max(0, lent.get(each.name, 0)),
         )
         for each in homes_first(need, found)
     }
-
-
-def _room(node: Candidate, need: Need) -> int:
-    rooms = [node.room, node.memory // need.memory]
-    if need.cpu:
-        rooms.append(node.cpu // need.cpu)
-    return max(0, min(rooms))

@@ -76,9 +76,12 @@ class Machine:
         ]
         warm: dict[str, tuple[int, int]] = {}
         calls, asked = Counter[str](), Counter[str]()
+        forwarded: dict[str, Counter[str]] = {}
         for said in living:
             calls.update(said["calls"])
             asked.update(said["asked"])
+            for revision, sent in said["forwarded"].items():
+                forwarded.setdefault(revision, Counter()).update(sent)
         for revision, (held, free) in chain.from_iterable(said["warm"].items() for said in living):
             before = warm.get(revision, (0, 0))
             warm[revision] = before[0] + held, before[1] + free
@@ -91,6 +94,7 @@ class Machine:
             warm=warm,
             stopping=self.stopping,
             calls=calls,
+            forwarded=forwarded,
             asked=asked,
             divided=min((said["divided"] for said in living), default=0),
         )

@@ -12,7 +12,7 @@ from martlet.gateway.fleet import Fleet
 from martlet.http.exchange import Exchange
 from martlet.http.hop import Hop, over_unix
 from martlet.http.refusal import NO_ROOM
-from martlet.node.call import Arrival, Call
+from martlet.node.call import SENDER, Arrival, Call
 from martlet.node.node import Node
 from martlet.node.pool import Pool
 from martlet.scheduling.candidates import NOWHERE
@@ -190,6 +190,8 @@ class Dispatch:
             call.target.id.encode(),
             self._node.lane,
         )
+        if call.sender:
+            identity += b"%b: %b\r\n" % (SENDER, call.sender.encode())
         self._hops[lane].send(call.exchange, call.passage.forwarded(b"/_node/invoke", identity), call.last)
 
     def _hop(self, lane: int, path: Path) -> Hop:

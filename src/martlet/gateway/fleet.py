@@ -13,7 +13,7 @@ from martlet.http.exchange import Exchange
 from martlet.http.hop import Hop, over_tls, passed_on
 from martlet.model import Node, Revision, Role
 from martlet.node.arrivals import INVOKE
-from martlet.node.call import Call
+from martlet.node.call import SENDER, Call
 from martlet.node.endpoint import AT
 from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
@@ -95,6 +95,7 @@ class Fleet:
         self._listed: dict[str, Node] = {}
         self._forgotten: dict[str, Node] = {}
         self._farewells: set[asyncio.Task[None]] = set()
+        self._sender = b""  # where it runs functions itself: their instances may be wanted here
         self._turn = 0
         self._taken_in, self._decided = -CALM, 0
         self._taking_in: asyncio.TimerHandle | None = None
@@ -138,14 +139,14 @@ class Fleet:
 
     def forward(self, call: Call, node: Node) -> None:
         """Lets another machine run a call. One that cannot be reached gives it back to ``again``, unsent."""
-        identity = b"x-martlet-revision: %b\r\n" % call.target.id.encode()
+        identity = b"x-martlet-revision: %b\r\n%b" % (call.target.id.encode(), self._sender)
         hop = self._hop(node)
         hop.send(call.exchange, call.passage.forwarded(INVOKE, identity), call.last)
 
     def manage(self, exchange: Exchange, head: bytes, last: bytes) -> None:
         """Passes a management request to control, here or elsewhere; where one withdraws, only if there is no other."""
         exchange.context = (head, last)
-        asked = b"x-martlet-node: %b\r\n" % self.own.encode()
+        asked = b"%b: %b\r\n" % (SENDER, self.own.encode())
         withdrawing = self._withdrawing()
         others = [node for node in self._living() if Role.CONTROL in node.roles and not self.is_own(node)]
         staying = [node for node in others if node.id not in withdrawing]
@@ -210,6 +211,9 @@ class Fleet:
         self._decided = self._view.decided
         self._options.clear()
         nodes = self._view.nodes.values()
+        own = self._view.nodes.get(self.own)
+        runs = own is not None and Role.NODE in own.roles
+        self._sender = b"%b: %b\r\n" % (SENDER, self.own.encode()) if runs else b""
         self.alone = not any(
             node.peer and Role.NODE in node.roles and not self.is_own(node) for node in nodes
         )

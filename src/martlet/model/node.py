@@ -38,13 +38,14 @@ class Node(Frozen):
     """A platform with all its lanes, as it tells the others.
 
     ``id`` is that of its data folder, ``address`` where it takes requests, if it does, ``peer`` where the other
-    machines reach it, if they do. ``memory`` is the machine's, ``load`` its processes that ran or wanted to in the last
-    minute, for each of its ``cores``; ``memory_free`` and ``cpu_free`` are what no instance was promised. ``warm`` has
-    the instances of each revision, and how many more requests they take now; ``calls`` how many requests at once ran or
-    waited lately. ``asked`` has how many requests per second were counted here against limits that hold for all
-    machines together, by the number of the limit; ``divided`` is the store revision of the last division of
-    ``max_instances`` that it goes by. ``started`` is when it joined. One that is ``stopping`` finishes what it runs,
-    and takes nothing from other machines. ``builds`` names the runtimes that it can build; None: it does not build.
+    machines reach it, if they do. ``memory`` is the machine's, ``load`` its processes that ran or wanted to in the
+    last minute, for each of its ``cores``; ``memory_free`` and ``cpu_free`` are what no instance was promised.
+    ``warm`` has the instances of each revision, and how many more requests they take now; ``calls`` how many requests
+    at once ran or waited lately, and ``forwarded`` how many of those came to other machines, which run functions too,
+    by these. ``asked`` has how many requests per second were counted here against limits that hold for all machines
+    together, by the number of the limit; ``divided`` is the store revision of the last division of ``max_instances``
+    that it goes by. ``started`` is when it joined. One that is ``stopping`` finishes what it runs, and takes nothing
+    from other machines. ``builds`` names the runtimes that it can build; None: it does not build.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Node(Frozen):
     cpu_free: int = 0
     warm: dict[str, tuple[int, int]] = Field({})
     calls: dict[str, float] = Field({})
+    forwarded: dict[str, dict[str, float]] = Field({})
     asked: dict[str, float] = Field({})
     divided: int = 0
     stopping: bool = False

@@ -8,7 +8,7 @@ from martlet.errors import FunctionNotFound, MartletError, Unavailable
 from martlet.http.exchange import Exchange
 from martlet.http.refusal import refuse
 from martlet.model import Revision
-from martlet.node.call import Arrival, Call
+from martlet.node.call import SENDER, Arrival, Call
 from martlet.node.node import Node
 from martlet.node.passage import Passage
 from martlet.node.target import Target
@@ -65,6 +65,7 @@ class Arrivals:
 
     def _run(self, exchange: Exchange, target: Target) -> None:
         call = Arrival(exchange, Passage.of_lane(exchange, target, exchange.target[len(INVOKE) :]))
+        call.sender = (exchange.header(SENDER) or b"").decode("ascii", "replace")
         exchange.context = call
         try:
             self._submit(call)

@@ -9,6 +9,8 @@ from martlet.http.exchange import Exchange, Header
 from martlet.http.refusal import refuse
 from martlet.node.passage import Passage
 
+SENDER = b"x-martlet-node"
+"""The header that says a call's `sender`."""
 CLIENT_CLOSED = 499
 """The status recorded (never sent) for a request whose client left."""
 
@@ -25,9 +27,21 @@ class Call:
         load: seconds of ``start`` that the user's code took to load.
         cold: it had to wait for an instance to start.
         refused_by: the machines that had no room for it.
+        sender: the id of the machine that has sent it here and could run it itself; empty: there is none.
     """
 
-    __slots__ = ("arrived", "cold", "exchange", "load", "passage", "refused_by", "sent", "start", "target")
+    __slots__ = (
+        "arrived",
+        "cold",
+        "exchange",
+        "load",
+        "passage",
+        "refused_by",
+        "sender",
+        "sent",
+        "start",
+        "target",
+    )
 
     def __init__(self, exchange: Exchange, passage: Passage) -> None:
         self.exchange = exchange
@@ -39,6 +53,7 @@ class Call:
         self.load = 0.0
         self.cold = False
         self.refused_by: tuple[str, ...] = ()
+        self.sender = ""
 
     @property
     def queue(self) -> float:

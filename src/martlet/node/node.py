@@ -372,6 +372,7 @@ class Node:
             "cpu": sum(pool.held * (pool.config.cpu_limit or 0) for pool in held),
             "warm": {pool.revision.id: (pool.held, pool.free) for pool in held},
             "calls": {name: calls for name, pool in self.pools.items() if (calls := pool.demand)},
+            "forwarded": {name: sent for name, pool in self.pools.items() if (sent := pool.forwarded)},
             "asked": self.count_asked(),
             "divided": max(self._view.divided.values(), default=0),
         }

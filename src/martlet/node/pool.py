@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import structlog
 from martlet.drivers.driver import LoadFailed
 from martlet.errors import FunctionLoadFailed, MartletError, Overloaded
 from martlet.model import FunctionConfig, Revision, ScalingAction
+from martlet.node.average import LEARNING, CallsAtOnce
 from martlet.node.call import CLIENT_CLOSED, Call
 from martlet.node.forwards import Forwards
 from martlet.node.instance import Instance
@@ -33,8 +34,8 @@ STAYED = {
 
 FIRST = "a request waited, and there was no instance"
 
-LEARNING = 0.2
-"""Weight of the newest value in the moving averages of run and start times, and of the calls at once."""
+FORGOTTEN = 0.05
+"""Calls at once below which a machine is taken to send none."""
 
 
 class Pool:
@@ -48,7 +49,8 @@ class Pool:
         retiring: no new calls come; it ends when the last is answered.
         run_time: moving average of what a call takes, seconds.
         start_time: moving average of what a start takes, seconds.
-        calls: how many calls ran at once lately: a moving average of what each second had.
+        calls: how many ran at once lately.
+        sent_by: how many did of those that each machine has sent here.
         template: what further instances are forked from.
         habit: how the function is used here.
         used: when it was last seen in use, as far as that is known: `monotonic`.
@@ -72,8 +74,8 @@ class Pool:
         self.retiring = False
         self.run_time = 0.0
         self.start_time = 0.005
-        self.calls = 0.0
-        self._ran = self._ran_before = 0.0
+        self.calls = CallsAtOnce()
+        self.sent_by: dict[str, CallsAtOnce] = {}
         self._looked = monotonic()
         self.created = monotonic()
         self.record = node.recorder.of(revision)
@@ -94,7 +96,19 @@ class Pool:
     def demand(self) -> float:
         """Calls that run at once, now or lately, and those that wait now."""
         running = sum(len(instance.calls) for instance in self.instances)
-        return round(max(self.calls, running) + len(self.waiting), 1)
+        return round(max(self.calls.value, running) + len(self.waiting), 1)
+
+    @property
+    def forwarded(self) -> dict[str, float]:
+        """What of `demand` other machines have sent here that run functions, too, by their ids."""
+        if not self.sent_by:
+            return {}
+        running = Counter(call.sender for instance in self.instances for call in instance.calls)
+        waiting = Counter(call.sender for call in self.waiting)
+        return {
+            sender: round(max(calls.value, running[sender]) + waiting[sender], 1)
+            for sender, calls in self.sent_by.items()
+        }
 
     # -- calls
 
@@ -136,7 +150,9 @@ class Pool:
         now = monotonic()
         run = now - call.sent
         self.run_time += LEARNING * (run - self.run_time)
-        self._ran += run
+        self.calls.ended(run)
+        if call.sender:
+            self.sent_by.setdefault(call.sender, CallsAtOnce()).ended(run)
         self._record(call, status, run, code)
         return now
 
@@ -283,12 +299,19 @@ class Pool:
 
     def look(self, now: float) -> None:
         """Sees whether it is in use, or has been, and by how many calls; called now and then."""
-        running = sum(now - call.sent for instance in self.instances for call in instance.calls)
-        ran = self._ran + running
-        self.calls += LEARNING * (
-            max(0.0, ran - self._ran_before) / max(now - self._looked, 0.1) - self.calls
-        )
-        self._looked, self._ran_before = now, ran
+        running, of_senders = 0.0, dict.fromkeys(self.sent_by, 0.0)
+        for instance in self.instances:
+            for call in instance.calls:
+                running += now - call.sent
+                if call.sender:
+                    of_senders[call.sender] = of_senders.get(call.sender, 0.0) + now - call.sent
+        since, self._looked = now - self._looked, now
+        self.calls.look(running, since)
+        for sender, ran in of_senders.items():
+            calls = self.sent_by.setdefault(sender, CallsAtOnce())
+            calls.look(ran, since)
+            if not ran and calls.value < FORGOTTEN:
+                del self.sent_by[sender]
         if self.waiting or any(instance.calls for instance in self.instances):
             self.see_use(now)
         else:

@@ -115,6 +115,13 @@ class Candidate:
         """Whether it has room for one more."""
         return self.room > 0 and self.memory >= need.memory and self.cpu >= need.cpu
 
+    def room_for(self, need: Need) -> int:
+        """Returns how many more it has room for."""
+        rooms = [self.room, self.memory // need.memory]
+        if need.cpu:
+            rooms.append(self.cpu // need.cpu)
+        return max(0, min(rooms))
+
 
 def homes_first(need: Need, nodes: Iterable[Candidate]) -> list[Candidate]:
     """Returns the nodes that run such instances: first the `HOMES` of the revision, then the others in their order.

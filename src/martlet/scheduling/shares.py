@@ -68,16 +68,42 @@ class Report:
         wanted: that the requests take which it runs, and which wait there.
         room: that it could start besides.
         least: that it has to keep of ``min_instances``.
+        lent: that the requests take which it runs for others, which would run them themselves.
     """
 
     held: int = 0
     wanted: int = 0
     room: int = 0
     least: int = 0
+    lent: int = 0
+
+
+def brought_home(
+    calls: Mapping[str, float], forwarded: Mapping[str, Mapping[str, float]], able: Mapping[str, int]
+) -> dict[str, float]:
+    """Returns the calls at each node as they would be if each ran those that come to it, as far as it can.
+
+    Where they run now is where there are instances. So a node that may have none would never be seen to need one.
+
+    Args:
+        calls: that run or wait at each node.
+        forwarded: what of them other nodes have sent there, by these.
+        able: how many calls at once each of the others has room for.
+    """
+    home = dict(calls)
+    for name, senders in forwarded.items():
+        for sender, sent in senders.items():
+            moved = max(0.0, min(sent, home.get(name, 0.0), able.get(sender, 0) - home.get(sender, 0.0)))
+            if moved:
+                home[name] = round(home[name] - moved, 1)
+                home[sender] = round(home.get(sender, 0.0) + moved, 1)
+    return home
 
 
 def redivided(most: int, shares: Shares, reports: Mapping[str, Report]) -> dict[str, int]:
     """Returns the shares to write next. They are the same while every node has what it wants, and every home some.
+
+    They are never empty, which would be as if nothing had been divided yet.
 
     Args:
         most: ``max_instances``.
@@ -137,11 +163,22 @@ def _fair(most: int, reports: Mapping[str, Report]) -> dict[str, int]:
 
 
 def _step(most: int, shares: Shares, reports: Mapping[str, Report], goal: Shares) -> dict[str, int]:
-    """Goes towards the goal as far as no node can be at its old share while another is at its new one."""
+    """Goes towards the goal as far as no node can be at its old share while another is at its new one.
+
+    Half of what runs calls of others stays until these run them, and one instance until another node may have one:
+    while a share is on its way nobody has it.
+    """
     bound = {name: max(shares.get(name, 0), report.held) for name, report in reports.items()}
     spare = max(0, most - sum(bound.values()))
     step = {}
     for name, wanted in goal.items():
-        step[name] = min(wanted, bound[name] + spare)
+        stays = min(bound[name], reports[name].lent) // 2
+        step[name] = min(max(wanted, stays), bound[name] + spare)
         spare -= max(0, step[name] - bound[name])
+    if not any(goal.values()):  # nobody has room: they are the same as soon as somebody has
+        return dict(shares)
+    if not any(step.values()):
+        able = {name: min(bound[name], report.held + report.room) for name, report in reports.items()}
+        last = max(bound, key=lambda name: (able[name], bound[name]))
+        return {last: min(able[last], 1)}
     return {name: share for name, share in step.items() if share}

@@ -172,7 +172,7 @@ class FakeLane:
                 return 200, self.stats.to_json()
             case "GET", "health":
                 held = {"instances": len(self.instances), "capacity": 500, "cells": 2}
-                fleet = {"warm": {}, "calls": {}, "asked": {}, "divided": 0}
+                fleet = {"warm": {}, "calls": {}, "forwarded": {}, "asked": {}, "divided": 0}
                 return 200, {"status": "ok", **held, "memory": 0, "cpu": 0, **fleet}
             case _:
                 return 204, None

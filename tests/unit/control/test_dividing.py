@@ -1,7 +1,9 @@
 """The leader divides what nodes ask for, and gives nothing to one before another has given it up."""
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
 from typing import Any
 
 import pytest
@@ -45,6 +47,7 @@ class Cluster:
         held: int = 0,
         calls: float = 0.0,
         *,
+        forwarded: dict[str, float] | None = None,
         seen: bool = True,
         state: str = "ready",
         capacity: int = 50,
@@ -65,6 +68,7 @@ class Cluster:
             started=0.0,
             warm={"f@1": (held, 0)} if held else {},
             calls={"f@1": calls} if calls else {},
+            forwarded={"f@1": forwarded} if forwarded else {},
             divided=max(self.view.divided.values(), default=0) if seen else 0,
         )
         await self.view.catch_up(await self.registry.put_node(described, await self.registry.join(600)))
@@ -221,3 +225,95 @@ async def test_who_has_less_than_it_wants_is_looked_at_each_time() -> None:
             await nodes.say("b", held=1)
             shares = await nodes.look()
         assert shares == {"a": 9, "b": 1}
+
+
+class Gateways:
+    """Two machines that take requests and run them on instances of their own, or else of the other."""
+
+    def __init__(self, nodes: Cluster, most: int) -> None:
+        self.nodes, self.most = nodes, most
+        self.held = {"a": 0, "b": 0}
+        self.shares: list[dict[str, int]] = []
+
+    async def ask(self, rounds: int, a: float, b: float, noise: float = 0.0) -> None:
+        """Lets so many calls at once come to each for some rounds."""
+        chance = random.Random(1)
+        for _ in range(rounds):
+            calls = {"a": 0.0, "b": 0.0}
+            forwarded: dict[str, dict[str, float]] = {"a": {}, "b": {}}
+            for name, other, coming in (("a", "b", a), ("b", "a", b)):
+                coming = round(coming * (1 + chance.uniform(-noise, noise)), 1)
+                if self.held[name] or not self.held[other]:
+                    calls[name] += coming
+                else:
+                    calls[other] += coming
+                    forwarded[other][name] = coming
+            for name in ("a", "b"):
+                await self.nodes.say(name, self.held[name], calls[name], forwarded=forwarded[name])
+            shares = await self.nodes.look() or {}
+            ready = self.nodes.view.divisions["f", 1].wanted if shares else {}
+            self.shares.append(shares)
+            before = self.held
+            self.held = {}
+            for name, own in calls.items():
+                wanted = max(ceil(own), ready.get(name, 0), before[name])
+                self.held[name] = min(shares.get(name, 0) if shares else 1, wanted)
+            assert 1 <= sum(self.held.values()) <= self.most
+
+
+@pytest.mark.parametrize("most", [2, 3, 4, 10, 50])
+async def test_shares_come_back_to_where_the_calls_come_back_to(most: int) -> None:
+    async with cluster(max_instances=most) as nodes:
+        gateways = Gateways(nodes, most)
+        await gateways.ask(20, a=0, b=4 * most)
+        assert gateways.held == {"a": 0, "b": most}
+        await gateways.ask(20, a=4 * most, b=0)
+        assert gateways.held == {"a": most, "b": 0}
+        assert gateways.shares[-1] == {"a": most}
+
+
+async def test_an_only_instance_stays_where_it_is_since_without_it_nobody_would_have_one() -> None:
+    async with cluster(max_instances=1) as nodes:
+        gateways = Gateways(nodes, 1)
+        await gateways.ask(5, a=0, b=4)
+        written = nodes.view.divided["f", 1]
+        await gateways.ask(40, a=4, b=0)
+        assert gateways.shares[-1] == {"b": 1}
+        assert nodes.view.divided["f", 1] == written
+
+
+@pytest.mark.parametrize(
+    ("most", "asked"),
+    [(2, 4), (3, 6), (4, 8), (10, 20), (3, 1), (5, 2), (5, 2.5), (10, 5), (10, 0.5), (40, 10)],
+)
+async def test_shares_come_to_rest_where_both_are_asked_alike(most: int, asked: float) -> None:
+    async with cluster(max_instances=most) as nodes:
+        gateways = Gateways(nodes, most)
+        await gateways.ask(20, a=0, b=4 * most)
+        await gateways.ask(30, a=asked, b=asked, noise=0.2)
+        settled = gateways.shares[-1]
+        assert min(settled["a"], settled["b"]) >= min(most // 2, asked)
+        await gateways.ask(200, a=asked, b=asked, noise=0.2)
+        assert all(shares == settled for shares in gateways.shares[-200:])
+
+
+async def test_a_machine_that_could_not_run_its_calls_itself_is_given_nothing_for_them() -> None:
+    async with cluster(max_instances=4) as nodes:
+        await nodes.say("a", capacity=0)
+        for _ in range(5):
+            await nodes.say("b", held=4, calls=9, forwarded={"a": 9.0})
+            shares = await nodes.look()
+        assert shares == {"b": 4}
+
+
+async def test_instances_are_ready_where_the_calls_come_to_though_they_run_elsewhere_yet() -> None:
+    async with cluster(max_instances=20) as nodes:
+        for _ in range(10):
+            await nodes.say("a")
+            await nodes.say("b", held=4, calls=2)
+            await nodes.look()
+        assert nodes.view.divisions["f", 1].wanted == {"b": 3}
+        for _ in range(10):
+            await nodes.say("b", held=4, calls=2, forwarded={"a": 1.8})
+            await nodes.look()
+        assert nodes.view.divisions["f", 1].wanted.keys() == {"a"}

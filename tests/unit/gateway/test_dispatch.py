@@ -28,6 +28,7 @@ class Lanes:
     def __init__(self, run):
         self.run = run
         self.forwarded = []
+        self.senders = []
         self.asked = 0
         self.answer = Placement.GRANT
         self.started_here = asyncio.Event()
@@ -54,6 +55,7 @@ class Lanes:
         def home_lane(exchange):
             exchange.request_id = (exchange.header(b"x-request-id") or b"").decode()
             self.forwarded.append(exchange.target)
+            self.senders.append(exchange.header(b"x-martlet-node"))
             exchange.answer(200, b"from home")
 
         self.server = Server(Application(home_lane), LIMITS)
@@ -79,9 +81,10 @@ class Lanes:
     def connected(self):
         return [connection for hop in self.dispatch._hops.values() for connection in hop._connections]
 
-    def submit(self, number):
+    def submit(self, number, sender=""):
         inward = Inward(b"POST", b"", f"r-{number}", 1000)
         inward.exchange.context = call = Call(inward.exchange, Passage(Target(REVISION), b"POST", b"/", b""))
+        call.sender = sender
         self.dispatch.submit(call)
         return inward
 
@@ -93,6 +96,13 @@ async def test_a_first_request_goes_to_the_home_lane_unasked(tmp_path):
     async with Lanes(tmp_path) as lanes:
         assert await lanes.respond(1) == [b"from home"]
         assert (len(lanes.forwarded), lanes.asked, lanes.run_here) == (1, 0, [])
+
+
+async def test_the_home_lane_is_told_which_machine_has_sent_a_request_here(tmp_path):
+    async with Lanes(tmp_path) as lanes:
+        await lanes.submit(0).response()
+        await lanes.submit(1, sender="other").response()
+        assert lanes.senders == [None, b"other"]
 
 
 async def test_who_has_much_to_forward_asks_for_an_instance_of_its_own(tmp_path):

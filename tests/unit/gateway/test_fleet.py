@@ -188,6 +188,16 @@ async def test_a_gateway_that_runs_nothing_lets_another_machine_run_it(cluster, 
         assert exchange.target == b"/_node/invoke/a?b"
         assert exchange.header(b"x-martlet-revision") == b"hello@1"
         assert exchange.header(b"x-forwarded-for") == b"127.0.0.1"
+        assert exchange.header(b"x-martlet-node") is None, "it could not run it itself"
+
+
+async def test_a_gateway_that_runs_functions_says_that_the_call_came_to_it(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving, runs=True) as machines:
+        await machines.put(node(OWN))
+        await machines.add("warm", warm=3)
+        await ask(machines)
+        (exchange,) = machines.heard["warm"]
+        assert exchange.header(b"x-martlet-node") == OWN.encode()
 
 
 async def test_what_is_warm_somewhere_is_not_started_here(cluster, serving):  # noqa: F811

@@ -97,10 +97,12 @@ class Lane:
         await self.view.catch_up(await self.registry.put_function(function))
         return self.node.pool(revision)
 
-    async def invoke(self):
+    async def invoke(self, *headers):
         reader, writer = await asyncio.open_unix_connection(self.socket)
         writer.write(
-            b"GET /_node/invoke/ HTTP/1.1\r\nhost: x\r\nx-martlet-revision: f@1\r\nconnection: close\r\n\r\n"
+            b"GET /_node/invoke/ HTTP/1.1\r\nhost: x\r\nx-martlet-revision: f@1\r\nconnection: close\r\n"
+            + b"".join(headers)
+            + b"\r\n"
         )
         answer = await reader.read()
         writer.close()
@@ -393,3 +395,27 @@ async def test_a_drained_machine_lets_go_of_what_is_idle_and_starts_nothing_ahea
         await lane.view.catch_up(await lane.registry.delete_drain("own"))
         lane.tend()
         assert pool.held
+
+
+async def test_calls_that_other_machines_send_are_told_by_these_until_none_come_any_more(tmp_path):
+    async with Lane(tmp_path) as lane:
+        pool = await lane.deploy()
+        await lane.invoke()
+        assert lane.node.summary()["forwarded"] == {}
+        begun = []
+        finished = pool.finished
+
+        def ended_late(call, *result):
+            begun.append(call.sender)
+            call.sent -= 60  # it ran for a minute
+            return finished(call, *result)
+
+        pool.finished = ended_late
+        await lane.invoke(b"x-martlet-node: other\r\n")
+        await lane.invoke()
+        assert begun == ["other", ""]
+        told = lane.node.summary()
+        assert 0 < told["forwarded"]["f@1"]["other"] < told["calls"]["f@1"]
+        for _ in range(60):
+            lane.tend()
+        assert lane.node.summary()["forwarded"] == {}

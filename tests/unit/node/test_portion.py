@@ -92,7 +92,7 @@ async def test_an_instance_that_is_too_many_finishes_its_call_and_takes_no_other
         (instance,) = pool.instances
         (slot,) = pool.idle
         pool.idle.remove(slot)
-        slot.call = SimpleNamespace(sent=monotonic(), exchange=SimpleNamespace(request_id="r"))
+        slot.call = SimpleNamespace(sent=monotonic(), sender="", exchange=SimpleNamespace(request_id="r"))
         await machine.divide(other=10)
         machine.tend()
         assert not instance.dead
