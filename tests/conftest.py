@@ -46,13 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts files with slow tests first, so that no worker is left with one at the end while others have none."""
+    """Puts folders with slow tests first, so that no worker is left with one at the end while others have none. The
+    tests of a folder follow one another: what they share, as a platform, is stopped after the last of them.
+    """
     rare = [item for item in items if item.get_closest_marker("rare")]
     if rare and not config.getoption("every_fault"):
         config.hook.pytest_deselected(items=rare)
         items[:] = [item for item in items if item not in rare]
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    slow = {item.path.parent for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path.parent not in slow)
 
 
 @pytest.fixture

@@ -279,7 +279,7 @@ def making_machines(folder: Path, *more: str, first: str = ROLES[0], **system: A
         yield Machines(router, shared, *made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """The cluster that all tests share."""
     with making_machines(tmp_path_factory.mktemp("c")) as made:

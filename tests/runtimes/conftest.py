@@ -167,7 +167,7 @@ def prepares(runtime: Runtime) -> bool:
     return runtime.description.build is not None and runtime.description.build.prepare is not None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ecosystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ecosystem]]:
     """Registries on loopback, by the runtime whose packages they have."""
     with Site() as site:
@@ -176,7 +176,7 @@ def ecosystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, E
         yield {each.runtime: each for each in [*made, Java(*maven[0]), Kotlin(*maven[1])]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(
     tmp_path_factory: pytest.TempPathFactory, ecosystems: dict[str, Ecosystem]
 ) -> Iterator[Platform]:
@@ -207,7 +207,7 @@ def platform(
     platform.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runtimes(platform: Platform) -> dict[str, dict[str, Any]]:
     """What the platform says of its runtimes, by name."""
     return {runtime["name"]: runtime for runtime in platform.client.get("/runtimes").json()}

@@ -104,7 +104,7 @@ def rung(request: pytest.FixtureRequest) -> str:
     return rung
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Platform]]:
     """Returns the platform that every test of a rung attacks: the one of processes has crun and microVMs as well."""
     with making_platforms(tmp_path_factory) as make:

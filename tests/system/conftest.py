@@ -189,7 +189,7 @@ def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         yield make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One platform that the tests share; each uses function names of its own."""
     with making_platforms(tmp_path_factory) as make:

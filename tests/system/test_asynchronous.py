@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Platform, until
+
+from tests.system.conftest import Platform, until
 
 LATER = {"Prefer": "respond-async"}
 ECHO = """
