@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM
-from socket import socket as socket_of
 from typing import Any, BinaryIO
 
 import httptools
 import orjson
+
+from martlet.http.unix import connected
 
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_ANSWER_OF_INSTANCE = 1024 * 1024
@@ -61,8 +61,7 @@ async def fetch(
         async with asyncio.timeout(timeout):
             # A stream, or a protocol, would cost a cold start more than the conversation itself.
             loop = asyncio.get_running_loop()
-            with socket_of(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK) as connection:
-                await loop.sock_connect(connection, str(socket))
+            with await connected(socket) as connection:
                 await loop.sock_sendall(connection, head.encode() + b"\r\n" + body)
                 while upload is not None and (chunk := upload.read(_CHUNK)):
                     await loop.sock_sendall(connection, chunk)

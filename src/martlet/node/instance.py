@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from martlet.drivers.driver import Handle, Loaded, Weighing
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
+from martlet.http.unix import connected
 from martlet.model import ExecutionMode, InstanceState, InstanceView, ScalingAction
 from martlet.node.burst import Burst
 from martlet.node.call import Call
@@ -48,6 +49,7 @@ class Instance:
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         driver = pool.node.driver_of(handle)
         self._burst = Burst(driver, handle) if isinstance(driver, Weighing) else None
+        self._patience = max(pool.config.timeout, pool.node.settings.cold_start_timeout)
 
     @property
     def calls(self) -> list[Call]:
@@ -70,15 +72,28 @@ class Instance:
         return None if self.opening or self.calls else self.last_used
 
     async def open_slot(self) -> None:
-        """Connects another slot and gives it to the pool. An instance that cannot be connected to is ended."""
+        """Connects another slot and gives it to the pool."""
         self.opening += 1
+        await self._connect()
+
+    def open_slots(self, count: int) -> None:
+        """Does so many times the same, unawaited. They count at once: who asks again meanwhile opens no others."""
+        self.opening += count
+        for _ in range(count):
+            self.pool.node.spawn(self._connect())
+
+    async def _connect(self) -> None:
+        """Connects a slot that is counted as opening. An instance that cannot be connected to is ended; one that takes
+        connections slowly, because it is busy with those that it has, may do so for as long as they may run."""
         try:
+            async with asyncio.timeout(self._patience):
+                connection = await connected(self.handle.socket)
             _, slot = await asyncio.get_running_loop().create_unix_connection(
-                lambda: Slot(self), self.handle.socket
+                lambda: Slot(self), sock=connection
             )
         except OSError as error:
             self.opening -= 1
-            self.end(FunctionCrashed(f"the instance does not take connections: {error}"))
+            self.end(FunctionCrashed(f"the instance does not take connections: {error or 'it is too busy'}"))
             return
         self.opening -= 1
         if self.dead:
@@ -111,7 +126,7 @@ class Instance:
             return
         if slot.closed:
             self.slots.discard(slot)
-            self.pool.node.spawn(self.open_slot())
+            self.open_slots(1)
         else:
             self.pool.slot_free(slot)
 
@@ -120,6 +135,7 @@ class Instance:
         self.slots.discard(slot)
         self.pool.finished(call, status, "client_closed")
         if not self.dead:
+            self.opening += 1
             self.pool.node.spawn(self._reopen(slot.deadline))
 
     def lost(self, slot: Slot, call: Call | None, why: str) -> None:
@@ -208,7 +224,7 @@ class Instance:
         )
 
     async def _reopen(self, deadline: float) -> None:
-        self.opening += 1
+        """Connects a slot that is counted as opening, once the function answers again."""
         try:
             await fetch(
                 self.handle.socket,
@@ -218,11 +234,9 @@ class Instance:
                 at_most=MAX_ANSWER_OF_INSTANCE,
             )
         except FetchError:
+            self.opening -= 1
             self.end(FunctionTimeout("the function ran on past its timeout after its client had left"))
             return
-        finally:
-            self.opening -= 1
         if self._burst is not None:
             self._burst.over()
-        if not self.dead:
-            await self.open_slot()
+        await self._connect()

@@ -173,9 +173,9 @@ class Pool:
             if instance.leaving:
                 continue
             wanted -= instance.opening
-            for _ in range(min(wanted, instance.wants_slots)):
-                self.node.spawn(instance.open_slot())
-                wanted -= 1
+            slots = max(0, min(wanted, instance.wants_slots))
+            instance.open_slots(slots)
+            wanted -= slots
         if wanted <= 0:
             return
         load = self._load(wanted)
