@@ -93,6 +93,7 @@ class Hop:
         self._connections: set[HopConnection] = set()
         self._idle: list[HopConnection] = []
         self._open = 0
+        self._closing = False
         self._waiting: deque[tuple[Exchange, bytes, bytes]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,7 +115,8 @@ class Hop:
             task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Closes the idle connections, and the others when they have nothing more to carry."""
+        self._closing = True
         for connection in tuple(self._idle):
             connection.close()
 
@@ -163,6 +165,8 @@ class Hop:
                 connection.send(exchange, head, last)
                 return
         self._idle.append(connection)
+        if self._closing:
+            connection.close()
 
     def closed(self, connection: HopConnection) -> None:
         """A connection is gone."""

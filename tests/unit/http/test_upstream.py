@@ -13,7 +13,7 @@ from martlet.cluster.identity import Identity
 from martlet.cluster.joining import begin
 from martlet.http.hop import Hop, over_tls, over_unix
 from martlet.http.server import Server
-from tests.unit.http.conftest import LIMITS, Application
+from tests.unit.http.conftest import LIMITS, Application, connections_closed
 
 pytestmark = pytest.mark.anyio
 
@@ -74,9 +74,11 @@ async def forwarding(serving, tmp_path, upstream):
     async with way_to(tmp_path / "s", serving.identity) as way:
         hop = Hop(way, "the upstream")
         async with serving(lambda exchange: pass_on(hop, exchange)) as connect:
+            connect.hop = hop
             yield connect
         hop.cut()
     behind.close()
+    await connections_closed()
 
 
 def canned(*pieces, close=False):
@@ -99,6 +101,29 @@ async def get(connect, method=b"GET"):
     client = await connect()
     client.send(method + b" / HTTP/1.1\r\nhost: h\r\n\r\n")
     return client
+
+
+async def test_a_hop_that_is_closed_ends_what_it_carries_and_keeps_nothing_open(serving, tmp_path):
+    begun, going_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def upstream(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        begun.set()
+        await going_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        assert await reader.read() == b""
+        ended.set()
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        client = await get(connect)
+        await begun.wait()
+        connect.hop.close()
+        going_on.set()
+        assert (await client.response())[::2] == (200, b"hello")
+        if serving.identity is None:  # else the machine in between keeps its own
+            async with asyncio.timeout(60):
+                await ended.wait()
+        assert not connect.hop._connections
 
 
 @pytest.mark.parametrize(
