@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue
 from martlet.runtimes.description import read_description
 from martlet.runtimes.runtime import SHIPPED
+from martlet.settings import SystemSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 

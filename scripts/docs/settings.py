@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, PlainValidator
 from pydantic.fields import FieldInfo
 
 from martlet.bucket import parse_bucket
-from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT, DeclaredFunction, SystemSettings
+from martlet.config import CONFIG_FILE_VARIABLE, ENVIRONMENT
 from martlet.model import FunctionConfig
 from martlet.peer_address import parse_peer
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE, parse_queue
+from martlet.settings import DeclaredFunction, SystemSettings
 from martlet.store_address import PASSWORD_VARIABLE, parse_store
 from martlet.units import format_bytes, format_millicores, parse_bytes, parse_millicores, parse_rate
 from scripts.docs.markdown import code, described, table

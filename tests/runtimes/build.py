@@ -14,9 +14,9 @@ from typing import Any
 
 from martlet.builder.caches import Caches
 from martlet.builder.identity import identity_of
-from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue
 from martlet.runtimes.runtime import Runtime
+from martlet.settings import SystemSettings
 from tests.conftest import TOOLCHAINS, require
 from tests.runtimes import shim
 

@@ -18,8 +18,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.runtimes import Catalogue, Runtime
+from martlet.settings import SystemSettings
 from tests.conftest import MICROVMS, TOOLCHAINS, require
 from tests.runtimes.ecosystems import Ecosystem, Go, Java, Kotlin, Php, Ruby, Rust
 from tests.runtimes.site import Site

@@ -6,8 +6,9 @@ from typer.testing import CliRunner
 
 from martlet.bucket import Bucket, parse_bucket
 from martlet.cli.app import app
-from martlet.config import Settings, load_settings
+from martlet.config import load_settings
 from martlet.errors import Invalid
+from martlet.settings import Settings
 
 FULL = "s3://packages/of/martlet?endpoint=http://10.0.0.5:9000&region=eu-1&credentials=/etc/martlet.s3"
 

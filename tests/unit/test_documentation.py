@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from martlet.cli.manifest import manifest_of
-from martlet.config import Settings, validated
+from martlet.settings import Settings
+from martlet.validation import validated
 from scripts.docs import endpoints
 from scripts.docs.__main__ import PARTS, ROOT, documents, renewed
 from scripts.docs.markdown import Undocumented, described

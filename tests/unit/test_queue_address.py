@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import Settings, load_settings
+from martlet.config import load_settings
 from martlet.errors import Invalid
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE, RedisAddress
+from martlet.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import pytest
 
-from martlet.config import Settings, validated
 from martlet.errors import Invalid
 from martlet.model import Role
+from martlet.settings import Settings
+from martlet.validation import validated
 
 SHARED = "etcd://10.0.0.1:2379"
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from martlet.config import Settings
 from martlet.drivers import egress, engines, microvm
 from martlet.drivers.driver import Guarantee
 from martlet.drivers.process import ProcessDriver
@@ -21,6 +20,7 @@ from martlet.microvm import kvm, qemu
 from martlet.microvm.firecracker import template
 from martlet.runtimes import Catalogue
 from martlet.runtimes.discovery import remedy
+from martlet.settings import Settings
 
 MINIMUM_KERNEL = (5, 12)
 MINIMUM_FILES = 4096

@@ -46,9 +46,10 @@ def denied(
 
     from martlet.cli.deploy import configuration
     from martlet.cli.observation import Request, observe
-    from martlet.config import load_settings, validated
+    from martlet.config import load_settings
     from martlet.drivers.driver import DriverError
     from martlet.model import FunctionConfig
+    from martlet.validation import validated
 
     _, given = configuration(source, {} if handler is None else {"handler": handler})
     request = Request(method or ("GET" if body is None else "POST"), path, _parsed(body))

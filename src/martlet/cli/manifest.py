@@ -19,9 +19,9 @@ import yaml
 from pydantic import Field
 
 from martlet.client.deploy import ARCHIVES
-from martlet.config import validated
 from martlet.errors import Invalid
 from martlet.model import FUNCTION_NAME, FunctionConfig, FunctionName
+from martlet.validation import validated
 
 FILE = "martlet.yaml"
 

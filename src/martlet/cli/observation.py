@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from martlet.builder.source import Local, make_package
-from martlet.config import Settings
 from martlet.drivers.driver import CellSpec, Handle, LoadFailed
 from martlet.drivers.process import ProcessDriver
 from martlet.errors import Invalid
@@ -25,6 +24,7 @@ from martlet.package.unpacking import unpack
 from martlet.runtimes import Catalogue
 from martlet.sandbox.seccomp.denials import Denial, Observer
 from martlet.sandbox.seccomp.policy import Policy
+from martlet.settings import Settings
 
 _LANE = 255
 """The last of those that user ids are set aside for: no platform of this machine has so many."""

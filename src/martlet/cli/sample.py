@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from martlet.config import DeclaredFunction, SystemSettings
 from martlet.model import Frozen
+from martlet.settings import DeclaredFunction, SystemSettings
 
 WIDTH = 100
 

@@ -12,7 +12,7 @@ from martlet.cli.output import note, show_fields
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from martlet.config import Settings, SystemSettings
+    from martlet.settings import Settings, SystemSettings
 
 
 def serve(

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 
-from martlet.config import validated
 from martlet.control.caller import Who
 from martlet.control.functions import find
 from martlet.control.parameters import OF_FUNCTION, AliasPath, Name, Platform
 from martlet.errors import FunctionNotFound
 from martlet.model import Alias, Frozen, Integer
+from martlet.validation import validated
 
 router = APIRouter(tags=["aliases"])
 

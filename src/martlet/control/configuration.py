@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from martlet.config import SystemSettings, validated
 from martlet.control.builders import Builders
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid, NotFound
@@ -15,7 +14,9 @@ from martlet.microvm.machine import MOST_MEMORY, MOST_REQUESTS
 from martlet.model import ExecutionMode, FunctionConfig, Network
 from martlet.runtimes import Catalogue, Runtime
 from martlet.runtimes.catalogue import RuntimeMissing
+from martlet.settings import SystemSettings
 from martlet.units import format_bytes
+from martlet.validation import validated
 
 SERVER = "http"
 """The runtime of functions that are images."""

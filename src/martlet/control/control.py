@@ -11,7 +11,6 @@ from martlet.builder.builder import Builder
 from martlet.builder.builds import Builds, Sharing
 from martlet.builder.packages import PackageStore
 from martlet.builder.workshop import Workshop
-from martlet.config import Settings, SystemSettings
 from martlet.control.builders import Builders
 from martlet.control.claims import Claims
 from martlet.control.configuration import Configuration
@@ -39,6 +38,7 @@ from martlet.package.rules import Limits
 from martlet.package.staging import remove_tree
 from martlet.runtimes import Catalogue
 from martlet.scheduling.trend import Pace
+from martlet.settings import Settings, SystemSettings
 from martlet.storage.blobs import Blobs
 from martlet.storage.broker import Broker
 from martlet.storage.invocations import Invocations

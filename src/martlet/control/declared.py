@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import structlog
 
 from martlet.builder.source import Inline, Local, Source
-from martlet.config import DeclaredFunction
 from martlet.control.deploy import Deploy, Expect
 from martlet.control.deployments import Deployments
 from martlet.errors import MartletError
+from martlet.settings import DeclaredFunction
 
 log = structlog.get_logger()
 

@@ -22,7 +22,6 @@ from martlet.builder.builds import CANCELLED, Begun, Builds, HandedOver, new_bui
 from martlet.builder.packages import Claim, PackageStore
 from martlet.builder.running import Outcome, RunningBuild
 from martlet.builder.source import Archive, Git, Inline, Local, make_package
-from martlet.config import SystemSettings
 from martlet.control.builders import Builders
 from martlet.control.configuration import Configuration
 from martlet.control.deploy import Deploy, Expect, discard
@@ -36,6 +35,7 @@ from martlet.model import Build, BuildState, FunctionConfig, Revision, Waiting
 from martlet.package.ignore import Ignore
 from martlet.package.packing import pack
 from martlet.package.rules import Limits
+from martlet.settings import SystemSettings
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry
 from martlet.storage.store import StoreError

@@ -12,10 +12,10 @@ from time import time
 
 from pydantic import Field
 
-from martlet.config import Settings
 from martlet.control.publishing import Publishing
 from martlet.errors import Conflict
 from martlet.model import ApiKey, Frozen, FunctionName, Scope
+from martlet.settings import Settings
 from martlet.storage.registry import Registry
 from martlet.units import NO_LIMIT, Rate
 

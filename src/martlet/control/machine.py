@@ -13,10 +13,10 @@ from time import time
 from typing import Any
 
 from martlet import __version__
-from martlet.config import Settings, SystemSettings
 from martlet.control.health import health_of
 from martlet.model import ExecutionMode, Node, NodeLane, Role
 from martlet.runtimes import Catalogue
+from martlet.settings import Settings, SystemSettings
 
 ID_FILE = "node-id"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104

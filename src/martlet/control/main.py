@@ -14,12 +14,12 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
 from martlet.drivers.networks import Networks
 from martlet.runtimes.catalogue import Catalogue
+from martlet.settings import Settings
 from martlet.storage.blobs import Blobs
 from martlet.storage.opening import open_broker, open_store
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from martlet.config import SystemSettings
 from martlet.images.base import HOST, BaseImage
 from martlet.images.inside import Inside
 from martlet.images.store import Images
 from martlet.model import ExecutionMode, FunctionConfig
 from martlet.runtimes.runtime import Runtime
+from martlet.settings import SystemSettings
 
 
 class Roots:

@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
-from martlet.config import SystemSettings
 from martlet.control.lanes import Lanes
 from martlet.errors import NoCapacity, Unavailable
 from martlet.model import Revision, Role
 from martlet.scheduling.candidates import NOWHERE, candidates, need_of, shares_among
 from martlet.scheduling.placement import choose_node
+from martlet.settings import SystemSettings
 from martlet.storage.registry import RegistryView
 
 log = structlog.get_logger()

@@ -14,9 +14,9 @@ from pydantic import Field
 from starlette.datastructures import FormData, UploadFile
 
 from martlet.builder.source import Archive, Git, Inline, Source
-from martlet.config import validated
 from martlet.errors import BadRequest, Invalid
 from martlet.model import Frozen, FunctionName, GitSource
+from martlet.validation import validated
 
 FORM = "multipart/form-data"
 LONGEST_FIELD = 1024 * 1024

@@ -9,7 +9,6 @@ from typing import Literal, TypedDict
 
 import structlog
 
-from martlet.config import SystemSettings
 from martlet.drivers import mandatory
 from martlet.drivers.container import ContainerDriver
 from martlet.drivers.docker import DockerDriver
@@ -26,6 +25,7 @@ from martlet.images.base import HOST
 from martlet.images.store import Images
 from martlet.runtimes import Catalogue
 from martlet.sandbox.engine import CRUN, ENGINES, RUNC
+from martlet.settings import SystemSettings
 
 log = structlog.get_logger()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from martlet.config import SystemSettings
 from martlet.drivers import egress
 from martlet.drivers.driver import State
 from martlet.errors import Invalid
 from martlet.model import Network
+from martlet.settings import SystemSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from typing import Any, Self
 import orjson
 import structlog
 
-from martlet.config import SystemSettings
 from martlet.model import FunctionConfig, ScalingAction
 from martlet.scheduling.keepalive import IdleTimes, Windows, fixed
+from martlet.settings import SystemSettings
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from martlet.config import SystemSettings
 from martlet.drivers.driver import (
     CellSpec,
     Driver,
@@ -49,6 +48,7 @@ from martlet.node.slot import Slot
 from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
 from martlet.node.withdrawal import Withdrawal
+from martlet.settings import SystemSettings
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats

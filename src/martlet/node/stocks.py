@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 
-from martlet.config import SystemSettings
 from martlet.drivers.driver import Driver, Handle
 from martlet.errors import Invalid, NoCapacity
 from martlet.model import FunctionConfig, Network
 from martlet.node.cells import CellStock
+from martlet.settings import SystemSettings
 
 Resolve = Callable[[str], tuple[str, int | None]]
 """Returns the exact name of a runtime (``python`` is ``python3.11``), and at most how many cells of it are to stand

@@ -14,13 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Self
 
-from martlet.config import SystemSettings
 from martlet.errors import Invalid
 from martlet.runtimes.description import FILE, Description, read_description
 from martlet.runtimes.discovery import Absent, Discovery, remedy
 from martlet.runtimes.places import Places
 from martlet.runtimes.runtime import SHIPPED, Runtime
 from martlet.runtimes.versions import Versions
+from martlet.settings import SystemSettings
 
 FIELD = "config.runtime"
 """The field that errors name: where a user says which runtime a function has."""

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from martlet.config import validated
 from martlet.errors import Invalid
 from martlet.model import Frozen, Integer
+from martlet.validation import validated
 
 FILE = "runtime.toml"
 PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z0-9_.+-]+)\}")

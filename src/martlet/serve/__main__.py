@@ -15,10 +15,10 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from martlet.config import Settings
 from martlet.sandbox.lifeline import die_with_parent
 from martlet.serve import forkserver
 from martlet.serve.remains import PARENT_VARIABLE, SETTINGS_VARIABLE
+from martlet.settings import Settings
 from martlet.telemetry.logging import configure
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import structlog
 
-from martlet.config import Settings
 from martlet.drivers import engines
 from martlet.drivers.driver import Driver
 from martlet.drivers.egress import Egress, networks_of
@@ -14,6 +13,7 @@ from martlet.drivers.microvm import MicroVmDriver
 from martlet.drivers.process import ProcessDriver
 from martlet.microvm.templates import Templates
 from martlet.runtimes.catalogue import Catalogue
+from martlet.settings import Settings
 
 log = structlog.get_logger()
 

@@ -13,7 +13,6 @@ from time import monotonic
 import structlog
 
 from martlet.cluster.identity import Identity
-from martlet.config import Settings
 from martlet.control.machine import node_id
 from martlet.gateway.acceptance import Acceptance
 from martlet.gateway.admission import Admission
@@ -40,6 +39,7 @@ from martlet.node.withdrawal import Withdrawal
 from martlet.queue_address import RedisAddress
 from martlet.runtimes.catalogue import Catalogue
 from martlet.serve.drivers import drivers_of
+from martlet.settings import Settings
 from martlet.storage.blobs import Blobs
 from martlet.storage.invocations import Invocations
 from martlet.storage.log_shelf import LogShelf

@@ -16,7 +16,6 @@ from typing import TextIO
 import structlog
 
 from martlet.cluster.identity import Identity
-from martlet.config import Settings
 from martlet.control.machine import Machine
 from martlet.control.membership import Membership
 from martlet.drivers import engines
@@ -32,6 +31,7 @@ from martlet.runtimes import INTERPRETER, Catalogue
 from martlet.sandbox import moves
 from martlet.serve import orphans, remains, run_directory
 from martlet.serve.forkserver import Forked, Forkserver, Unforked
+from martlet.settings import Settings
 from martlet.storage.blobs import Blobs
 from martlet.storage.log_shelf import LogShelf
 from martlet.storage.opening import open_store

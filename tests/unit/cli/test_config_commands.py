@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from martlet.config import DeclaredFunction, Settings, SystemSettings, load_settings
+from martlet.config import load_settings
+from martlet.settings import DeclaredFunction, Settings, SystemSettings
 
 
 @pytest.fixture(autouse=True)

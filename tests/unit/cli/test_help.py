@@ -10,7 +10,16 @@ from martlet.cli.app import app
 from martlet.cli.exits import ExitCode, exit_code_of
 from martlet.errors import every_error
 
-HEAVY = ("fastapi", "httpx2", "martlet.config", "martlet.serve", "rich.progress", "uvloop", "yaml")
+HEAVY = (
+    "fastapi",
+    "httpx2",
+    "martlet.config",
+    "martlet.serve",
+    "martlet.settings",
+    "rich.progress",
+    "uvloop",
+    "yaml",
+)
 
 
 def commands(command=None, path=()):

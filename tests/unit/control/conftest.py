@@ -18,13 +18,13 @@ import structlog
 from fastapi import FastAPI
 from starlette.datastructures import State
 
-from martlet.config import Settings
 from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
 from martlet.drivers.networks import Networks
 from martlet.model import Network
 from martlet.runtimes.catalogue import Catalogue
+from martlet.settings import Settings
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
 from martlet.storage.memory_broker import MemoryBroker

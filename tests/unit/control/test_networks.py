@@ -2,12 +2,13 @@
 
 import pytest
 
-from martlet.config import SystemSettings, validated
 from martlet.drivers import egress
 from martlet.drivers.driver import Guarantee, State
 from martlet.drivers.networks import Networks
 from martlet.errors import Invalid
 from martlet.model import Network
+from martlet.settings import SystemSettings
+from martlet.validation import validated
 from tests.unit.control.conftest import HANDLER, Platform, assert_problem
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,11 @@ import typer
 import yaml
 
 from martlet.cli.app import app
-from martlet.config import ENVIRONMENT, Settings, load_settings, validated
+from martlet.config import ENVIRONMENT, load_settings
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE
+from martlet.settings import Settings
 from martlet.store_address import PASSWORD_VARIABLE
+from martlet.validation import validated
 from tests.conftest import require
 
 ROOT = Path(__file__).parents[3]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.drivers.driver import State
 from martlet.drivers.engines import choose
 from martlet.errors import Invalid
 from martlet.runtimes import Catalogue
+from martlet.settings import SystemSettings
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.drivers.driver import State
 from martlet.drivers.engines import choose
 from martlet.runtimes import Catalogue
+from martlet.settings import SystemSettings
 
 CATALOGUE = Catalogue.load()
 

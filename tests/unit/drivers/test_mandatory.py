@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.drivers import engines, mandatory
 from martlet.drivers.driver import State
 from martlet.drivers.mandatory import Labels
 from martlet.runtimes import Catalogue
 from martlet.sandbox.bundle import Frame, Own, make
+from martlet.settings import SystemSettings
 from tests.conftest import require
 
 CONTEXTS = """process = "system_u:system_r:container_t:s0"

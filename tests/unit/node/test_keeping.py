@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.drivers.fake import FakeDriver
 from martlet.errors import FunctionNotFound
 from martlet.http.fetch import fetch
@@ -25,6 +24,7 @@ from martlet.node.node import Node
 from martlet.node.recorder import Recorder
 from martlet.node.withdrawal import Withdrawal
 from martlet.scheduling.keepalive import FEWEST, Basis
+from martlet.settings import SystemSettings
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
 from martlet.telemetry.history import History

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.drivers.driver import CellSpec, DriverError, Handle
 from martlet.drivers.fake import FakeDriver
 from martlet.errors import Invalid, NoCapacity
 from martlet.model import FunctionConfig, Network
 from martlet.node.stocks import Stocks
+from martlet.settings import SystemSettings
 
 pytestmark = pytest.mark.anyio
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from martlet.config import SystemSettings
 from martlet.errors import Invalid
 from martlet.model import FunctionConfig
 from martlet.runtimes import INTERPRETER, Absent, Catalogue
 from martlet.runtimes.description import read_description
 from martlet.runtimes.discovery import remedy
 from martlet.runtimes.runtime import SHIPPED
+from martlet.settings import SystemSettings
 
 EXACT = f"python{sys.version_info.major}.{sys.version_info.minor}"
 OTHER = f"python{sys.version_info.major}.{sys.version_info.minor + 1}"

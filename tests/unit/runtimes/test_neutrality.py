@@ -19,7 +19,6 @@ WORDS = {"bundle", "http", "lambda", "sh", "static"}
 PLATFORM = {"python"}
 PLATFORM_SAYS_SO = {
     "cli/checks.py",  # the version of its own
-    "config.py",  # the image of a rung to come
     "drivers/docker/driver.py",  # the interpreter of its own that a container runs
     "drivers/guarantees.py",  # the interpreter of its own that does not start
     "images/debian.py",  # what a root needs for the platform's own programs
