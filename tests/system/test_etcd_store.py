@@ -128,7 +128,8 @@ def die(platform: Platform) -> None:
 
 
 def test_without_its_store_a_platform_serves_what_it_knows(stored: Platform, cluster: Cluster) -> None:
-    stored.deploy("known", answering("known"))
+    for name in ("known", "doomed"):
+        stored.deploy(name, answering(name))
     stored.invoke("known")
     statuses: list[int] = []
     stop = threading.Event()
@@ -162,7 +163,7 @@ def assert_unavailable(platform: Platform) -> None:
     asks = (
         lambda: platform.client.post("/functions", json=document),
         lambda: platform.client.put("/functions/known", json={"code": answering("new")}),
-        lambda: platform.client.delete("/functions/known"),
+        lambda: platform.client.delete("/functions/doomed"),  # etcd has heard of it, and may yet do it
         lambda: platform.admin.post("/keys", json={"name": "new", "scopes": ["invoke"]}),
         lambda: platform.client.get("/ready"),
         lambda: platform.invoke("unknown"),
