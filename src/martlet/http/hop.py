@@ -117,8 +117,7 @@ class Hop:
     def close(self) -> None:
         """Closes the idle connections, and the others when they have nothing more to carry."""
         self._closing = True
-        for connection in tuple(self._idle):
-            connection.close()
+        self._close_idle()
 
     def cut(self) -> None:
         """Closes all connections: what is under way is broken off."""
@@ -157,6 +156,11 @@ class Hop:
         self._connections.add(connection)
         self.free(connection)
 
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
     def free(self, connection: HopConnection) -> None:
         """A connection can take a request."""
         while self._waiting:
@@ -164,9 +168,10 @@ class Hop:
             if not exchange.gone:
                 connection.send(exchange, head, last)
                 return
-        self._idle.append(connection)
         if self._closing:
             connection.close()
+        else:
+            self._idle.append(connection)
 
     def closed(self, connection: HopConnection) -> None:
         """A connection is gone."""
@@ -176,7 +181,12 @@ class Hop:
             self._idle.remove(connection)
 
     def lost(self, exchange: Exchange) -> None:
-        """An exchange was broken off; it may have been carried out."""
+        """An exchange was broken off; it may have been carried out.
+
+        Nothing more is sent over connections that stood idle meanwhile: of a machine that has fallen silent it is not
+        known yet that they are dead, and what they were given would be lost, too.
+        """
+        self._close_idle()
         if self._on_lost is not None:
             self._on_lost(exchange)
         else:

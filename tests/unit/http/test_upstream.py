@@ -126,6 +126,30 @@ async def test_a_hop_that_is_closed_ends_what_it_carries_and_keeps_nothing_open(
         assert not connect.hop._connections
 
 
+async def test_where_one_connection_is_lost_the_idle_ones_are_not_trusted(serving, tmp_path):
+    connections, dying = [], asyncio.Event()
+
+    async def upstream(reader, writer):
+        connections.append(writer)
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"DELETE"):
+                await dying.wait()
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        dies = await get(connect, b"DELETE")
+        while not connections:
+            await asyncio.sleep(0.001)
+        assert (await (await get(connect)).response())[0] == 200
+        assert len(connections) == 2
+        dying.set()
+        assert (await dies.response())[0] == 503
+        assert (await (await get(connect)).response())[0] == 200
+        assert len(connections) == 3
+
+
 @pytest.mark.parametrize(
     ("pieces", "close", "body"),
     [
