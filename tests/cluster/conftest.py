@@ -93,8 +93,9 @@ class Machine(Platform):
         )
 
     def nodes(self) -> dict[str, dict[str, Any]]:
-        """Returns the nodes that it lists, by their address."""
-        return {node["address"]: node for node in self.client.get("/nodes").json()}
+        """Returns the nodes that it lists, by their address; raises where management is out of reach."""
+        nodes = self.client.get("/nodes").raise_for_status().json()
+        return {node["address"]: node for node in nodes}
 
     def kill(self) -> None:
         """Ends all of its processes at once: nobody says goodbye."""

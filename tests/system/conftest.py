@@ -25,13 +25,13 @@ START_TIMEOUT = 90
 def until(
     condition: Callable[[], Any], *, within: float = 60, why: str = "the condition did not come true"
 ) -> Any:
-    """Waits for ``condition`` to return something true, and returns it."""
+    """Waits for ``condition`` to return something true, and returns it; what cannot be asked, is not yet."""
     deadline = time.monotonic() + within
     while True:
         try:
             if found := condition():
                 return found
-        except httpx2.TransportError:
+        except httpx2.HTTPError:
             pass
         if time.monotonic() > deadline:
             pytest.fail(f"{why} within {within} s")
