@@ -1,5 +1,6 @@
 """What is in deploy/ names nothing that is not there: settings, options, variables, paths, ports, privileges."""
 
+import copy
 import re
 import shlex
 import shutil
@@ -8,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import typer
 import yaml
 
 from martlet.cli.app import app
 from martlet.config import ENVIRONMENT, load_settings
+from martlet.model import FunctionConfig
 from martlet.queue_address import QUEUE_PASSWORD_VARIABLE
 from martlet.settings import Settings
 from martlet.store_address import PASSWORD_VARIABLE
+from martlet.units import parse_bytes
 from martlet.validation import validated
 from tests.conftest import require
 
@@ -28,6 +32,10 @@ COMPOSE = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
 OBJECTS = [each for each in yaml.safe_load_all((DEPLOY / "kubernetes/martlet.yaml").read_text()) if each]
 OURS = {*ENVIRONMENT, PASSWORD_VARIABLE, QUEUE_PASSWORD_VARIABLE}
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"}
+FAREWELL = 15.0
+"""Seconds between the end of `drain_timeout` and that of the platform, as docs/cluster.md has it."""
+OWN_MEMORY = 200 * 1024**2
+"""Bytes that a platform takes for itself, as docs/operations.md has it."""
 READ_BY_MACHINE = set(re.findall(r"\$\{?([A-Z]+)", MACHINE.read_text()))
 """Variables that the script of the image looks at."""
 
@@ -179,6 +187,46 @@ def test_pods_are_started_as_they_can_be(workload: dict[str, Any]) -> None:
     assert mounted["data"] == str(system.function_storage_path)
     assert f"CONFIG:-{mounted['config']}/martlet.yaml" in MACHINE.read_text()
     assert f"TOKEN:-{mounted['token']}/token" in MACHINE.read_text()
+
+
+def refused(document: dict[str, Any]) -> str:
+    """Returns what Kubernetes has against an object, by its own description of itself."""
+    try:
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return str(error.message)
+    return ""
+
+
+@pytest.mark.parametrize("document", OBJECTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+def test_objects_are_such_as_kubernetes_knows(document: dict[str, Any]) -> None:
+    assert not refused(document)
+
+
+def test_a_word_or_a_value_that_kubernetes_does_not_know_is_noticed() -> None:
+    (workload,) = kubernetes("Deployment")
+    misspelt, mistyped = copy.deepcopy(workload), copy.deepcopy(workload)
+    container(misspelt)["livenessProbe"]["httpGet"]["paths"] = "/health"
+    mistyped["spec"]["replicas"] = "two"
+    assert "paths" in refused(misspelt)
+    assert "two" in refused(mistyped)
+
+
+def test_who_is_told_to_stop_has_the_time_that_it_takes() -> None:
+    times = [each["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for each in workloads()]
+    times += [int(each["stop_grace_period"].removesuffix("s")) for each in machines().values()]
+    times += [int(each) for each in re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)]
+    assert len(times) == len(workloads()) + len(machines()) + 1
+    for name, text in configurations().items():
+        system = validated(Settings, yaml.safe_load(text.replace("HERE", "10.0.0.1"))).system
+        assert min(times) >= system.stop_notice + system.drain_timeout + FAREWELL, name
+
+
+def test_a_node_of_kubernetes_holds_no_more_functions_than_its_memory_does() -> None:
+    (node,) = (each for each in workloads() if each["metadata"]["name"] == "martlet-node")
+    limit = parse_bytes(container(node)["resources"]["limits"]["memory"])
+    settings = validated(Settings, yaml.safe_load(configurations()["kubernetes"].replace("HERE", "10.0.0.1")))
+    assert settings.system.max_concurrent_functions * FunctionConfig().memory + OWN_MEMORY <= limit
 
 
 def test_services_of_kubernetes_lead_to_pods() -> None:
