@@ -71,8 +71,11 @@ class Work:
             self.working = False
 
 
-def stand(store: Store, node: str) -> tuple[Election, Work]:
-    election, work = Election(store, node, ttl=TTL, heartbeat=0.3, look=0.05), Work()
+def stand(
+    store: Store, node: str, ttl: float = TTL, gives_way: Callable[[], bool] = lambda: False
+) -> tuple[Election, Work]:
+    election = Election(store, node, ttl=ttl, heartbeat=0.3, look=0.05, gives_way=gives_way)
+    work = Work()
     election.open(work)
     return election, work
 
@@ -90,6 +93,40 @@ async def test_one_leads_and_when_it_stops_another_does(connect: Connect) -> Non
         standing = [each for each in standing if each[0] is not leading]
         await leading.close()
         assert not leading.leads
+
+
+async def test_who_stops_or_gives_way_does_not_let_others_wait_for_its_lease_to_end(connect: Connect) -> None:
+    withdrawn = False
+    first, first_work = stand(await connect(), "n1", ttl=600, gives_way=lambda: withdrawn)
+    await until(lambda: first_work.working)
+    second, second_work = stand(await connect(), "n2", ttl=600)
+    withdrawn = True
+    await until(lambda: second_work.working)
+    await until(lambda: first.leader == "n2")
+    assert (first.leads, first_work.working, first_work.times) == (False, False, 1)
+    withdrawn = False
+    third, third_work = stand(await connect(), "n3", ttl=600, gives_way=lambda: True)
+    await second.close()
+    await until(lambda: first_work.working)
+    assert third_work.times == 0
+    for each in (first, third):
+        await each.close()
+
+
+async def test_who_gives_way_to_nobody_leads_again(connect: Connect) -> None:
+    withdrawn = True
+    election, work = stand(await connect(), "n1", gives_way=lambda: withdrawn)
+    await until(lambda: work.working)
+    assert election.leads
+    await until(lambda: work.times == 2)  # it has offered the lead once
+    for _ in range(40):
+        await asyncio.sleep(0.05)
+        assert work.working, "it lets go again and again"
+    withdrawn = False
+    await asyncio.sleep(0.2)
+    withdrawn = True
+    await until(lambda: not work.working)  # a new wish is a new offer
+    await election.close()
 
 
 async def only_leader(standing: list[tuple[Election, Work]]) -> Election:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from fastapi import Request
 
@@ -16,7 +17,7 @@ from martlet.control.claims import Claims
 from martlet.control.configuration import Configuration
 from martlet.control.declared import Declared
 from martlet.control.deployments import Deployments
-from martlet.control.drains import Drains
+from martlet.control.drains import Drains, gives_way
 from martlet.control.duties import Duties
 from martlet.control.elsewhere import Elsewhere
 from martlet.control.garbage import Garbage
@@ -82,7 +83,9 @@ class Control:
         self.machine = Machine(settings, lanes.sockets, catalogue)
         node = node_id(data)
         self.leadership: Leadership = (
-            Election(store, node) if isinstance(system.store, EtcdAddress) else Alone(node)
+            Election(store, node, gives_way=partial(gives_way, self.view, node))
+            if isinstance(system.store, EtcdAddress)
+            else Alone(node)
         )
         self.shelves = Shelves(
             LogShelf.of(system.log_store) if system.log_store is not None else None,

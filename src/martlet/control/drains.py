@@ -22,6 +22,14 @@ STARTS_TIMEOUT = 30.0
 """Seconds that these may take together; what is not there by then starts with its first request."""
 
 
+def gives_way(view: RegistryView, own: str) -> bool:
+    """Returns whether a machine withdraws, and another one with control does not."""
+    withdrawing = view.withdrawing
+    return own in withdrawing and any(
+        Role.CONTROL in node.roles and node.id not in withdrawing for node in view.nodes.values()
+    )
+
+
 class Drains:
     """See the module.
 

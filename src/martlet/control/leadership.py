@@ -96,7 +96,9 @@ class Election:
         node: the id of this one. What an earlier life of it has left is taken over at once.
         ttl: seconds that the others wait for a leader.
         heartbeat: seconds between two signs of life.
-        look: seconds between two looks at who leads.
+        look: seconds between two looks at who leads, and whether it should be this one.
+        gives_way: whether another should lead, and there is one that can. Then this one leads only if, for as long as a
+            leader may be silent, nobody else does.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Election:
         ttl: float = LEASE_SECONDS,
         heartbeat: float = HEARTBEAT_SECONDS,
         look: float = LOOK_SECONDS,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self.leader: str | None = None
         self._store = store
@@ -113,7 +116,10 @@ class Election:
         self._ttl = ttl
         self._heartbeat = heartbeat
         self._look = look
-        self._until = 0.0
+        self._gives_way = gives_way
+        self._offered = False  # nobody has taken the lead since this one has let go of it
+        self._vacant_since = _now()
+        self._until = self._renew_at = 0.0
         self._term: _Term | None = None
         self._lead: Lead = _nothing
         self._standing: asyncio.Task[None] | None = None
@@ -137,15 +143,12 @@ class Election:
     async def close(self) -> None:
         """See `Leadership.close`."""
         await _ended(self._standing)
-        term = await self._resign("it stops")
-        if term is not None:
-            with suppress(StoreError):  # then the others wait for the lease to end
-                await term.lease.revoke()
+        await self._let_go("it stops")
 
     async def _stand(self) -> None:
         while True:
             try:
-                await (self._campaign() if self._term is None else self._renew())
+                await (self._campaign() if self._term is None else self._go_on())
             except LeaseExpired:
                 await self._resign("its lease has run out")
                 continue
@@ -153,14 +156,17 @@ class Election:
                 log.warning("leader_not_known", error=str(error))
                 if self._term is not None and not self.leads:
                     await self._resign("it could not renew its lease")
-            await asyncio.sleep(self._look if self._term is None else self._heartbeat)
+            await asyncio.sleep(self._look)
 
     async def _campaign(self) -> None:
         entry = await self._store.get(KEY)
         self.leader = None if entry is None else entry.value.decode()
-        if entry is not None and self.leader != self._node:
-            return
         asked = _now()
+        if entry is not None and self.leader != self._node:
+            self._offered, self._vacant_since = False, asked
+            return
+        if self._gives_way() and asked - self._vacant_since < self._ttl:
+            return
         lease = await self._store.lease(self._ttl)
         try:
             revision = await self._store.put(
@@ -169,15 +175,29 @@ class Election:
         except RevisionMismatch:
             await lease.revoke()
             return
-        self.leader, self._until = self._node, asked + self._ttl
+        self.leader, self._until, self._renew_at = self._node, asked + self._ttl, asked + self._heartbeat
         self._term = _Term(lease, revision, asyncio.ensure_future(self._lead()))
         log.info("leading", term=revision)
 
-    async def _renew(self) -> None:
+    async def _go_on(self) -> None:
         assert self._term is not None
-        asked = _now()
+        asked, gives_way = _now(), self._gives_way()
+        if gives_way and not self._offered:
+            self._offered, self._vacant_since = True, asked
+            await self._let_go("another is to lead")
+            return
+        self._offered = self._offered and gives_way
+        if asked < self._renew_at:
+            return
         await self._term.lease.keep_alive()
-        self._until = asked + self._ttl
+        self._until, self._renew_at = asked + self._ttl, asked + self._heartbeat
+
+    async def _let_go(self, why: str) -> None:
+        """Stops leading, and lets another do it at once."""
+        term = await self._resign(why)
+        if term is not None:
+            with suppress(StoreError):  # then the others wait for the lease to end
+                await term.lease.revoke()
 
     async def _resign(self, why: str) -> _Term | None:
         term, self._term = self._term, None

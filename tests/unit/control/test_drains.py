@@ -5,7 +5,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from martlet.model import ExecutionMode, Node, NodeLane, Role
+from martlet.control.drains import gives_way
+from martlet.model import Drain, ExecutionMode, Node, NodeLane, Role
 from martlet.peer_address import PeerAddress
 from tests.unit.control.conftest import Platform, assert_problem
 
@@ -118,3 +119,18 @@ async def test_whose_key_is_limited_to_functions_drains_nothing(
     limited = {"x-martlet-functions": "hello"}
     assert_problem(await client.put("/nodes/one/drain", headers=limited), 403, "forbidden")
     assert_problem(await client.delete("/nodes/one/drain", headers=limited), 403, "forbidden")
+
+
+async def test_a_machine_gives_way_while_another_one_with_control_does_not_withdraw(
+    platform: Platform,
+) -> None:
+    view = platform.control.view
+    await join(platform, node("one", roles=(Role.CONTROL,)), node("runs"))
+    assert not gives_way(view, "one")
+    await view.catch_up(await platform.control.registry.put_drain(Drain(node="one", since=0.0)))
+    assert not gives_way(view, "one"), "there is no other"
+    await join(platform, node("two", roles=(Role.CONTROL,)))
+    assert gives_way(view, "one")
+    assert not gives_way(view, "two")
+    await join(platform, node("two", roles=(Role.CONTROL,), stopping=True))
+    assert not gives_way(view, "one")
