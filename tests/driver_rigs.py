@@ -19,12 +19,22 @@ from typing import Any
 from martlet.drivers.container import ContainerDriver
 from martlet.drivers.docker import DockerDriver
 from martlet.drivers.docker.service import Service
-from martlet.drivers.driver import CellSpec, Driver, Forking, Handle, Loaded, LoadFailed, Unforkable
+from martlet.drivers.driver import (
+    CellSpec,
+    Connecting,
+    Driver,
+    Forking,
+    Handle,
+    Loaded,
+    LoadFailed,
+    Unforkable,
+)
 from martlet.drivers.fake import FakeDriver, FakeRequest, FakeResponse, crash, echo, hang, run_out_of_memory
 from martlet.drivers.microvm import MicroVmDriver, describe, what_is_missing
 from martlet.drivers.process import ProcessDriver
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.roots import HostRoots
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import fetch
 from martlet.microvm.templates import Templates
 from martlet.model import FunctionConfig, Network, Revision
@@ -142,6 +152,13 @@ class Rig:
         """Makes a cell an instance of one of the `SOURCES`, or of ``source``."""
         revision, code = self._revision(function, source, config)
         return await self.driver.specialise(handle, revision, code, dependencies, deadline)
+
+    async def specialise_connected(self, handle: Handle, function: str) -> Conversation | None:
+        """Likewise, and returns the connection over which the cell got its code."""
+        assert isinstance(self.driver, Connecting)
+        revision, code = self._revision(function, None, {})
+        _, conversation = await self.driver.specialise_connected(handle, revision, code, None, SECONDS)
+        return conversation
 
     async def template(
         self, function: str, *, source: str | None = None, dependencies: Path | None = None, **config: Any

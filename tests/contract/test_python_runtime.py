@@ -2,12 +2,14 @@
 
 import json
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from tests.contract.python_shim import Shim, until
+from tests.contract.python_shim import Shim, Zygote, until
 
 HELLO = "def handle(request):\n    return {'hello': request.path}\n"
 POST = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody"
@@ -54,6 +56,34 @@ def test_the_connection_that_specialised_goes_on_to_carry_invocations(shim: Shim
     with shim.client() as client:
         assert client.ask("POST", "/_martlet/specialise", json.dumps(spec)).status == 200
         assert [client.ask(target=f"/{n}").text for n in range(3)] == ["/0", "/1", "/2"]
+
+
+def test_a_cell_answers_whoever_asks_while_others_keep_their_connections(shim: Shim) -> None:
+    with shim.client() as first, shim.client() as second:
+        for client in (first, second, first):
+            assert client.ask(target="/_martlet/health").status == 200
+        shim.deploy(HELLO)
+        assert until_closed(first.sock) == until_closed(second.sock) == b""
+        assert shim.ask(target="/a").json == {"hello": "/a"}
+
+
+def test_what_a_cell_has_practised_leaves_nothing_to_the_function(zygote: Zygote, tmp_path: Path) -> None:
+    source = """
+        import logging, os, sys
+
+        def handle(request):
+            descriptors, modules = os.listdir("/proc/self/fd"), sorted(sys.modules)
+            return [os.getcwd(), sys.argv, sys.path, dict(os.environ), len(descriptors), modules]
+    """
+    said = []
+    for number, seconds in enumerate((0, 0.5)):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        shim = Shim(folder, zygote.fork)
+        time.sleep(seconds)  # what stands ready practises
+        said.append(shim.deploy(dedent(source)).ask().text.replace(str(folder), "there"))
+        shim.close()
+    assert said[0] == said[1]
 
 
 def test_a_request_to_specialise_that_lacks_a_member_is_an_error_that_names_it(shim: Shim) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from martlet.drivers.driver import DriverError, Loaded, LoadFailed, Unforkable
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, fetch
 from martlet.model import Revision
 
@@ -23,6 +24,22 @@ async def check_health(socket: str, patience: float) -> None:
         FetchError: it did not answer within ``patience`` seconds, or with something that is not HTTP.
     """
     status, _ = await fetch(socket, "GET", HEALTH, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE)
+    _require_health(status)
+
+
+async def greet(socket: str, patience: float) -> Conversation:
+    """Does what `check_health` does, and returns the connection, over which the sandbox may get its code."""
+    conversation = await Conversation.begin(socket)
+    try:
+        status, _ = await conversation.ask("GET", HEALTH, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE)
+        _require_health(status)
+    except BaseException:
+        conversation.close()
+        raise
+    return conversation
+
+
+def _require_health(status: int) -> None:
     if status != 200:
         raise DriverError(f"the sandbox answered {status} when asked for its health")
 
@@ -52,8 +69,16 @@ def specialisation(
     } | of_the_driver
 
 
-async def specialise(socket: str, document: dict[str, Any], patience: float) -> Loaded:
+async def specialise(
+    socket: str, document: dict[str, Any], patience: float, conversation: Conversation | None = None
+) -> Loaded:
     """Sends what `specialisation` returned to the cell at ``socket`` and says what became of it.
+
+    Args:
+        socket: where the cell listens.
+        document: see above.
+        patience: seconds that this may take.
+        conversation: what `greet` has begun; one that is not open any more does not matter.
 
     Raises:
         LoadFailed: the user's code did not load, or answered in place of the runtime.
@@ -61,9 +86,14 @@ async def specialise(socket: str, document: dict[str, Any], patience: float) -> 
         DriverError: the cell did not get as far as the user's code.
         FetchError: there was no answer within ``patience`` seconds.
     """
-    status, body = await fetch(
-        socket, "POST", SPECIALISE, document, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE
-    )
+    if conversation is not None and conversation.open:
+        status, body = await conversation.ask(
+            "POST", SPECIALISE, document, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE
+        )
+    else:
+        status, body = await fetch(
+            socket, "POST", SPECIALISE, document, timeout=patience, at_most=MAX_ANSWER_OF_INSTANCE
+        )
     try:
         said = orjson.loads(body)
         if status == 200:

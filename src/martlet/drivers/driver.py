@@ -3,7 +3,7 @@
 A driver makes **cells**: sandboxes that run a runtime and no user code yet. Specialising one makes it an instance of a
 revision, for good. All that a node knows of either is its `Handle`. Implementations: `process`, `fake`.
 
-A driver may be able to do more: see `Forking`.
+A driver may be able to do more: see `Connecting`, `Forking`, `Weighing`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from martlet.http.conversation import Conversation
 from martlet.model import Network, Revision
 
 
@@ -222,6 +223,21 @@ class Weighing(Protocol):
         """Lets the instance have a small share of a core that others want too, or the usual one again.
 
         Harmless where there is no such instance any more.
+        """
+
+
+@runtime_checkable
+class Connecting(Protocol):
+    """What a driver may be able to do besides: leave the connection over which a cell got its code to its caller."""
+
+    async def specialise_connected(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> tuple[Loaded, Conversation | None]:
+        """Does what `Driver.specialise` does.
+
+        Returns:
+            What that returns, and the connection, where the instance serves it: until it is closed, that may be all
+            that an instance serves which runs one request at a time.
         """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from martlet.drivers.driver import Handle
+from martlet.http.conversation import Conversation
 from martlet.sandbox.cgroups import Usage
 
 SOCKET, LOG = "sock", "log"
@@ -27,6 +28,7 @@ class Held(ABC):
         in_service: whether its end would be news: it has been handed out and nobody has asked to end it.
         ended: done with the exit code once it is over.
         removal: what removes it.
+        conversation: with who has answered for its health, and may be given the code.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Held(ABC):
         self.in_service = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.removal: asyncio.Task[None] | None = None
+        self.conversation: Conversation | None = None
 
     @property
     def socket(self) -> Path:
@@ -72,6 +75,12 @@ class Held(ABC):
     def over(self) -> bool:
         """Whether it was there and is gone."""
         return self.ended.done()
+
+    def end_conversation(self) -> None:
+        """Closes the connection over which it was greeted, if that is still here."""
+        if self.conversation is not None:
+            self.conversation.close()
+            self.conversation = None
 
     @abstractmethod
     def usage(self) -> Usage | None:

@@ -113,7 +113,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
 
     async def _greet(self, cell: Cell) -> None:
         """Returns once the cell answers for its health. Raises `DriverError` or `FetchError`."""
-        await contract.check_health(cell.handle.socket, START_SECONDS)
+        cell.conversation = await contract.greet(cell.handle.socket, START_SECONDS)
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the parents of an earlier life of the lane. Others start when they are needed."""

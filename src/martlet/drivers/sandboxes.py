@@ -117,7 +117,10 @@ class SandboxDriver(ABC, Generic[CellT]):
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
     ) -> Loaded:
         """Sets the limits of the revision, gives the cell its code, and has it confine itself and load that."""
-        return await self._specialise(self._living(handle), revision, code, dependencies, deadline)
+        cell = self._living(handle)
+        loaded = await self._specialise(cell, revision, code, dependencies, deadline)
+        cell.end_conversation()
+        return loaded
 
     async def _specialise(
         self,
@@ -146,7 +149,7 @@ class SandboxDriver(ABC, Generic[CellT]):
         )
         document = await self._equip(cell, revision, confinement, template=template)
         try:
-            return await contract.specialise(str(cell.socket), document, deadline)
+            return await contract.specialise(str(cell.socket), document, deadline, cell.conversation)
         except LoadFailed as error:
             if error.kind == "Crashed" and (failure := _out_of_memory(cell, config)):
                 raise failure from None
@@ -244,6 +247,7 @@ class SandboxDriver(ABC, Generic[CellT]):
 
     async def _remove(self, cell: CellT) -> None:
         cell.in_service = False
+        cell.end_conversation()
         if cell.removal is None or cell.removal.done():
             cell.removal = asyncio.create_task(self._forget(cell))
         await asyncio.shield(cell.removal)

@@ -51,18 +51,14 @@ async def fetch(
     """
     body = b"" if document is None else orjson.dumps(document)
     length = len(body) if upload is None else os.fstat(upload.fileno()).st_size - upload.tell()
-    head = f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {length}\r\nconnection: close\r\n"
-    if body:
-        head += "content-type: application/json\r\n"
-    if upload is not None:
-        head += "content-type: application/x-tar\r\n"
-    answer = _Answer()
+    head = head_of(method, target, length, "application/json" if upload is None else "application/x-tar")
+    answer = Answer()
     try:
         async with asyncio.timeout(timeout):
             # A stream, or a protocol, would cost a cold start more than the conversation itself.
             loop = asyncio.get_running_loop()
             with await connected(socket) as connection:
-                await loop.sock_sendall(connection, head.encode() + b"\r\n" + body)
+                await loop.sock_sendall(connection, head + b"connection: close\r\n\r\n" + body)
                 while upload is not None and (chunk := upload.read(_CHUNK)):
                     await loop.sock_sendall(connection, chunk)
                 while not answer.complete:
@@ -79,23 +75,52 @@ async def fetch(
     return answer.status, bytes(answer.body)
 
 
-class _Answer:
+def head_of(method: str, target: str, length: int, kind: str) -> bytes:
+    """Returns the head of a request, without its end, whose body has ``length`` bytes of the media type ``kind``."""
+    head = f"{method} {target} HTTP/1.1\r\nhost: martlet\r\ncontent-length: {length}\r\n"
+    return (f"{head}content-type: {kind}\r\n" if length else head).encode()
+
+
+class Answer:
+    """What has come of a response.
+
+    Attributes:
+        status: of it, once the head is there.
+        body: as far as it has come.
+        received: bytes that were fed, head included.
+        complete: whether all of it is there.
+        keeps_alive: whether the connection may then be used again.
+    """
+
     def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
         self.status = 0
         self.body = bytearray()
         self.received = 0
         self.complete = False
+        self.keeps_alive = False
+        self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
+        """Adds bytes that were received. Raises `httptools.HttpParserError` where they are no HTTP."""
         self.received += len(data)
-        self.parser.feed_data(data)
+        self._parser.feed_data(data)
+
+    # -- the parser's side
+
+    def on_message_begin(self) -> None:
+        """A response begins; a second one to one request is a fault."""
+        if self.complete:
+            raise ValueError("more than one response to a request")
 
     def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
+        """The head is there."""
+        self.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
         self.body += data
 
     def on_message_complete(self) -> None:
+        """All is there."""
         self.complete = True
+        self.keeps_alive = self._parser.should_keep_alive()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from martlet.drivers.driver import Handle, Loaded, Weighing
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
 from martlet.http.unix import connected
 from martlet.model import ExecutionMode, InstanceState, InstanceView, ScalingAction
@@ -33,7 +34,14 @@ class Instance:
         lost_to: why it was ended by us, for the calls that this cut short.
     """
 
-    def __init__(self, pool: Pool, handle: Handle, loaded: Loaded, start_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        handle: Handle,
+        loaded: Loaded,
+        start_seconds: float,
+        conversation: Conversation | None = None,
+    ) -> None:
         self.pool = pool
         self.handle = handle
         self.loaded = loaded
@@ -48,6 +56,7 @@ class Instance:
         self.lost_to: MartletError | None = None
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         driver = pool.node.driver_of(handle)
+        self._conversation = conversation
         self._burst = Burst(driver, handle) if isinstance(driver, Weighing) else None
         self._patience = max(pool.config.timeout, pool.node.settings.cold_start_timeout)
 
@@ -72,7 +81,15 @@ class Instance:
         return None if self.opening or self.calls else self.last_used
 
     async def open_slot(self) -> None:
-        """Connects another slot and gives it to the pool."""
+        """Connects another slot and gives it to the pool. The first is the connection over which the instance got its
+        code, where that goes on."""
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None and conversation.open:
+            slot = Slot(self)
+            conversation.hand_over(slot)
+            self.slots.add(slot)
+            self.pool.slot_free(slot)
+            return
         self.opening += 1
         await self._connect()
 

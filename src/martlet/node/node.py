@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from martlet.drivers.driver import (
     CellSpec,
+    Connecting,
     Driver,
     DriverError,
     Forking,
@@ -29,6 +30,7 @@ from martlet.errors import (
     NotFound,
     Unavailable,
 )
+from martlet.http.conversation import Conversation
 from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
 from martlet.node.adoption import Adoption, Record
 from martlet.node.allowance import Allowance
@@ -64,6 +66,14 @@ LAST_WORDS, LONGEST_WORD = 20, 500
 """Lines of what did not load that its deploy shows, and characters of each."""
 GRACE = 2.0
 """Seconds an idle instance with an event loop may take to shut down."""
+
+
+class Specialised(NamedTuple):
+    """A cell that has its code: what became of it, and the connection over which it came, if that goes on."""
+
+    handle: Handle
+    loaded: Loaded
+    conversation: Conversation | None = None
 
 
 class Node:
@@ -216,8 +226,8 @@ class Node:
         self._make_room()
         began = monotonic()
         forked = await pool.template.fork()
-        cell, loaded = forked or await self.specialise(pool.revision)
-        instance = Instance(pool, cell, loaded, monotonic() - began)
+        cell, loaded, conversation = forked or await self.specialise(pool.revision)
+        instance = Instance(pool, cell, loaded, monotonic() - began, conversation)
         self.instances[cell.id] = instance
         if forked is None:  # a fork ends with its template, which ends with this lane
             self.spawn(self._note_down(instance))
@@ -233,7 +243,7 @@ class Node:
 
     async def specialise(
         self, revision: Revision, *, template: bool = False, again: bool = True
-    ) -> tuple[Handle, Loaded]:
+    ) -> Specialised:
         """Makes a cell an instance of a revision, or a template of it.
 
         Args:
@@ -259,13 +269,14 @@ class Node:
         driver = self.driver_of(cell)
         self.read_log(cell, revision)
         try:
-            if not template:
-                load = driver.specialise
-            elif isinstance(driver, Forking):
-                load = driver.prepare_template
-            else:
-                raise Unforkable(f"the driver {driver.name} does not fork")
-            return cell, await load(cell, revision, code, dependencies, self.settings.cold_start_timeout)
+            what = cell, revision, code, dependencies, self.settings.cold_start_timeout
+            if template:
+                if not isinstance(driver, Forking):
+                    raise Unforkable(f"the driver {driver.name} does not fork")
+                return Specialised(cell, await driver.prepare_template(*what))
+            if isinstance(driver, Connecting):
+                return Specialised(cell, *await driver.specialise_connected(*what))
+            return Specialised(cell, await driver.specialise(*what))
         except LoadFailed:
             await asyncio.wait([self.spawn(self.destroy(cell))])  # then all that it has printed is kept
             raise

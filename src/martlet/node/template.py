@@ -40,7 +40,7 @@ class Template:
         """How many places of the lane it takes: one, from when it is begun."""
         return int(self._making is not None)
 
-    async def fork(self) -> tuple[Handle, Loaded] | None:
+    async def fork(self) -> tuple[Handle, Loaded, None] | None:
         """Returns the sandbox of a new instance that has its code, or None where it has to load that itself."""
         if self._making is None and self._is_wanted():
             self._making = self._node.spawn(self._make())
@@ -57,7 +57,7 @@ class Template:
             self._give_up(str(error))
             return None
         self._node.read_log(fork, self.pool.revision)
-        return fork, Loaded(self._mode, load_ms=0.0)
+        return fork, Loaded(self._mode, load_ms=0.0), None
 
     def lost(self) -> None:
         """It has ended by itself, and all that was forked from it."""
@@ -80,7 +80,7 @@ class Template:
 
     async def _make(self) -> None:
         try:
-            self._handle, loaded = await self._node.specialise(self.pool.revision, template=True)
+            self._handle, loaded, _ = await self._node.specialise(self.pool.revision, template=True)
         except (DriverError, MartletError) as error:
             self._give_up(str(error), expected=isinstance(error, Unforkable))
         else:

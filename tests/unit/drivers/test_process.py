@@ -19,7 +19,7 @@ from martlet.drivers.driver import DriverError, Handle, LoadFailed
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
 from tests.alone import status_of
-from tests.driver_rigs import LANE, Rig, ask, eventually, process_rig
+from tests.driver_rigs import LANE, SECONDS, Rig, ask, eventually, process_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -52,6 +52,18 @@ def groups() -> set[str]:
 
 def zygote_of(pid: int) -> int:
     return int(status_of(pid)["PPid"])
+
+
+async def test_the_connection_over_which_a_cell_got_its_code_carries_requests(rig: Rig):
+    handle = await rig.start()
+
+    conversation = await rig.specialise_connected(handle, "echo")
+
+    assert conversation is not None
+    answer = await conversation.ask("POST", "/", ["a", 1], timeout=SECONDS, at_most=1000)
+    assert answer == (200, b'["a",1]')
+    conversation.close()
+    assert await ask(handle, ["b"]) == b'["b"]'
 
 
 async def test_instances_of_one_zygote_draw_their_own_numbers_and_have_locks_and_threads_that_work(rig: Rig):

@@ -16,6 +16,7 @@ import pytest
 
 from martlet.drivers.driver import Handle, LoadFailed
 from martlet.http.fetch import FetchError, fetch
+from tests.alone import status_of
 from tests.driver_rigs import SECONDS, Rig, ask, eventually, process_rig, program_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
@@ -182,7 +183,13 @@ async def test_a_warm_program_that_has_died_is_started_again_with_the_code(tmp_p
     async with program_rig(
         tmp_path, command=("/bin/sh", "-c", '[ -n "$MARTLET_CODE" ] && exec "$@"', "sh", *WAYS)
     ) as rig:
-        assert await get(await instance(rig, "serve")) == b"served"
+        handle = await rig.start()
+        children = Path(f"/proc/{handle.pid}/task/{handle.pid}/children")
+        program = await eventually(children.read_text, "it had not started")
+        await eventually(lambda: status_of(int(program))["State"][0] == "Z", "it had not died")
+        await rig.specialise(handle, "program", source="-", handler="serve")
+
+        assert await get(handle) == b"served"
 
 
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path):

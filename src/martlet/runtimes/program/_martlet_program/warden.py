@@ -61,9 +61,7 @@ def serve(listener: socket.socket, prepare: Prepare, program: Program, fork: For
     warden = _Warden(listener, prepare, program)
     if fork is not None and program.cell == "warm":
         warden.start_early(fork)
-    connection = Reception(warden.specialise).receive(listener)
-    if connection is not None:
-        connection.socket.close()
+    Reception(warden.specialise, goes_on=False).receive(listener)
     warden.run()
 
 

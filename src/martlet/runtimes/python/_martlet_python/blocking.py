@@ -154,7 +154,7 @@ class Server:
                 return
             if self._concurrency > 1:
                 self._keep_one_waiting()
-            self._serve(connection)
+            self.serve(connection)
             connection = None
 
     def _accept(self) -> Connection | None:
@@ -182,7 +182,8 @@ class Server:
                 return  # no room for another thread: the connection that waits is served when one is free
             self._threads.append(thread)
 
-    def _serve(self, connection: Connection) -> None:
+    def serve(self, connection: Connection) -> None:
+        """Answers what comes over a connection, until there is no more."""
         self._connections.add(connection)
         try:
             if self._stopping:

@@ -31,11 +31,10 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     logs.prepare()
     process.reset_signals()
     process.on_sigterm(lambda *_: os._exit(0))
-    warmth.practise()
     process.detach()
     logs.install()
     cell = _Cell(prepare)
-    connection = Reception(cell.specialise).receive(listener)
+    connection = Reception(cell.specialise, practise=warmth.practise).receive(listener)
     assert cell.instance is not None
     if cell.is_template:
         if connection is not None:

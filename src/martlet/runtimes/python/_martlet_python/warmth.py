@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import keyword
+import json
 import os
+import socket
+import sys
+import token
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
-from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
-from . import logs, process
-from .contracts import mode_of
+from . import instance, logs, process
+from .blocking import Connection, Server
 from .failures import Failure
 from .handle import SyncHandler
 from .http1 import Parser
 from .request import Request
 from .response import respond
+from .spec import Spec
+
+# What `socket` wraps in enums, whose memory a fork would copy that goes through them.
+import _socket  # isort: skip
 
 _POPULAR = (
     "asyncio",
@@ -62,6 +68,15 @@ _POPULAR = (
 )
 """Modules that functions often import: loaded once for all of them."""
 
+_SPEC = b"""{"function": "", "revision": "", "code": "/", "dependencies": null, "handler": "token.ISEOF",
+"environment": {}, "concurrency": 1, "max_body": 1}"""
+_BODY = b'{"a": 1}'
+_SOURCE = """
+import json
+
+def handle(request):
+    return {"hello": request.get_json().get("name", "World")}
+"""
 _REQUEST = (
     b"POST /items?x=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-request-id: 0\r\n"
     b"content-length: %d\r\n\r\n%b"
@@ -76,6 +91,7 @@ def warm() -> None:
         except ImportError:
             continue  # a small build of Python: the functions will say what they miss
     practise()
+    _exercise(_streamed)
     try:
         _exercise(_whole, body=b"")
     except KeyError as error:
@@ -86,28 +102,41 @@ def warm() -> None:
 
 
 def practise() -> None:
-    """Goes the way of loading code and answering a request, in a cell that has none of either yet.
+    """Goes the way of taking code and of answering a request, in a process that has neither yet.
 
     A fork shares its memory until it writes to it, and then waits for a copy, page by page: that is most of the time
     that a first request takes, and here nobody waits for it.
     """
+    _load()
+    _converse()
+
+
+def _load() -> None:
+    """Becomes a function that is a file of the standard library, and then nobody again."""
     PathFinder.find_spec("practice", [os.sep])
-    spec = spec_from_file_location("practice", keyword.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    spec.loader.exec_module(module_from_spec(spec))
     exec(compile(_SOURCE, "practice", "exec"), {})  # noqa: S102  (it is our own text)
-    for handler in (_whole, _streamed):
-        mode_of(handler, "handle")
-        _exercise(handler)
+    spec = Spec.from_json(json.loads(_SPEC))
+    before = os.getcwd(), [*sys.path], sys.argv
+    process.become(spec)
+    logs.tell_apart(one_at_a_time=True)
+    known = sys.modules.pop(token.__name__)
+    try:
+        loaded = instance.load(spec._replace(code=os.path.dirname(token.__file__)))
+    finally:
+        sys.modules[token.__name__] = known
+        os.chdir(before[0])
+        sys.path[:], sys.argv = before[1:]
+    json.dumps({"mode": loaded.mode, "load_ms": 0.1})
 
 
-_SOURCE = """
-import json
-
-def handle(request):
-    return {"hello": request.get_json().get("name", "World")}
-"""
+def _converse() -> None:
+    """Serves a connection that a request comes over."""
+    ours, theirs = _socket.socketpair()
+    ours.sendall(_REQUEST % (len(_BODY), _BODY))
+    ours.shutdown(_socket.SHUT_WR)
+    connection = Connection(socket.socket(fileno=theirs.detach()), len(_BODY))
+    Server(SyncHandler(_whole), 1, len(_BODY)).serve(connection)
+    ours.close()
 
 
 def _whole(request: Request) -> dict[str, Any]:
@@ -122,7 +151,7 @@ def _streamed(request: Request) -> Iterator[str]:
     yield request.path
 
 
-def _exercise(handler: Callable[[Request], Any], body: bytes = b'{"a": 1}') -> None:
+def _exercise(handler: Callable[[Request], Any], body: bytes = _BODY) -> None:
     parser = Parser(len(_REQUEST))
     parser.feed(_REQUEST % (len(body), body))
     head = parser.head()
