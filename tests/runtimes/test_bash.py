@@ -1,65 +1,73 @@
 """What the shim of Bash brings because Bash has none: requests in pieces that it reads at once, and processes ahead."""
 
 import json
-import subprocess
+import os
+import shutil
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from martlet import runtimes
-from martlet.runtimes.program._martlet_program import assignments, exchange
+from martlet.runtimes.program._martlet_program import exchange, slots, stdio
+from martlet.runtimes.program._martlet_program.child import SPECIFICATION, Child
 
+# The package that the warden imports these from, so that they are the same classes.
+from _martlet_python.http1 import Disconnected, Head  # isort: skip
+
+BASH = shutil.which("bash") or "bash"
 SHIM = Path(runtimes.__file__).resolve().parent / "bash/shim.bash"
+SECONDS = 60
 
 
 class Talk:
-    """A shim on its pipes; ``ask`` returns status, head and body of an answer."""
+    """A shim, asked as the warden does; ``ask`` returns status, head and body of an answer."""
 
-    def __init__(self, process):
-        self.process = process
+    def __init__(self, child, ends):
+        self.child = child
+        self.worker = stdio.Worker(child, ends)
+        self.freed = 0
 
-    def send(self, target="/", method="GET", body=b"", **fields):
-        head = SimpleNamespace(method=method, target=target, fields={"x-request-id": "one", **fields})
-        self.process.stdin.write(assignments.request(head, body))
-        self.process.stdin.flush()
+    def pieces(self, target="/", method="GET", body=b"", **fields):
+        """Returns what is sent, piece by piece."""
+        head, sent = Head(f"{method} {target} HTTP/1.1\r\n".encode()), []
+        head.fields.update({"x-request-id": "one", **fields})  # whatever HTTP would say of them
+        self.worker.answer(head, body, sent.append, self._free)
+        return sent
+
+    def _free(self):
+        self.freed += 1
 
     def ask(self, target="/", method="GET", body=b"", **fields):
-        self.send(target, method, body, **fields)
-        response = exchange.Response(method == "HEAD", lambda: self.process.stdout.read1(65536))
-        head, _, body = b"".join(response.pieces()).partition(b"\r\n\r\n")
+        freed = self.freed
+        head, _, body = b"".join(self.pieces(target, method, body, **fields)).partition(b"\r\n\r\n")
+        assert self.freed == freed + 1
         return int(head.split()[1]), head, body
-
-    def error(self):
-        return self.process.stderr.readline()
 
 
 @contextmanager
 def shim(folder, code):
     """Runs a shim with this code; ends it as the warden does."""
     (folder / "handler.sh").write_text(code)
-    process = subprocess.Popen(
-        ["bash", "-c", f'cd {folder}; exec "$@" 4>answer', "bash", "bash", SHIM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={
-            "MARTLET_HANDLER": "handle",
-            "MARTLET_CODE": str(folder),
-            "PATH": "/usr/bin:/bin",
-            "TMPDIR": str(folder),
-            "LANG": "C.UTF-8",
-        },
-    )
-    with process:
-        try:
-            yield Talk(process)
-        finally:
-            process.stdin.close()
-            process.wait(20)
-            if process.returncode == 0:
-                assert json.loads((folder / "answer").read_text())["mode"] == "handler"
+    ends = slots.Slots()
+    environment = {
+        "MARTLET_HANDLER": "handle",
+        "MARTLET_CODE": str(folder),
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
+    child = Child.start([BASH, str(SHIM)], environment, ends.given, told_at=SPECIFICATION)
+    ends.let_go()
+    try:
+        assert json.loads(os.read(child.answer, 65536))["mode"] == "handler"
+        yield Talk(child, ends)
+    finally:
+        if not child.ended():
+            ends.close()
+            assert child.ended(SECONDS)
+            assert child.code() == 0
 
 
 @pytest.mark.parametrize(
@@ -155,17 +163,112 @@ def test_an_answer_to_head_has_no_body(tmp_path, code):
         assert talk.ask("/plain")[::2] == (200, b"plain\n")
 
 
-def test_what_a_handler_says_is_in_the_log_before_its_answer(tmp_path):
+def test_what_a_handler_says_is_in_the_log_before_its_answer(tmp_path, capfd):
     with shim(tmp_path, 'handle() { echo "$PATH_INFO" >&2; echo said; }') as talk:
         for number in range(10):
             talk.ask(f"/{number}")
-            assert talk.error() == b"/%d\n" % number
+            assert capfd.readouterr().err == f"/{number}\n"
 
 
-def test_a_stream_that_breaks_off_ends_the_shim(tmp_path):
-    with shim(tmp_path, "handle() { stream; echo said; exit 3; }") as talk:
-        talk.send()
-        assert talk.process.wait(20) != 0
+def test_what_a_handler_says_is_in_the_log_while_it_runs(tmp_path, capfd):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    with shim(tmp_path, f"handle() {{ echo first >&2; read -r line <{go}; echo second >&2; }}") as talk:
+        request = threading.Thread(target=talk.ask)
+        request.start()
+        until_said(capfd, "first\n")
+        go.write_text("go\n")
+        request.join(SECONDS)
+        assert capfd.readouterr().err == "second\n"
+
+
+def test_what_outlives_its_request_has_its_body_and_is_in_the_log(tmp_path, capfd):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    code = f'handle() {{ {{ read -r line <{go}; cat >&2; }} <&0 >/dev/null & echo "$PATH_INFO"; }}'
+    with shim(tmp_path, code) as talk:
+        assert talk.ask("/one", body=b"later\n")[2] == b"/one\n"
+        go.write_text("go\n")
+        until_said(capfd, "later\n")
+        for number in range(2 * slots.COUNT):
+            assert talk.ask(f"/{number}")[2] == b"/%d\n" % number
+            go.write_text("go\n")
+
+
+def until_said(capfd, text):
+    deadline, said = time.monotonic() + SECONDS, ""
+    while said != text:
+        assert time.monotonic() < deadline, said
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+
+
+def test_a_stream_is_sent_as_it_is_printed(tmp_path):
+    code = "handle() { echo before; stream; echo one; head -c 200000 /dev/zero; }"
+    with shim(tmp_path, code) as talk:
+        for _ in range(3):
+            pieces = talk.pieces()
+            assert b"\r\ntransfer-encoding: chunked\r\n" in pieces[0]
+            assert len(pieces) > 2
+            body, rest = b"", b"".join(pieces).partition(b"\r\n\r\n")[2]
+            while rest != b"0\r\n\r\n":
+                size, _, rest = rest.partition(b"\r\n")
+                body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+            assert body == b"before\none\n" + bytes(200_000)
+
+
+def test_a_stream_that_breaks_off_is_cut_and_the_shim_goes_on(tmp_path):
+    code = "handle() { [[ $PATH_INFO == /plain ]] || stream; echo said; return 3; }"
+    with shim(tmp_path, code) as talk:
+        for _ in range(3):
+            with pytest.raises(Disconnected):
+                talk.pieces()
+            assert talk.ask("/plain")[0] == 500
+
+
+def test_a_large_answer_comes_whole_in_pieces(tmp_path):
+    with shim(tmp_path, 'handle() { head -c "${QUERY[size]}" /dev/zero; }') as talk:
+        for size in (65535, 65536, 65537, 1_000_000):
+            pieces = talk.pieces(f"/?size={size}")
+            assert b"".join(pieces).partition(b"\r\n\r\n")[2] == bytes(size)
+            assert max(map(len, pieces)) < 70_000
+
+
+def test_a_shell_whose_processes_are_killed_before_their_requests_is_given_up(tmp_path):
+    code = f"""
+handle() {{
+  if [[ $PATH_INFO == /kill ]]; then
+    until (($(pgrep -c -P $$) == {slots.COUNT})); do :; done
+    self=$BASHPID
+    kill -KILL $(pgrep -P $$ | grep -vx $self)
+  fi
+}}"""
+    with shim(tmp_path, code) as talk:
+        assert talk.ask("/kill")[0] == 204
+        with pytest.raises(exchange.BadResponse, match="not asked"):
+            ask_on(talk)
+        talk.worker.end()
+
+
+def ask_on(talk):
+    for _ in range(1000):
+        assert talk.ask()[0] in (204, 500)
+
+
+def test_programs_of_a_handler_have_descriptors_of_their_request_only(tmp_path):
+    others = {int(name) for name in os.listdir("/dev/fd") if inherited(int(name))}
+    with shim(tmp_path, "handle() { ls /proc/self/fd; }") as talk:
+        for _ in range(slots.COUNT):
+            found = set(map(int, talk.ask()[2].split())) - others
+            assert found - {0, 1, 2, 3} == {slots.SAID, slots.HEAD, slots.STREAM, 24}  # which is the log
+
+
+def inherited(descriptor):
+    """Whether what the tests themselves were started with goes on to programs."""
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False
 
 
 def test_a_text_becomes_a_string_of_json(tmp_path):

@@ -149,7 +149,7 @@ class Start(Frozen):
         "descriptor",
         description="`descriptor`: it accepts on descriptor 3; `socket`: it makes the socket `MARTLET_SOCKET` itself; "
         "`port`: it listens on the TCP port `PORT`; `stdio`: it serves requests one by one on stdin and stdout; "
-        "`assignments`: the same, where each request comes as a script that sets variables.",
+        "`assignments`: it forks a process for each request, which comes as a script that sets variables.",
     )
     cells: Integer | None = Field(
         None,

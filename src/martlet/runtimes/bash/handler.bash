@@ -6,7 +6,7 @@ status() {
     echo "status: '$1' is not an HTTP status (200 to 599)" >&2
     exit 1
   fi
-  printf '%s' "$1" >"$martlet_slot.status"
+  printf ':status: %s\r\n' "$1" >&21
 }
 
 # Adds a header to the response: header "content-type: application/json"
@@ -15,25 +15,13 @@ header() {
     printf "header: %q cannot be sent\n" "$1" >&2
     exit 1
   fi
-  local name=${1%%:*} value=${1#*:}
-  case ${name,,} in
-  connection | content-length | keep-alive | transfer-encoding) ;;
-  *) printf '%s: %s\r\n' "${name,,}" "${value# }" >>"$martlet_slot.headers" ;;
-  esac
+  printf '%s:%s\r\n' "${1%%:*}" "${1#*:}" >&21
 }
 
-# Begins the response: what is printed from here on is sent line by line.
+# Begins the response: what is printed from here on is sent as it comes.
 stream() {
-  local coding=$'transfer-encoding: chunked\r\n'
-  martlet_read_answer
-  printf streamed >"$martlet_slot.begun"
-  printf 'HTTP/1.1 %s \r\n%s%s\r\n' "${martlet_status:-200}" "$martlet_lines" "$coding" >&5
-  if [[ $METHOD == HEAD ]]; then
-    exec >/dev/null
-  else
-    exec > >(martlet_send_lines)
-    martlet_sender=$!
-  fi
+  printf 'stream %d 0\n' "$martlet_request" >&20
+  exec >&22
 }
 
 # Writes a line of the log with a level: log warning "the disk is full"
@@ -44,7 +32,7 @@ log() {
   text="$*"
   martlet_quote text "${text:0:600}"
   martlet_quote id "${HEADERS[x-request-id]:-}"
-  printf '\x1e{"t":%s,"id":%s,"s":%s,"m":%s}\n' "$EPOCHREALTIME" "$id" "$level" "$text" >&7
+  printf '\x1e{"t":%s,"id":%s,"s":%s,"m":%s}\n' "$EPOCHREALTIME" "$id" "$level" "$text" >&24
 }
 
 # Prints a text as a string of JSON.

@@ -1,50 +1,57 @@
-# The processes that answer requests, one each: copies of the shell that has loaded the code. The next one is made while
-# one waits or runs, so that no request waits for a fork; the two take turns, each with files of its own.
+# The processes that answer requests, one each: copies of the shell that has loaded the code. They are made ahead, so that
+# no request waits for a fork, and have slots, which take turns. Of slot 1 the request is 40, stdin 41 and stdout 42.
 #
-# A worker sends its answer itself. Where it cannot, since the handler was killed, became another program or took the
-# trap, the shell does once the worker has ended.
+# A worker says `end` (20), with its exit status, once its handler has. Where it cannot, since the handler was killed,
+# became another program or took the trap, the warden hears it from the shell, which says `ended` of every worker.
 
-# Serves until no more requests come. Fails where a response was cut short, which nothing else can tell.
+martlet_slots=(0 1 2)
+
+# Serves until no more requests come, and the warden or a worker ends it.
 martlet_serve() {
-  local worker next code turn=0
-  mkfifo "$martlet_work/turns0" "$martlet_work/turns1" || return
-  exec 10<>"$martlet_work/turns0" 11<>"$martlet_work/turns1"
-  printf . >&10
-  martlet_start_worker 0
-  worker=$!
+  local slot
+  local -a workers
+  declare -gA HEADERS QUERY
+  martlet_define_start
+  for slot in "${martlet_slots[@]}"; do
+    "martlet_start_$slot"
+    workers[slot]=$!
+  done
   while :; do
-    martlet_start_worker $((1 - turn))
-    next=$!
-    wait "$worker"
-    code=$?
-    martlet_slot=$martlet_work/$turn
-    [[ -s $martlet_slot.method ]] || return 0
-    martlet_settle "$code" || return
-    worker=$next turn=$((1 - turn))
+    for slot in "${martlet_slots[@]}"; do
+      wait "${workers[slot]}"
+      printf 'ended %d %d\n' "$slot" $? >&20
+      "martlet_start_$slot"
+      workers[slot]=$!
+    done
   done
 }
 
-martlet_start_worker() {
-  martlet_slot=$martlet_work/$1
-  martlet_answer_one $((10 + $1)) $((11 - $1)) &
+# Defines what starts a worker in each slot, where it has the descriptors of none of the others.
+martlet_define_start() {
+  local slot other closed
+  for slot in "${martlet_slots[@]}"; do
+    closed='23>&-'
+    for other in "${martlet_slots[@]}"; do
+      closed+=" $((31 + 10 * other))<&- $((32 + 10 * other))>&-"
+      ((other == slot)) || closed+=" $((30 + 10 * other))<&-"
+    done
+    eval "martlet_start_$slot() {
+      martlet_answer_one $((30 + 10 * slot)) </dev/fd/$((31 + 10 * slot)) >&$((32 + 10 * slot)) 2>&23 $closed &
+    }"
+  done
 }
 
-# Answers one request: the first that comes after its turn has, which it reads on one descriptor, and lets the next
-# worker know on the other. Its files are made before there is one.
+# Answers one request, which comes on this descriptor.
 martlet_answer_one() {
-  : >"$martlet_slot.method" >"$martlet_slot.status" >"$martlet_slot.headers" >"$martlet_slot.begun"
-  exec >"$martlet_slot.output"
-  declare -gA HEADERS QUERY
-  read -r -N 1 -u "$1"
-  if martlet_read_request; then
-    printf . >&"$2"
-    printf '%s' "$METHOD" >"$martlet_slot.method"
-    trap martlet_end EXIT
-    exec 6<&- 10<&- 11<&- <"$martlet_body" 2>&8
-    martlet_run
-  else
-    printf . >&"$2"
-  fi
+  local martlet_requests=$1 martlet_size martlet_script
+  IFS= read -r -N 10 -u "$1" martlet_size && IFS= read -r -N "$martlet_size" -u "$1" martlet_script || {
+    kill $$ 2>&-
+    exit
+  }
+  eval "$martlet_script"
+  trap martlet_end EXIT
+  exec {martlet_requests}<&-
+  martlet_run
 }
 
 martlet_run() {
@@ -55,65 +62,9 @@ martlet_run() {
   fi
 }
 
-# What a worker does last, whatever options the handler has set.
+# What a worker does last.
 martlet_end() {
-  local code=$?
-  trap - DEBUG ERR
-  set +euf
-  if [[ ${martlet_sender:-} ]]; then
-    exec >&-
-    wait "$martlet_sender"
-  elif ((code == 0)) && [[ ! -s $martlet_slot.begun ]]; then
-    martlet_respond 0
-  fi
-  exit "$code"
-}
-
-# Does what a worker that has ended with this exit status has left.
-martlet_settle() {
-  local begun METHOD
-  IFS= read -r begun <"$martlet_slot.begun"
-  IFS= read -r METHOD <"$martlet_slot.method"
-  case $begun in
-  sent) return "$1" ;;
-  streamed)
-    martlet_ask_for_error
-    martlet_hear_error
-    (($1 == 0)) || return 1
-    [[ $METHOD == HEAD ]] || printf '0\r\n\r\n' >&5
-    ;;
-  *) martlet_respond "$1" ;;
-  esac
-}
-
-# Sends the answer of a handler that has ended with this exit status.
-martlet_respond() {
-  martlet_ask_for_error
-  if (($1)); then
-    martlet_hear_error
-    martlet_fail "$1" "${martlet_message:-the handler ended with exit status $1}"
-  else
-    martlet_read_answer
-    if [[ -z $martlet_status && ! -s $martlet_slot.output ]]; then
-      martlet_status=204
-    fi
-    martlet_send "${martlet_status:-200}" "$martlet_lines" "$martlet_slot.output"
-  fi
-}
-
-# Reads what the handler has said with `status` and `header`.
-martlet_read_answer() {
-  martlet_status= martlet_lines=
-  [[ -s $martlet_slot.status ]] && IFS= read -r martlet_status <"$martlet_slot.status"
-  [[ -s $martlet_slot.headers ]] && IFS= read -r -d '' martlet_lines <"$martlet_slot.headers"
-  if [[ $'\n'$martlet_lines != *$'\ncontent-type:'* ]]; then
-    martlet_lines+=$'content-type: text/plain; charset=utf-8\r\n'
-  fi
-}
-
-martlet_fail() {
-  local quoted
-  martlet_quote quoted "$2"
-  printf '{"type":"ExitStatus%d","message":%s}' "$1" "$quoted" >"$martlet_slot.output"
-  martlet_send 500 $'content-type: application/json\r\nx-martlet-error: ExitStatus'"$1"$'\r\n' "$martlet_slot.output"
+  local martlet_code=$?
+  printf 'end %d %d\n' "$martlet_request" "$martlet_code" >&20
+  exit "$martlet_code"
 }

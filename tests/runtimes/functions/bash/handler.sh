@@ -24,7 +24,10 @@ handle() {
     echo "the reason ✗" >&2
     return 1
     ;;
-  /crash) kill -KILL $$ ;;
+  /crash)
+    kill -KILL $$ # all of the instance, which takes a moment
+    sleep 60
+    ;;
   /sleep)
     sleep "$(printf '%d.%03d' $((QUERY[ms] / 1000)) $((QUERY[ms] % 1000)))"
     header "content-type: application/json"

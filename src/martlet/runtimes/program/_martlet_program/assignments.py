@@ -1,4 +1,4 @@
-"""A request as Bash reads it fastest: sizes, and a script that assigns what is asked for to variables."""
+"""A request as Bash reads it fastest: a script, behind its size, that assigns what is asked for to variables."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from _martlet_python.http1 import Head  # type: ignore[import-not-found]
 from .exchange import FRAMING
 
 _AS_VARIABLE = re.compile(r"[a-z0-9-]+")
+_PLAIN = re.compile(rb"[ -~\t\r\n]*")
+_NOT_PLAIN = re.compile(rb"[^ -~]|['\\]")
 
 
-def request(head: Head, body: bytes) -> bytes:
-    """Returns a request behind three lines of ten digits or spaces each: the bytes of its script, those of its body,
-    and how many of these are NUL.
+def request(number: int, head: Head, size: int) -> bytes:
+    """Returns a request behind ten digits: the bytes of its script, all of which are ASCII.
 
-    The script exports METHOD, PATH_INFO (decoded), QUERY_STRING and HEADER_<NAME>, and fills the associative arrays
-    HEADERS and QUERY (the first value of each name, decoded). What is NUL when it is decoded is left out.
+    The script sets martlet_request to the number, exports METHOD, PATH_INFO (decoded), QUERY_STRING and HEADER_<NAME>,
+    and fills the associative arrays HEADERS and QUERY (the first value of each name, decoded). What is NUL when it is
+    decoded is left out.
+
+    Args:
+        number: how it is called by whom answers it.
+        head: what was asked.
+        size: bytes of the body.
     """
     path, _, query = head.target.partition("?")
     fields = {name: value for name, value in head.fields.items() if name not in FRAMING}
-    fields["content-length"] = str(len(body))
+    fields["content-length"] = str(size)
     exported = {
         "METHOD": head.method.encode(),
         "PATH_INFO": unquote_to_bytes(path.encode("latin-1")),
@@ -32,12 +39,13 @@ def request(head: Head, body: bytes) -> bytes:
     for name, value in headers.items():
         if _AS_VARIABLE.fullmatch(name.decode("latin-1")):
             exported["HEADER_" + name.decode().upper().replace("-", "_")] = value
-    script = b"export%b\nHEADERS=(%b) QUERY=(%b)\n" % (
+    script = b"martlet_request=%d\nexport%b\nHEADERS=(%b) QUERY=(%b)" % (
+        number,
         b"".join(b" %b=%b" % (name.encode(), _quoted(value)) for name, value in exported.items()),
         _members(headers),
         _members(_first_values(query)),
     )
-    return b"%10d\n%10d\n%10d\n%b%b" % (len(script), len(body), body.count(0), script, body)
+    return b"%010d%b" % (len(script), script)
 
 
 def _first_values(query: str) -> dict[bytes, bytes]:
@@ -54,4 +62,7 @@ def _members(values: Mapping[bytes, bytes]) -> bytes:
 
 
 def _quoted(value: bytes) -> bytes:
-    return b"'%b'" % value.replace(b"\0", b"").replace(b"'", b"'\\''")
+    value = value.replace(b"\0", b"")
+    if _PLAIN.fullmatch(value):
+        return b"'%b'" % value.replace(b"'", b"'\\''")
+    return b"$'%b'" % _NOT_PLAIN.sub(lambda found: b"\\x%02x" % found[0][0], value)

@@ -7,47 +7,77 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from _martlet_python import blocking  # type: ignore[import-not-found]
 from _martlet_python.http1 import Disconnected, Head  # type: ignore[import-not-found]
 
+from . import exchange
 from .child import Child, pipe
 from .exchange import BadResponse, Response
 from .waiting import exit_code
-
-Encode = Callable[[Head, bytes], bytes]
-"""Returns a request and its body as a program gets them."""
 
 _PIECE = 64 * 1024
 _END_SECONDS = 1.0
 
 
-class Pipes:
-    """What a program has as stdin and stdout.
+class Ends(Protocol):
+    """What a process of the program is asked by, and answers by.
 
     Attributes:
-        given: the ends that are the program's, by number.
+        given: the ends that are the program's, by the numbers that they have there.
     """
 
-    def __init__(self) -> None:
-        stdin, self.writer = pipe()
-        self.reader, stdout = pipe()
-        self.given = {0: stdin, 1: stdout}
+    given: Mapping[int, int]
 
     def let_go(self) -> None:
         """Closes the program's ends, once it has them."""
+
+    def ask(self, head: Head, body: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Asks it. Yields its response in pieces, and whether a piece is the last.
+
+        Raises:
+            BadResponse: it says what is no response, or ends.
+            BrokenPipeError: likewise.
+            Disconnected: it has broken off its response, and can take another request.
+        """
+
+    def close(self) -> None:
+        """Lets it end: no more requests come."""
+
+
+class Pipes:
+    """The `Ends` of a program that reads requests from stdin and writes responses to stdout."""
+
+    def __init__(self) -> None:
+        stdin, self._writer = pipe()
+        self._reader, stdout = pipe()
+        self.given: Mapping[int, int] = {0: stdin, 1: stdout}
+
+    def let_go(self) -> None:
+        """See `Ends`."""
         for descriptor in self.given.values():
             os.close(descriptor)
 
+    def ask(self, head: Head, body: bytes) -> Iterator[tuple[bytes, bool]]:
+        """See `Ends`."""
+        write(self._writer, exchange.request(head, body))
+        response = Response(head.method == "HEAD", lambda: os.read(self._reader, _PIECE))
+        for piece in response.pieces():
+            yield piece, response.complete
+
+    def close(self) -> None:
+        """See `Ends`."""
+        os.close(self._writer)
+
 
 class Worker:
-    """One process of the program; ``encode`` says how it reads a request."""
+    """One process of the program."""
 
-    def __init__(self, child: Child, pipes: Pipes, encode: Encode) -> None:
+    def __init__(self, child: Child, ends: Ends) -> None:
         self.child = child
-        self._pipes = pipes
-        self._encode = encode
+        self._ends = ends
 
     def answer(
         self, head: Head, body: bytes, send: Callable[[bytes], None], free: Callable[[], None]
@@ -56,34 +86,29 @@ class Worker:
 
         Raises:
             BadResponse: it says what is no response, or ends.
-            Disconnected: the client has gone away; the response was heard to its end nevertheless.
+            Disconnected: the client has gone away, or is to be left; the response was heard to its end nevertheless.
         """
         gone: Disconnected | None = None
         try:
-            _write(self._pipes.writer, self._encode(head, body))
+            for piece, last in self._ends.ask(head, body):
+                if last:
+                    free()
+                try:
+                    if piece and gone is None:
+                        send(piece)
+                except Disconnected as error:
+                    gone = error
         except BrokenPipeError:
             raise BadResponse("it does not listen any more") from None
-        response = Response(head.method == "HEAD", self._read)
-        for piece in response.pieces():
-            if response.complete:
-                free()
-            try:
-                if gone is None:
-                    send(piece)
-            except Disconnected as error:
-                gone = error
         if gone is not None:
             raise gone
 
     def end(self) -> None:
         """Lets it end, as it does when no more requests come, and makes it."""
-        os.close(self._pipes.writer)
+        self._ends.close()
         self.child.signal(signal.SIGTERM)
         if not self.child.ended(_END_SECONDS):
             self.child.signal(signal.SIGKILL)
-
-    def _read(self) -> bytes:
-        return os.read(self._pipes.reader, _PIECE)
 
 
 class Server:
@@ -162,7 +187,8 @@ class Server:
             os.waitpid(found.si_pid, 0)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write(descriptor: int, data: bytes) -> None:
+    """Writes all of it. Raises BrokenPipeError."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from . import answer, assignments, exchange, port, relay, stdio, waiting
+from . import answer, port, relay, slots, stdio, waiting
 from .answer import Answer
 from .child import LISTENER, SPECIFICATION, Child, Fork
 
@@ -118,22 +118,22 @@ class ByPort:
 
 
 class ByStdio:
-    """The program serves one request after the other on stdin and stdout; ``encode`` says how it reads them."""
+    """The program serves one request after the other on stdin and stdout, or what else ``make`` gives it for that."""
 
-    def __init__(self, listener: socket.socket, encode: stdio.Encode = exchange.request) -> None:
+    def __init__(self, listener: socket.socket, make: Callable[[], stdio.Ends] = stdio.Pipes) -> None:
         self.variables: Mapping[str, str] = {}
         self._listener = listener
-        self._encode = encode
-        self._pipes: dict[int, stdio.Pipes] = {}
+        self._make = make
+        self._ends: dict[int, stdio.Ends] = {}
 
     def start(self, command: list[str], environment: Mapping[str, str], fork: Fork | None) -> Child:
         """See `Way`."""
-        pipes = stdio.Pipes()
+        ends = self._make()
         try:
-            child = Child.start(command, environment, pipes.given, told_at=SPECIFICATION, fork=fork)
+            child = Child.start(command, environment, ends.given, told_at=SPECIFICATION, fork=fork)
         finally:
-            pipes.let_go()
-        self._pipes[child.pid] = pipes
+            ends.let_go()
+        self._ends[child.pid] = ends
         return child
 
     def hear(self, child: Child) -> Answer:
@@ -148,9 +148,9 @@ class ByStdio:
             status, said = self.hear(child)
             if status != 200:
                 raise OSError(f"another process did not load the code: {said}")
-            return stdio.Worker(child, self._pipes[child.pid], self._encode)
+            return stdio.Worker(child, self._ends[child.pid])
 
-        first = stdio.Worker(child, self._pipes[child.pid], self._encode)
+        first = stdio.Worker(child, self._ends[child.pid])
         concurrency, max_body = specification["concurrency"], specification["max_body"]
         return stdio.Server(self._listener, first, another, concurrency, max_body).run()
 
@@ -160,5 +160,5 @@ WAYS: dict[str, Callable[[socket.socket], Way]] = {
     "socket": BySocket,
     "port": ByPort,
     "stdio": ByStdio,
-    "assignments": partial(ByStdio, encode=assignments.request),
+    "assignments": partial(ByStdio, make=slots.Slots),
 }
