@@ -323,9 +323,7 @@ async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, s
         ends = False
 
         async def answers(hop):
-            if (
-                ends
-            ):  # now, between two looks: in the midst of taking a connection asyncio would leave that open
+            if ends:  # between two looks: in the midst of taking a connection asyncio would leave that open
                 machines.servers["lasting"][1].close()
             looks.append(await looked(hop))
             return looks[-1]
