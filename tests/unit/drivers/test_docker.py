@@ -323,7 +323,7 @@ async def test_without_an_engine_it_says_what_to_do(tmp_path: Path):
 
 
 async def test_an_engine_that_hangs_is_not_waited_for_and_leaves_nothing(frail: Dockerd, tmp_path: Path):
-    async with docker_rig(tmp_path, service_of_frail(frail, patience=1.0)) as rig:
+    async with docker_rig(tmp_path, service_of_frail(frail, patience=5.0)) as rig:
         frail.signal(signal.SIGSTOP)
         try:
             with pytest.raises(DriverError, match="does not answer"):

@@ -21,7 +21,7 @@ PERIOD_US = 100_000
 PATIENCE = 30.0
 _GREETING_SECONDS = 5.0
 _UPLOAD_SECONDS = 600.0
-_PODMAN, _LIBPOD = "Podman Engine", "v4.0.0/libpod"
+_LIBPOD = "v4.0.0/libpod"
 
 
 class EngineError(DriverError):
@@ -36,12 +36,11 @@ class Engine:
     """An engine that answered at ``socket``. Make one with `connect`.
 
     Attributes:
-        title: what it calls itself, with its version.
         podman: whether it is podman, which wants some things in another way.
     """
 
-    def __init__(self, socket: Path, title: str, patience: float, *, podman: bool) -> None:
-        self.socket, self.title, self.podman = socket, title, podman
+    def __init__(self, socket: Path, patience: float, *, podman: bool) -> None:
+        self.socket, self.podman = socket, podman
         self._patience = patience
 
     @classmethod
@@ -51,11 +50,17 @@ class Engine:
         Raises:
             EngineError: it does not answer.
         """
-        said = await _call(socket, "GET", "/version", patience=min(patience, _GREETING_SECONDS))
-        names = [component.get("Name", "") for component in said.get("Components") or ()]
-        podman = _PODMAN in names
-        title = f"{'podman' if podman else 'Docker Engine'} {said.get('Version')}"
-        return cls(socket, title, patience, podman=podman)
+        # Not its version: for that podman has dpkg search the files of all packages, a second or so of a core.
+        greeting = min(patience, _GREETING_SECONDS)
+        podman = True
+        try:
+            await _call(socket, "GET", f"/{_LIBPOD}/_ping", patience=greeting)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            podman = False
+            await _call(socket, "GET", "/_ping", patience=greeting)
+        return cls(socket, patience, podman=podman)
 
     async def create(self, name: str, configuration: Mapping[str, Any]) -> str:
         """Creates a container and returns its id."""
@@ -125,7 +130,8 @@ class Engine:
         target = f"/images/create?{urlencode({'fromSrc': '-', 'repo': name})}"
         answer = await self._call("POST", target, upload=tar, patience=_UPLOAD_SECONDS)
         if "error" in answer:
-            raise EngineError(f"{self.title} did not take the image {name}: {answer['error']}")
+            who = "podman" if self.podman else "Docker Engine"
+            raise EngineError(f"{who} did not take the image {name}: {answer['error']}")
 
     async def _find(self, target: str) -> dict[str, Any] | None:
         try:
