@@ -22,7 +22,7 @@ def write_lines(lines: Iterable[BuildLine]) -> bytes:
 
 def read_lines(content: bytes) -> list[BuildLine]:
     """Returns what `write_lines` wrote; a last line that was cut off is left out."""
-    return [BuildLine.model_validate_json(line) for line in content.splitlines() if line.endswith(b"}")]
+    return [BuildLine.read(line) for line in content.splitlines() if line.endswith(b"}")]
 
 
 def read_log(folder: Path) -> list[BuildLine]:

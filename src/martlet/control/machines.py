@@ -102,7 +102,7 @@ class Machines:
         views = [
             view.model_copy(update={"node": self._named(lane, view.node)})
             for lane, answer in answers
-            for view in _INSTANCES.validate_json(answer)
+            for view in _INSTANCES.validate_json(answer, extra="ignore")
         ]
         return Found(sorted(views, key=lambda view: view.created), missing)
 
@@ -119,7 +119,10 @@ class Machines:
         """
         answers, missing = await self._ask_all("/instances")
         for lane, answer in answers:
-            if any(view.id == instance and sees(view.function) for view in _INSTANCES.validate_json(answer)):
+            if any(
+                view.id == instance and sees(view.function)
+                for view in _INSTANCES.validate_json(answer, extra="ignore")
+            ):
                 target = f"/instances/{quote(instance, safe='')}"
                 stopped = await self._fetch(lane, "DELETE", target, STOP_TIMEOUT)
                 if stopped is None:
@@ -140,7 +143,7 @@ class Machines:
     async def invocations(self, function: str, limit: int) -> Found[InvocationView]:
         """Returns the latest invocations of a function, newest first."""
         answers, missing = await self._ask_all(f"/invocations/{function}?limit={limit}")
-        views = [view for _, answer in answers for view in _INVOCATIONS.validate_json(answer)]
+        views = [view for _, answer in answers for view in _INVOCATIONS.validate_json(answer, extra="ignore")]
         try:
             views += await self._shelves.invocations(function, _names(answers))
         except ShelfError as error:
@@ -151,7 +154,7 @@ class Machines:
         """Returns why each lane has as many instances of a function as it has."""
         answers, missing = await self._ask_all(f"/scaling/{function}")
         return Found(
-            [self._named_scaling(lane, NodeScaling.model_validate_json(answer)) for lane, answer in answers],
+            [self._named_scaling(lane, NodeScaling.read(answer)) for lane, answer in answers],
             missing,
         )
 
@@ -159,10 +162,7 @@ class Machines:
         """Returns the last lines of a function on each lane, oldest first; those of lanes that are gone, too, where
         they have put them aside."""
         answers, missing = await self._ask_all(f"/logs/{function}?tail={tail}")
-        found = [
-            (lane, [LogLine.model_validate_json(line) for line in answer.splitlines()])
-            for lane, answer in answers
-        ]
+        found = [(lane, [LogLine.read(line) for line in answer.splitlines()]) for lane, answer in answers]
         try:
             known = {lane[:2]: lane for lane in self.lanes}
             for name, lines in await self._shelves.logs(function, _names(answers), tail):
@@ -198,7 +198,7 @@ class Machines:
             try:
                 if answer.status_code != 200:
                     raise httpx2.TransportError(f"{lane.name} of {lane.machine} answers {answer.status_code}")
-                yield (LogLine.model_validate_json(line) async for line in answer.aiter_lines())
+                yield (LogLine.read(line) async for line in answer.aiter_lines())
             finally:
                 await answer.aclose()
 

@@ -80,11 +80,7 @@ class Shelves:
         """
         found = [each for each in await self._of(function, answered) if each.number == INVOCATIONS]
         documents = await asyncio.gather(*map(self._get, found))
-        return [
-            InvocationView.model_validate_json(line)
-            for document in documents
-            for line in document.splitlines()
-        ]
+        return [InvocationView.read(line) for document in documents for line in document.splitlines()]
 
     def sweep_soon(self, *name: str) -> None:
         """Deletes what is left of functions that are no more, of one name or of all, in the background."""
@@ -110,7 +106,7 @@ class Shelves:
             if len(lines) >= tail:
                 break
             written = (await self._get(piece)).splitlines()
-            lines[:0] = map(LogLine.model_validate_json, written[-(tail - len(lines)) :])
+            lines[:0] = map(LogLine.read, written[-(tail - len(lines)) :])
         return lines
 
     async def _get(self, shelved: Shelved) -> bytes:

@@ -67,7 +67,7 @@ class Record:
             document: dict[str, Any] = orjson.loads((directory / RECORD).read_bytes())
             return cls(
                 Handle.from_json(document["handle"]),
-                Revision.model_validate(document["revision"]),
+                Revision.model_validate(document["revision"], extra="ignore"),
                 Loaded(**document["loaded"]),
                 float(document["start_seconds"]),
                 float(document["created"]),

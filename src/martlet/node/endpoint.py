@@ -176,7 +176,7 @@ class Endpoint:
 
     async def _load(self, exchange: Exchange, _rest: str, _arguments: dict[str, str], document: Any) -> None:
         try:
-            revision = Revision.model_validate(document)
+            revision = Revision.model_validate(document, extra="ignore")
         except ValidationError as error:
             raise Invalid(f"not a revision: {error}") from None
         home = self._node.allowance.home(revision.id)

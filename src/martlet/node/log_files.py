@@ -66,7 +66,7 @@ class LogFiles:
             with suppress(FileNotFoundError):
                 for document in _lines_backwards(piece):
                     with suppress(ValidationError):  # a lane that was killed may have left half a line
-                        yield LogLine.model_validate_json(document)
+                        yield LogLine.read(document)
 
     def pieces(self, function: str) -> dict[int, int]:
         """Returns the bytes of each piece by its number, the oldest first. Raises OSError."""

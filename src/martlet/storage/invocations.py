@@ -59,9 +59,17 @@ class Request:
     def decode(cls, message: bytes) -> Request:
         """Reads what `encode` wrote."""
         head, _, body = message.partition(b"\n")
-        members: dict[str, Any] = orjson.loads(head)
-        headers = members.pop("headers").encode("latin-1")
-        return cls(members["target"].partition("@")[0], headers=headers, body=body, **members)
+        members: dict[str, Any] = orjson.loads(head)  # of a newer version perhaps some more
+        return cls(
+            function=members["target"].partition("@")[0],
+            target=members["target"],
+            method=members["method"],
+            path=members["path"],
+            headers=members["headers"].encode("latin-1"),
+            created=members["created"],
+            accepted=members["accepted"],
+            body=body,
+        )
 
 
 class Invocations:
@@ -115,7 +123,7 @@ class Invocations:
         document = await self._broker.kept(invocation_id)
         if document is None:
             return None
-        found = Invocation.model_validate_json(document)
+        found = Invocation.read(document)
         if found.state is InvocationState.WAITING and await self.queue(found.function).is_dead(found.id):
             return found.model_copy(
                 update={"state": InvocationState.FAILED}

@@ -39,11 +39,8 @@ class Resource(Generic[Model]):
         )
 
     def read(self, value: bytes) -> Model:
-        """Returns the thing that `write` wrote. Raises ValueError for anything else.
-
-        What a newer version has written besides is left out: during an upgrade machines of both read the same store.
-        """
-        return self.model.model_validate_json(value, extra="ignore")
+        """Returns the thing that `write` wrote, in this version or another. Raises ValueError for anything else."""
+        return self.model.read(value)
 
     def write(self, thing: Model) -> bytes:
         """Returns the thing as the store keeps it."""

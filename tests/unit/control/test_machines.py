@@ -212,3 +212,22 @@ async def test_what_lines_a_follower_has_had_do_not_come_again_with_no_tail(plat
             await asyncio.sleep(0.01)
         other[0].say(line(3, "c"))
         assert (await following).message == "c"
+
+
+async def test_what_machines_of_a_newer_version_say_besides_is_left_out(platform, client, other):
+    def newer(document):
+        return {**document, "of_the_future": {"any": "thing"}}
+
+    lane = other[0]
+    lane.instances, lane.invocations = [newer(instance(0, 1))], [newer(invocation(1))]
+    told = scaling(0, 1)
+    for each in (*platform.lanes, *other):
+        each.scaling = told
+    lane.scaling = newer({**told, "keep_alive": newer(told["keep_alive"])})
+    lane.lines = [newer(line(1.0, "said"))]
+    for path in ("/instances", "/functions/hello/invocations", "/functions/hello/logs"):
+        answer = await client.get(path)
+        assert (answer.status_code, len(answer.json())) == (200, 1), answer.text
+        assert "of_the_future" not in answer.text
+    answer = await client.get("/functions/hello/scaling")
+    assert answer.status_code == 200, answer.text

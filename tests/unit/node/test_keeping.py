@@ -419,3 +419,13 @@ async def test_calls_that_other_machines_send_are_told_by_these_until_none_come_
         for _ in range(60):
             lane.tend()
         assert lane.node.summary()["forwarded"] == {}
+
+
+async def test_a_revision_that_a_newer_control_sends_is_loaded(tmp_path):
+    async with Lane(tmp_path) as lane:
+        revision = (await lane.deploy()).revision
+        document = revision.model_dump(mode="json")
+        document["of_the_future"] = document["config"]["of_the_future"] = 1
+        status, body = await fetch(lane.socket, "POST", "/_node/load", document, timeout=30)
+        assert status == 200, body
+        assert lane.node.pools["f@1"].revision == revision
