@@ -26,6 +26,8 @@ from typing import Any
 from martlet.sandbox import channel
 
 _DAY = 86_400.0
+_QUIET = 0.05
+"""Seconds without a message after which nobody waits for a cell: what was begun has its core until then."""
 
 
 class Parent(ABC):
@@ -56,6 +58,10 @@ class Parent(ABC):
     def _end(self) -> None:
         """Ends the cells and removes what they had, since nobody is left who would."""
 
+    def _provision(self) -> Callable[[], None] | None:
+        """Returns what makes something ahead that is not there; it is called when nothing has happened for a moment."""
+        return None
+
     def run(self) -> None:
         """Serves one lane after the other, until none has come for the length of the lease."""
         self._listener.setblocking(False)
@@ -65,7 +71,10 @@ class Parent(ABC):
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while (patience := self._patience()) > 0:
             watched: list[Any] = [wakeup, self._listener, *filter(None, [self._lane])]
-            ready, _, _ = select.select(watched, [], [], patience)
+            provide = self._provision()
+            ready, _, _ = select.select(watched, [], [], min(patience, _QUIET) if provide else patience)
+            if provide and not ready:
+                provide()
             if wakeup in ready:
                 os.read(wakeup, 4096)
                 self._reap()

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from martlet.sandbox.launcher import Belongings, Confinement, Sandbox
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
 from martlet.sandbox.namespaces import PidNamespaces, fork_warm
-from martlet.sandbox.network import EGRESS
+from martlet.sandbox.network import EGRESS, NONE, Spare
 from martlet.sandbox.parent import Parent, serve
 from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp.filter import Filter
@@ -94,6 +95,7 @@ class Zygote(Parent):
         self._lifeline = Lifeline()
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.means.confined else fork_warm
+        self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
         self._kept: tuple[int, ...] = ()
@@ -130,9 +132,15 @@ class Zygote(Parent):
         else:
             self._signal(message["id"], message["signal"])
 
+    def _provision(self) -> Callable[[], None] | None:
+        return self._spare.make if self._spare is not None and self._spare.wanted else None
+
     def _fork(self, cell: str, network: str, identity: int, descriptors: list[int]) -> None:
         listener, log, *others = descriptors
         namespace = others.pop(0) if network == EGRESS else None
+        if network == NONE and self._spare is not None:
+            namespace = self._spare.take()
+            descriptors = descriptors if namespace is None else [*descriptors, namespace]
         observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
         belongings = Belongings(listener, log, others, network, identity, namespace, observer)
         try:

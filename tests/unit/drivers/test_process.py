@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -64,6 +65,24 @@ async def test_the_connection_over_which_a_cell_got_its_code_carries_requests(ri
     assert answer == (200, b'["a",1]')
     conversation.close()
     assert await ask(handle, ["b"]) == b'["b"]'
+
+
+async def test_each_cell_has_a_network_namespace_of_its_own_also_one_that_was_made_ahead(rig: Rig):
+    def namespaces(pid: int) -> set[str]:
+        """Returns the network namespaces that a process has, or has a descriptor of."""
+        links = [f"/proc/{pid}/ns/net", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+        return {found for link in links if (found := os.readlink(link)).startswith("net:")}
+
+    seen = {os.readlink("/proc/self/ns/net")}
+    ahead = set()
+    for count in range(2, 5):
+        pid = (await rig.start()).pid
+        assert pid is not None
+        seen |= (own := namespaces(pid))
+        assert len(seen) == count
+        assert not ahead or own == ahead
+        made = partial(lambda of, known: namespaces(of) - known, zygote_of(pid), frozenset(seen))
+        ahead = await eventually(made, "none was made")
 
 
 async def test_instances_of_one_zygote_draw_their_own_numbers_and_have_locks_and_threads_that_work(rig: Rig):
