@@ -150,6 +150,23 @@ def test_the_compose_file_has_all_that_its_machines_name() -> None:
     assert (ROOT / COMPOSE["x-machine"]["build"]["dockerfile"]).is_file()
 
 
+def test_the_compose_file_is_one_by_docker_composes_own_word() -> None:
+    command = next((each for each in (["docker", "compose"], ["docker-compose"]) if is_compose(each)), None)
+    if command is None:
+        pytest.skip("docker compose 2 (Debian 13: docker-compose)")
+    file = DEPLOY / "compose/compose.yaml"
+    checked = subprocess.run([*command, "-f", file, "config", "--quiet"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def is_compose(command: list[str]) -> bool:
+    """Whether a command is docker compose, of version 2 or newer."""
+    if not shutil.which(command[0]):
+        return False
+    said = subprocess.run([*command, "version", "--short"], capture_output=True, text=True)
+    return said.returncode == 0 and int(said.stdout.lstrip("v").split(".")[0]) >= 2
+
+
 @pytest.mark.parametrize("workload", workloads(), ids=lambda each: each["metadata"]["name"])
 def test_pods_are_started_as_they_can_be(workload: dict[str, Any]) -> None:
     pod, martlet = workload["spec"]["template"], container(workload)
@@ -247,8 +264,11 @@ def test_services_of_kubernetes_lead_to_pods() -> None:
 def test_the_image_has_what_it_is_made_of() -> None:
     copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Containerfile").read_text(), re.MULTILINE)
     assert copied
+    ignored, *let_in = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"]
+    assert ignored == "*"
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source
+        assert f"!{source}" in let_in, f"{source} is not sent to who builds the image"
     assert "EXPOSE 8000 8001" in (DEPLOY / "Containerfile").read_text()
 
 
