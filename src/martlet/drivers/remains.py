@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,12 +13,21 @@ from martlet.drivers.zygote import Zygote
 from martlet.sandbox.cgroups import Group
 from martlet.sandbox.hierarchies import find_everywhere, usable_group
 
+_MACHINE = 0xEFFFFFFC
+"""The number of the namespace of processes that a machine starts with (the kernel's PROC_PID_INIT_INO)."""
 _PARENTS: tuple[type[Parent], ...] = (Zygote, Keeper)
 
 
 def group_name(run: Path, lane: int | str) -> str:
-    """Returns the name of a lane's cgroup: no two platforms of this machine share a run directory."""
-    return f"martlet-{blake2b(bytes(run.absolute()), digest_size=4).hexdigest()}-lane-{lane}"
+    """Returns the name of a lane's cgroup.
+
+    No two platforms of this machine share a run directory, but those in containers may share a tree of cgroups in which
+    each has the same one, as privileged pods do: there the container's own name tells them apart.
+    """
+    whose = bytes(run.absolute())
+    if Path("/proc/self/ns/pid").stat().st_ino != _MACHINE:
+        whose += b"@" + os.uname().nodename.encode()
+    return f"martlet-{blake2b(whose, digest_size=4).hexdigest()}-lane-{lane}"
 
 
 def socket_name(name: str, parent: type[Parent]) -> str:
