@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from _martlet_python.http1 import Head  # type: ignore[import-not-found]
@@ -11,8 +11,7 @@ from _martlet_python.http1 import Head  # type: ignore[import-not-found]
 from .exchange import FRAMING
 
 _AS_VARIABLE = re.compile(r"[a-z0-9-]+")
-_PLAIN = re.compile(rb"[ -~\t\r\n]*")
-_NOT_PLAIN = re.compile(rb"[^ -~]|['\\]")
+_NOT_PLAIN = re.compile(r"[^ -~]|['\\]")
 
 
 def request(number: int, head: Head, size: int) -> bytes:
@@ -28,41 +27,55 @@ def request(number: int, head: Head, size: int) -> bytes:
         size: bytes of the body.
     """
     path, _, query = head.target.partition("?")
+    exported = [
+        f"METHOD={_quoted(head.method)}",
+        f"PATH_INFO={_quoted(_decoded(path))}",
+        f"QUERY_STRING={_quoted(query)}",
+    ]
+    members = []
     fields = {name: value for name, value in head.fields.items() if name not in FRAMING}
     fields["content-length"] = str(size)
-    exported = {
-        "METHOD": head.method.encode(),
-        "PATH_INFO": unquote_to_bytes(path.encode("latin-1")),
-        "QUERY_STRING": query.encode("latin-1"),
-    }
-    headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in fields.items()}
-    for name, value in headers.items():
-        if _AS_VARIABLE.fullmatch(name.decode("latin-1")):
-            exported["HEADER_" + name.decode().upper().replace("-", "_")] = value
-    script = b"martlet_request=%d\nexport%b\nHEADERS=(%b) QUERY=(%b)" % (
-        number,
-        b"".join(b" %b=%b" % (name.encode(), _quoted(value)) for name, value in exported.items()),
-        _members(headers),
-        _members(_first_values(query)),
+    for name, value in fields.items():
+        variable, member = _names(name)
+        value = _quoted(value)
+        if variable:
+            exported.append(variable + value)
+        members.append(member + value)
+    script = (
+        f"martlet_request={number}\nexport {' '.join(exported)}\n"
+        f"HEADERS=({' '.join(members)}) QUERY=({' '.join(_of_query(query))})"
     )
-    return b"%010d%b" % (len(script), script)
+    return f"{len(script):010d}{script}".encode("ascii")
 
 
-def _first_values(query: str) -> dict[bytes, bytes]:
-    values: dict[bytes, bytes] = {}
-    for pair in query.encode("latin-1").replace(b"+", b" ").split(b"&"):
-        name, _, value = map(unquote_to_bytes, pair.partition(b"="))
-        if name:
-            values.setdefault(name, value)
-    return values
+@lru_cache(maxsize=256)
+def _names(header: str) -> tuple[str, str]:
+    """Returns what its value follows in the script: as a variable (or nothing, where none can have such a name), and in
+    HEADERS."""
+    variable = f"HEADER_{header.upper().replace('-', '_')}=" if _AS_VARIABLE.fullmatch(header) else ""
+    return variable, f"[{_quoted(header)}]="
 
 
-def _members(values: Mapping[bytes, bytes]) -> bytes:
-    return b" ".join(b"[%b]=%b" % (_quoted(name), _quoted(value)) for name, value in values.items())
+def _of_query(query: str) -> list[str]:
+    values: dict[str, str] = {}
+    for pair in query.replace("+", " ").split("&"):
+        name, _, value = pair.partition("=")
+        if name := _decoded(name):
+            values.setdefault(name, _decoded(value))
+    return [f"[{_quoted(name)}]={_quoted(value)}" for name, value in values.items()]
 
 
-def _quoted(value: bytes) -> bytes:
-    value = value.replace(b"\0", b"")
-    if _PLAIN.fullmatch(value):
-        return b"'%b'" % value.replace(b"'", b"'\\''")
-    return b"$'%b'" % _NOT_PLAIN.sub(lambda found: b"\\x%02x" % found[0][0], value)
+def _decoded(text: str) -> str:
+    """Returns a text without percent-encoding; here as there each character is a byte."""
+    return unquote_to_bytes(text.encode("latin-1")).decode("latin-1") if "%" in text else text
+
+
+def _quoted(text: str) -> str:
+    if text.isascii() and text.isprintable() and "'" not in text:
+        return f"'{text}'"
+    return f"$'{_NOT_PLAIN.sub(_escaped, text)}'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code else ""
