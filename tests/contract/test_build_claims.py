@@ -98,3 +98,16 @@ async def test_what_is_taken_up_meanwhile_is_not_withdrawn(connect: Connect) -> 
         await queue.withdraw(waiting, written)
     await queue.withdraw(*await registry.read_waiting("b1"))
     assert await queue.waiting() == []
+
+
+async def test_who_stops_keeps_it_and_its_attempt_does_not_count(connect: Connect) -> None:
+    queue, registry = await machine(connect, "first")
+    hold = await queue.take(*await left(registry))
+    assert hold is not None
+    await hold.stop()
+    waiting, written = await registry.read_waiting("b1")
+    assert (waiting.node, waiting.attempts, waiting.stops) == ("first", 1, 1)
+    other, _ = await machine(connect, "second")
+    assert await other.take(waiting, written) is not None
+    await hold.stop()  # it is not its own any more
+    assert (await registry.read_waiting("b1"))[0].stops == 1

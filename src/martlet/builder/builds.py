@@ -110,12 +110,17 @@ class Builds:
             remove_tree(folder / "work" if here else folder)
 
     async def close(self) -> None:
-        """Stops the builds under way."""
-        self.closing = True
+        """Stops the builds under way. It is no fault of theirs, and not counted against them."""
+        self.closing, held = True, self.held
         tasks = [*(running.task for running in self._running.values()), *self._awaited]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for name, hold in held.items():
+            try:
+                await hold.stop()
+            except StoreError as error:  # then it is counted
+                log.warning("build_stop_not_noted", build=name, error=str(error))
 
     def begin(
         self,

@@ -42,6 +42,12 @@ class Hold:
             return False
         return self.heed(waiting, revision) and waiting.cancelled
 
+    async def stop(self) -> None:
+        """Says that the attempt ends because this machine stops, and not because of it. Raises `StoreError`."""
+        stopped = self._waiting.model_copy(update={"stops": self._waiting.stops + 1})
+        with suppress(Conflict):  # then it is somebody else's, or has ended
+            await self._queue.put_waiting(stopped, expect_revision=self._revision)
+
     async def release(self, runtime: str) -> None:
         """Leaves it to a machine that can build this runtime. Raises `StoreError`."""
         left = self._waiting.model_copy(

@@ -206,7 +206,7 @@ class Deployments:
             await self._forget(build.id)
         elif waiting.cancelled:
             await self._give_up(build, CANCELLED, BuildState.CANCELLED)
-        elif waiting.attempts >= MOST_ATTEMPTS:
+        elif waiting.attempts - waiting.stops >= MOST_ATTEMPTS:
             await self._give_up(build, GIVEN_UP)
         else:
             try:
@@ -220,9 +220,8 @@ class Deployments:
                 build, partial(self._run, deploy), hold, partial(self._forget, build.id), said
             )
             if waiting.attempts:
-                running.say(
-                    f"the platform was restarted; this is attempt {waiting.attempts + 1} of {MOST_ATTEMPTS}"
-                )
+                attempt = waiting.attempts - waiting.stops + 1
+                running.say(f"the platform was restarted; this is attempt {attempt} of {MOST_ATTEMPTS}")
 
     async def _give_up(self, build: Build, why: str, state: BuildState = BuildState.FAILED) -> None:
         await self._builds.give_up(build, why, state)

@@ -80,6 +80,7 @@ class Waiting(Frozen):
 
     ``build`` is the id of its build, ``node`` that of the machine that builds it: empty while none does. ``runtime`` is
     what a machine must be able to build for it, where that is known. One that is ``cancelled`` only has to be ended.
+    ``attempts`` have begun, and ``stops`` of them were ended by a machine that was told to stop.
     """
 
     build: str
@@ -93,6 +94,7 @@ class Waiting(Frozen):
     replace: bool
     upgrade: bool
     attempts: int
+    stops: int = 0
     started: float
     runtime: str = ""
     cancelled: bool = False
