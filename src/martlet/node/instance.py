@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from martlet.drivers.driver import Handle, Loaded, Weighing
+from martlet.drivers.driver import Handle, Loaded
 from martlet.errors import FunctionCrashed, FunctionOutOfMemory, FunctionTimeout, MartletError
 from martlet.http.conversation import Conversation
 from martlet.http.fetch import MAX_ANSWER_OF_INSTANCE, FetchError, fetch
@@ -55,9 +55,9 @@ class Instance:
         self.leaving = False
         self.lost_to: MartletError | None = None
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        driver = pool.node.driver_of(handle)
+        driver = pool.node.weighing(handle)
         self._conversation = conversation
-        self._burst = Burst(driver, handle) if isinstance(driver, Weighing) else None
+        self._burst = None if driver is None else Burst(driver, handle)
         self._patience = max(pool.config.timeout, pool.node.settings.cold_start_timeout)
 
     @property

@@ -21,6 +21,7 @@ from martlet.drivers.driver import (
     Loaded,
     LoadFailed,
     Unforkable,
+    Weighing,
 )
 from martlet.errors import (
     FunctionLoadFailed,
@@ -112,6 +113,9 @@ class Node:
         self.name = f"lane-{lane}"
         self.settings = settings
         self.drivers = drivers
+        # Found out once: to ask whether something keeps a protocol takes longer than much of a cold start.
+        self._connecting = {name: each for name, each in drivers.items() if isinstance(each, Connecting)}
+        self._weighing = {name: each for name, each in drivers.items() if isinstance(each, Weighing)}
         self.packages = packages
         self.logs = logs
         self.pools: dict[str, Pool] = {}
@@ -191,6 +195,10 @@ class Node:
     def driver_of(self, handle: Handle) -> Driver:
         """Returns the driver that made a handle."""
         return self.drivers[handle.driver]
+
+    def weighing(self, handle: Handle) -> Weighing | None:
+        """Returns the driver that made a handle, where it can let instances give way."""
+        return self._weighing.get(handle.driver)
 
     def keep_cells(self) -> None:
         """Keeps cells ready for the functions that there are; none where others get the work."""
@@ -274,8 +282,9 @@ class Node:
                 if not isinstance(driver, Forking):
                     raise Unforkable(f"the driver {driver.name} does not fork")
                 return Specialised(cell, await driver.prepare_template(*what))
-            if isinstance(driver, Connecting):
-                return Specialised(cell, *await driver.specialise_connected(*what))
+            connecting = self._connecting.get(cell.driver)
+            if connecting is not None:
+                return Specialised(cell, *await connecting.specialise_connected(*what))
             return Specialised(cell, await driver.specialise(*what))
         except LoadFailed:
             await asyncio.wait([self.spawn(self.destroy(cell))])  # then all that it has printed is kept

@@ -17,7 +17,7 @@ CONCURRENCY = 5
 async def test_who_asks_again_before_slots_are_open_opens_no_others(short_path):
     free, tasks = [], []
     node = SimpleNamespace(
-        driver_of=lambda _handle: None,
+        weighing=lambda _handle: None,
         settings=SimpleNamespace(cold_start_timeout=60.0),
         spawn=lambda work: tasks.append(asyncio.create_task(work)),
     )
