@@ -15,7 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.cluster.conftest import PORT, Machine, Machines
-from tests.system.conftest import until
+from tests.system.conftest import plain_client, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -101,7 +101,7 @@ class Load:
         assert (lost, twice) == (0, 0), self.faults
 
     def _balance(self) -> None:
-        clients = {machine: httpx2.Client(base_url=machine.url, timeout=2) for machine in self._machines}
+        clients = {machine: plain_client(machine.url, timeout=2) for machine in self._machines}
         while not self._ends.wait(LOOK):
             for machine, client in clients.items():
                 ready = False
@@ -116,10 +116,7 @@ class Load:
 
     def _ask(self) -> None:
         key = {"authorization": self._machines[0].client.headers["authorization"]}
-        clients = {
-            machine: httpx2.Client(base_url=machine.url, headers=key, timeout=60)
-            for machine in self._machines
-        }
+        clients = {machine: plain_client(machine.url, headers=key) for machine in self._machines}
         while not self._ends.is_set():
             turn = next(self._turns)
             ready = tuple(self._ready)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from tests.cluster.conftest import Machine, Machines
-from tests.system.conftest import until
+from tests.system.conftest import plain_client, until
 
 COUNTED = """
 import time
@@ -88,7 +88,7 @@ class Traffic:
 
     def _ask(self, machine: Machine) -> None:
         key = {"authorization": machine.client.headers["authorization"]}
-        with httpx2.Client(base_url=machine.url, headers=key, timeout=60) as client:
+        with plain_client(machine.url, headers=key) as client:
             while not self._stop.is_set():
                 name = f"{self._name}-{len(self.requests)}-{secrets.token_hex(3)}"
                 began, status, code = time.monotonic(), 0, "broken off"

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from martlet.node.adoption import RECORD
-from tests.system.conftest import until
+from tests.system.conftest import plain_client, until
 
 pytestmark = pytest.mark.slow
 
@@ -83,9 +83,7 @@ def load(platform, name):
     def call():
         while not stop.is_set():
             try:
-                with httpx2.Client(
-                    base_url=platform.url, headers=platform.client.headers, timeout=30
-                ) as client:
+                with plain_client(platform.url, headers=platform.client.headers, timeout=30) as client:
                     while not stop.is_set():
                         answers.append(client.post(f"/invoke/{name}").text)
                         stop.wait(0.005)  # nor does one that is busy with clients

@@ -7,10 +7,9 @@ import threading
 import time
 import zipfile
 
-import httpx2
 import pytest
 
-from tests.system.conftest import until
+from tests.system.conftest import plain_client, until
 
 
 def zipped(**files):
@@ -143,7 +142,7 @@ def test_a_change_is_seen_by_the_very_next_request_on_every_lane(platform):
     for number in range(1, 11):
         platform.deploy("fresh", f"def handle(r):\n    return '{number}'\n")
         for _ in range(6):
-            with httpx2.Client(base_url=platform.url, headers={"authorization": "Bearer demo-key"}) as client:
+            with plain_client(platform.url, headers={"authorization": "Bearer demo-key"}) as client:
                 assert client.post("/invoke/fresh").text == str(number)
 
 
@@ -153,7 +152,7 @@ def test_updates_under_load_lose_no_request_and_mix_no_revisions(platform):
     seen, stop = [], threading.Event()
 
     def call():
-        with httpx2.Client(base_url=platform.url, headers={"authorization": "Bearer demo-key"}) as client:
+        with plain_client(platform.url, headers={"authorization": "Bearer demo-key"}) as client:
             while not stop.is_set():
                 response = client.post("/invoke/hot", timeout=30)
                 seen.append((response.status_code, response.text, response.headers.get("x-faas-revision")))

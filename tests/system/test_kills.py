@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.system.conftest import START_TIMEOUT, until
+from tests.system.conftest import START_TIMEOUT, plain_client, until
 
 CODE = "import time\ndef handle(r):\n    time.sleep(0.001)\n    return 'alive'\n"
 
@@ -83,7 +83,7 @@ class Load:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                with httpx2.Client(base_url=self.platform.url, timeout=40) as client:
+                with plain_client(self.platform.url, timeout=40) as client:
                     key = {"authorization": f"Bearer {self.platform.key}"}
                     while not self._stop.is_set():
                         began = time.monotonic()

@@ -5,11 +5,10 @@ import socket
 import threading
 import time
 
-import httpx2
 import pytest
 from websockets.sync.client import connect
 
-from tests.system.conftest import until
+from tests.system.conftest import plain_client, until
 
 ECHO = """
 def handle(request):
@@ -205,7 +204,7 @@ def test_a_slow_function_gets_more_instances_and_never_more_than_its_maximum(pla
     watcher.start()
 
     def call():
-        with httpx2.Client(base_url=platform.url, headers={"authorization": "Bearer demo-key"}) as client:
+        with plain_client(platform.url, headers={"authorization": "Bearer demo-key"}) as client:
             return client.post("/invoke/widens", timeout=60).status_code
 
     assert together(call, 24) == [200] * 24
