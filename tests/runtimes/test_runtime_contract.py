@@ -114,14 +114,20 @@ def test_health_runs_no_code_of_the_function(function):
 
 def test_a_stream_comes_as_it_is_written(function):
     function.needs("streaming")
-    with function.stream("/stream") as response:
-        pieces = response.iter_raw()
-        first = next(pieces)
-        at = time.monotonic()
-        assert first == b"one\n"
-        assert b"".join(pieces) == b"two\n"
-    # The second piece is 300 ms behind the first; held back until the end, both would come at once.
-    assert time.monotonic() - at > 0.1
+
+    def behind() -> float:
+        """Returns the seconds from the first piece to the last."""
+        with function.stream("/stream") as response:
+            pieces = response.iter_raw()
+            first = next(pieces)
+            at = time.monotonic()
+            assert first == b"one\n"
+            assert b"".join(pieces) == b"two\n"
+        return time.monotonic() - at
+
+    # The second piece is 300 ms behind the first; held back until the end, both would come at once. That they do once
+    # in a while says only that the machine stood still.
+    assert any(behind() > 0.1 for _ in range(5))
 
 
 def test_the_environment_is_the_functions(function):
@@ -164,11 +170,17 @@ def test_requests_share_an_instance_up_to_its_concurrency(function):
     function.configure(concurrency=4)
     assert function.get("/count").status_code == 200  # it has started, however long that takes
     ms = 500 * function.pace
-    began = time.monotonic()
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(function.get, [f"/sleep?ms={ms}"] * 4))
-    assert [answer.json() for answer in answers] == [{"slept": ms}] * 4
-    assert time.monotonic() - began < 4 * ms / 1000
+
+    def together() -> float:
+        """Returns the seconds that four requests at once take."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(function.get, [f"/sleep?ms={ms}"] * 4))
+        assert [answer.json() for answer in answers] == [{"slept": ms}] * 4
+        return time.monotonic() - began
+
+    # One after the other they never take less; all at once they take longer only where the machine stood still.
+    assert any(together() < 4 * ms / 1000 for _ in range(5))
     assert len(function.instances()) == 1
 
 

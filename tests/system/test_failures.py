@@ -140,12 +140,12 @@ def test_an_instance_over_its_memory_is_out_of_memory_and_is_replaced(platform):
 
 def test_a_deadline_kills_the_instance_and_does_not_wait_for_it(platform):
     code = "import time\ndef handle(r):\n    if r.get_text() == 'sleep': time.sleep(60)\n    return 'alive'\n"
-    platform.deploy("sleeps", code, timeout=0.5)
+    platform.deploy("sleeps", code, timeout=3)  # in which it answers on a busy machine too
     assert platform.invoke("sleeps").text == "alive"
     before = {i["id"] for i in platform.instances("sleeps")}
     began = time.monotonic()
     assert_problem(platform.invoke("sleeps", content=b"sleep"), 504, "function_timeout")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     until(lambda: not before & {i["id"] for i in platform.instances("sleeps")}, why="the instance lives on")
     assert platform.invoke("sleeps").text == "alive"
 
