@@ -48,14 +48,14 @@ class Talk:
 
 
 @contextmanager
-def shim(folder, code):
-    """Runs a shim with this code; ends it as the warden does."""
+def shim(folder, code, path="/usr/bin:/bin"):
+    """Runs a shim with this code, and programs of ``path``; ends it as the warden does."""
     (folder / "handler.sh").write_text(code)
     ends = slots.Slots()
     environment = {
         "MARTLET_HANDLER": "handle",
         "MARTLET_CODE": str(folder),
-        "PATH": "/usr/bin:/bin",
+        "PATH": path,
         "LANG": "C.UTF-8",
     }
     child = Child.start([BASH, str(SHIM)], environment, ends.given, told_at=SPECIFICATION)
@@ -269,6 +269,27 @@ def inherited(descriptor):
         return os.get_inheritable(descriptor)
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("code", "is_handler"),
+    [
+        ("handle() { echo handled; }", True),
+        ("  handle () {\n  echo handled\n}", True),
+        ("#!/bin/bash\n\nfunction handle { echo handled; }", True),
+        ("x=1; handled() { :; }\nfunction handler { :; }\necho ran", False),
+        ("# handle() is what there is none of\necho ran", False),
+    ],
+)
+def test_a_script_without_a_handler_is_run_as_a_whole(tmp_path, code, is_handler):
+    with shim(tmp_path, code) as talk:
+        for _ in range(2):
+            assert talk.ask()[2] == (b"handled\n" if is_handler else b"ran\n")
+
+
+def test_a_shim_takes_no_program_but_bash(tmp_path):
+    with shim(tmp_path, "handle() { read -r line; echo $line; }", path="/nowhere") as talk:
+        assert talk.ask(body=b"said\n")[2] == b"said\n"
 
 
 def test_a_text_becomes_a_string_of_json(tmp_path):

@@ -62,7 +62,8 @@ martlet_quote() {
 
 # Finds out of the configured handler: martlet_file, and martlet_function unless the file itself is to run.
 martlet_locate() {
-  local file
+  local file text
+  local pattern=$'\n''[[:space:]]*(function[[:space:]]+handle([^[:alnum:]_]|$)|handle[[:space:]]*\()'
   martlet_file=${1%%:*} martlet_function=
   [[ $1 == *:* ]] && martlet_function=${1#*:}
   [[ -f $martlet_file.sh ]] && martlet_file=$martlet_file.sh
@@ -77,8 +78,9 @@ martlet_locate() {
       return 1
     fi
   fi
-  if [[ -z $martlet_function ]] && grep -Eq '^[[:space:]]*(function[[:space:]]+handle\>|handle[[:space:]]*\()' "$martlet_file"; then
-    martlet_function=handle
+  if [[ -z $martlet_function ]]; then
+    IFS= read -r -d '' text <"$martlet_file"
+    [[ $'\n'$text =~ $pattern ]] && martlet_function=handle
   fi
   return 0
 }

@@ -26,7 +26,7 @@ martlet_milliseconds() {
 # What the file's own `exit` would end is the shim: it is loaded in a subshell first, to be told.
 martlet_started=$EPOCHREALTIME
 if ! (cd "$MARTLET_CODE" && martlet_locate "$MARTLET_HANDLER" && martlet_load) 2>&32; then
-  martlet_errors=$(</dev/fd/32)
+  martlet_errors=$(</proc/self/fd/32)
   [[ $martlet_errors ]] && printf '%s\n' "$martlet_errors" >&2
   martlet_message=${martlet_errors##*$'\n'}
   printf '{"error":{"type":"LoadError","message":%s,"traceback":%s}}\n' \

@@ -36,7 +36,7 @@ martlet_define_start() {
       ((other == slot)) || closed+=" $((30 + 10 * other))<&-"
     done
     eval "martlet_start_$slot() {
-      martlet_answer_one $((30 + 10 * slot)) </dev/fd/$((31 + 10 * slot)) >&$((32 + 10 * slot)) 2>&23 $closed &
+      martlet_answer_one $((30 + 10 * slot)) </proc/self/fd/$((31 + 10 * slot)) >&$((32 + 10 * slot)) 2>&23 $closed &
     }"
   done
 }
