@@ -31,7 +31,7 @@ def handle(r):
             os.fork()
             os._exit(0)
         os.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while dead() and time.monotonic() < deadline:
         time.sleep(0.01)
     return {"dead": dead()}

@@ -111,10 +111,10 @@ async def boot(fake: FakeFirecracker) -> Firecracker:
 
 
 async def said_by_guest(path: Path) -> bytes:
-    transport, line = await vsock.connect(path, AGENT, Line, timeout=5)
+    transport, line = await vsock.connect(path, AGENT, Line, timeout=60)
     transport.write(b"ping\n")
     try:
-        return await asyncio.wait_for(line.line, 5)
+        return await asyncio.wait_for(line.line, 60)
     finally:
         transport.close()
 
@@ -319,7 +319,7 @@ async def test_vsock_hands_over_what_the_guest_says_first(tmp_path: Path):
     async with fake_firecracker(tmp_path) as fake:
         await boot(fake)
         fake.listeners[5] = hasty
-        transport, line = await vsock.connect(fake.vsock, 5, Line, timeout=5)
+        transport, line = await vsock.connect(fake.vsock, 5, Line, timeout=60)
         assert await line.line == b"OK 5\nhello\n"
         transport.close()
 
@@ -337,7 +337,7 @@ async def test_the_guest_reaches_ports_of_the_host(tmp_path: Path):
         server = await vsock.listen(fake.vsock, 52, accept)
         _, writer = await fake.connect_to_host(52)
         writer.write(b"ready\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not lines:
                 await asyncio.sleep(0.005)
             assert await lines[0].line == b"ready\n"

@@ -108,7 +108,7 @@ async def test_what_a_lane_gives_back_may_be_granted_again(lanes):
         assert await home.take(wanted) is Placement.FULL
         other.held["f@1"] = 0
         other.allowance.changed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await home.take(wanted) is Placement.FULL:
                 await asyncio.sleep(0.01)
 
@@ -160,7 +160,7 @@ async def test_lanes_give_up_what_is_too_many_for_the_machine_the_home_lane_firs
     async with home.serving(), other.serving():
         other.allowance.changed()
         home.most = other.most = 3
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while home.allowance.surplus(wanted) != 2:  # until the other has said that it holds three
                 await asyncio.sleep(0.01)
         assert other.allowance.surplus(wanted) == 0

@@ -121,7 +121,7 @@ class Lane:
             self.node.habits.of("f").idle_times.observe(idle)
 
     async def scaling(self):
-        _, body = await fetch(self.socket, "GET", "/_node/scaling/f", timeout=5)
+        _, body = await fetch(self.socket, "GET", "/_node/scaling/f", timeout=60)
         return NodeScaling.model_validate(orjson.loads(body))
 
 
