@@ -105,10 +105,11 @@ class Pool:
             return {}
         running = Counter(call.sender for instance in self.instances for call in instance.calls)
         waiting = Counter(call.sender for call in self.waiting)
-        return {
+        told = {
             sender: round(max(calls.value, running[sender]) + waiting[sender], 1)
             for sender, calls in self.sent_by.items()
         }
+        return {sender: calls for sender, calls in told.items() if calls}
 
     # -- calls
 
