@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +22,9 @@ import pytest
 
 from tests.cluster.conftest import Machine, Machines, making_machines
 from tests.cluster.kills import kill_one
-from tests.cluster.traffic import COUNTED, Later, Traffic, listed, runs, twice
+from tests.cluster.traffic import COUNTED, Later, Traffic, listed, runs, shared, twice
 from tests.system.conftest import until
-from tests.system.test_kills import inventory
+from tests.system.test_kills import descendants, inventory, members
 
 FUNCTIONS = ("soak", "later", "changing")
 CUT_SECONDS = 4.0
@@ -48,8 +48,8 @@ class Soak:
         self._turns: list[Callable[[], str]] = []
         self._deploys = 0
 
-    def disturb(self) -> None:
-        """Does one thing, another each time, and waits until the machines know each other again."""
+    def disturb(self) -> str:
+        """Does one thing, another each time; returns what it was once the machines are what they were again."""
         if not self._turns:
             self._turns = [self._kill] * 4 + [self._cut_wire, self._cut_from_etcd, self._cut_from_bucket]
             self._turns += [self._lose_member, self._restart_redis]
@@ -57,6 +57,8 @@ class Soak:
         what = self._turns.pop()()
         self.done[what] += 1
         listed(self._machines)
+        shared(self._machines, "soak")
+        return what
 
     def change(self) -> None:
         """Deploys a function anew, through any machine."""
@@ -79,7 +81,12 @@ class Soak:
     def _kill(self) -> str:
         machine = self._chance.choice(self._machines.all)
         runs_functions = machine is not self._machines.first
-        kind = self._chance.choice(KINDS if runs_functions else ("lane", "control", "supervisor"))
+        assert machine.process is not None
+        there = members(
+            machine, descendants(machine.process.pid)
+        )  # a forkserver is back only when it is needed
+        kinds = KINDS if runs_functions else ("lane", "control", "supervisor")
+        kind = self._chance.choice([kind for kind in kinds if there[kind]])
         kill_one(machine, kind)
         return f"killed a {kind}"
 
@@ -122,19 +129,22 @@ def soak(machines: Machines, minutes: float, seed: int) -> list[str]:
         machines.first.deploy(name, COUNTED, max_instances=2)
     disturbing, later = Soak(machines, seed), Later(machines.all, "later")
     end = time.monotonic() + minutes * 60
+    costs: defaultdict[str, Counter[str]] = defaultdict(Counter)
     with Traffic(machines.all, "soak", clients=2) as traffic:
         while time.monotonic() < end:
             later.ask(6, seconds=0.1)
             disturbing.change()
-            disturbing.disturb()
+            before_it = traffic.codes.copy()
+            what = disturbing.disturb()
             traffic.goes_on(10)
+            costs[what] += traffic.codes - before_it
         states = later.ended(within=180)
     repeated = twice(runs(machines.all, "soak"), traffic.requests)
     for name in FUNCTIONS:
         assert machines.first.client.delete(f"/functions/{name}").status_code == 204
     disturbances = sum(count for what, count in disturbing.done.items() if not what.startswith("deploy"))
     for what, count in sorted(disturbing.done.items()):
-        print(f"  {what}: {count}")
+        print(f"  {what}: {count}{f', lost {dict(costs[what])}' if costs[what] else ''}")
     print(
         f"requests: {len(traffic.requests)} sent, {traffic.answers[200]} answered, {traffic.lost} lost",
         end=" ",

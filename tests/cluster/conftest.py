@@ -86,11 +86,12 @@ class Machine(Platform):
         """Lets clients show a key."""
         self.client, self.admin = self.client_for(key), self.client_for(key)
 
-    def connected(self, address: str, port: int) -> bool:
-        """Whether it has a connection to a port."""
-        return f"{address}:{port}" in self.network.run(
+    def connections(self, address: str, port: int) -> set[str]:
+        """Returns its own ends of the connections that it has to a port."""
+        lines = self.network.run(
             "ss", "--no-header", "--numeric", "--tcp", "state", "established"
-        )
+        ).splitlines()
+        return {own for _, _, own, other in map(str.split, lines) if other == f"{address}:{port}"}
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Returns the nodes that it lists, by their address; raises where management is out of reach."""
@@ -148,7 +149,7 @@ class Machines:
     @contextmanager
     def relayed(self, machine: Machine, address: str, port: int) -> Iterator[FaultyLink]:
         """Leads connections of a machine to a port over a link that can be spoiled. Those it has already are broken off
-        with the next packet, which are those that keep them alive where nothing else is sent."""
+        with the next packet; where none is sent who has them gives them up after a minute and a half."""
         link = FaultyLink(port, host=ROUTER, server=address)
         asked = f"ip saddr {machine.address} ip daddr {address} tcp dport {port}"
         nat = "dstnat { type nat hook prerouting priority dstnat; }; add rule ip NAME dstnat"
@@ -157,9 +158,14 @@ class Machines:
             f"add rule ip NAME {hook} {asked} reject with tcp reset"
             for hook in ("input", "forward")
         )
+        direct = machine.connections(address, port)
         try:
             with self._rules(f"{nat} {asked} dnat to {ROUTER}:{link.port}", *old):
-                until(lambda: not machine.connected(address, port), why="old connections do not end")
+                until(
+                    lambda: direct.isdisjoint(machine.connections(address, port)),
+                    within=150,
+                    why="old connections do not end",
+                )
                 yield link
         finally:
             link.close()

@@ -171,6 +171,20 @@ def listed(machines: Machines) -> None:
     )
 
 
+def shared(machines: Machines, function: str) -> None:
+    """Waits until each machine that runs functions may have instances of one. While a machine is away, or its lane
+    starts anew, others have its share; until it has one again it refuses calls where the others cannot be reached."""
+
+    def has_shares() -> bool:
+        division = (
+            machines.first.client.get(f"/functions/{function}/scaling").raise_for_status().json()["division"]
+        )
+        runners = {node["id"] for node in machines.first.nodes().values() if "node" in node["roles"]}
+        return division is None or runners <= division["shares"].keys()
+
+    until(has_shares, why=f"not every machine may have instances of {function}")
+
+
 def runs(machines: Iterable[Machine], function: str) -> Counter[str]:
     """Returns how often each request was run, by the logs of machines: those that were cut off count too."""
     found: Counter[str] = Counter()
