@@ -1,4 +1,4 @@
-"""Machines are drained, restarted and full under load, and no request is lost or run twice."""
+"""Machines are drained, restarted, upgraded and full under load, and no request is lost or run twice."""
 
 import json
 import secrets
@@ -8,14 +8,17 @@ import time
 from collections import Counter
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from martlet import __version__
 from tests.cluster.conftest import PORT, Machine, Machines
-from tests.system.conftest import plain_client, until
+from tests.newer import VERSION, install
+from tests.system.conftest import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -101,7 +104,7 @@ class Load:
         assert (lost, twice) == (0, 0), self.faults
 
     def _balance(self) -> None:
-        clients = {machine: plain_client(machine.url, timeout=2) for machine in self._machines}
+        clients = {machine: httpx2.Client(base_url=machine.url, timeout=2) for machine in self._machines}
         while not self._ends.wait(LOOK):
             for machine, client in clients.items():
                 ready = False
@@ -116,7 +119,10 @@ class Load:
 
     def _ask(self) -> None:
         key = {"authorization": self._machines[0].client.headers["authorization"]}
-        clients = {machine: plain_client(machine.url, headers=key) for machine in self._machines}
+        clients = {
+            machine: httpx2.Client(base_url=machine.url, headers=key, timeout=60)
+            for machine in self._machines
+        }
         while not self._ends.is_set():
             turn = next(self._turns)
             ready = tuple(self._ready)
@@ -226,6 +232,62 @@ def test_machines_are_restarted_one_after_the_other_and_nothing_is_lost(machines
             until(lambda each=machine: not load.left(each), why="the balancer does not see that it is back")
             load.goes_on()
     load.check("restarted under load, each of three")
+
+
+def test_machines_of_two_versions_work_together_while_one_after_the_other_is_upgraded(
+    machines: Machines, tmp_path: Path
+) -> None:
+    """What the newer version writes, and says to others, has members in all places that the older does not know."""
+    newer = str(install(tmp_path))
+    before = {machine: dict(machine.environment or {}) for machine in machines.all}
+    machines.first.deploy("mixed", COUNTED)
+    try:
+        with Load(machines, "mixed") as load:
+            for number, machine in enumerate(machines.all, 1):
+                machine.environment = {**before[machine], "PYTHONPATH": newer}
+                restart(machines, machine)
+                listed = Counter(each["version"] for each in machines.second.client.get("/nodes").json())
+                assert listed == Counter({VERSION: number, __version__: 3 - number})
+                until(
+                    lambda each=machine: not load.left(each), why="the balancer does not see that it is back"
+                )
+                load.goes_on()
+                shown_by_each(machines, f"of-{number}")
+        load.check("upgraded under load, each of three")
+    finally:
+        for machine in machines.all:
+            machine.environment = before[machine]
+            restart(machines, machine)
+    for machine in machines.all:  # what the newer one has left is no hindrance for the older
+        assert machine.invoke("mixed").status_code == 200
+    shown_by_each(machines, "again")
+
+
+def shown_by_each(machines: Machines, name: str) -> None:
+    """Deploys a function, and sees that all can run it, now and later, and know what it did."""
+    machines.first.deploy(name, COUNTED)
+    for machine in machines.all:
+        assert machine.invoke(name).status_code == 200
+        accepted = machine.client.post(f"/invoke/{name}", headers={"prefer": "respond-async"})
+        assert accepted.status_code == 202, accepted.text
+        path = f"/invocations/{accepted.json()['id']}"
+        until(
+            lambda client=machine.client, path=path: client.get(path).json()["state"] == "succeeded",
+            why="what was accepted does not run",
+        )
+    for path in ("logs", "invocations", "scaling", "revisions"):
+        until(
+            lambda path=path: complete(machines.second, f"/functions/{name}/{path}"),
+            within=60,
+            why=f"not all machines answer for {path}: {machines.first.nodes()}",
+        )
+    assert machines.second.client.get("/builds").status_code == 200
+
+
+def complete(machine: Machine, path: str) -> bool:
+    """Whether what a machine answers has what all know."""
+    answer = machine.client.get(path)
+    return answer.status_code == 200 and "x-faas-missing" not in answer.headers
 
 
 class Long:
