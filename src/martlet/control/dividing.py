@@ -30,6 +30,9 @@ EVERY = 1.0
 AGAIN = 30.0
 """Seconds after which a revision is looked at whole again whose nodes have what they want and say nothing else: there
 may be other room for it."""
+STARTING = 5.0
+"""Seconds for which a node whose lanes all start anew counts as if it had room for its share: else that would go, and
+come back ten seconds later."""
 TURN = 0.02
 """Seconds of work after which others in this process have their turn: of a thousand revisions a look takes longer than
 the leader may be silent."""
@@ -41,6 +44,7 @@ class Standing(NamedTuple):
     created: float
     division: int
     nodes: int
+    starting: frozenset[str]
     instances: int
     held: Mapping[str, int]
     wanted: Mapping[str, int]
@@ -61,6 +65,7 @@ class Dividing:
         self._steadiness: dict[tuple[str, float], Steadiness] = {}
         self._standing: dict[tuple[str, int], tuple[Standing, float]] = {}
         self._nodes: set[str] = set()
+        self._away: dict[str, float] = {}  # when nodes were first seen without a lane that is ready
         self._changes_of_nodes = 0
         self._store = store
         self._registry = Registry(store)
@@ -101,13 +106,14 @@ class Dividing:
         nodes = {node.id for node in usage.runners}
         if nodes != self._nodes:
             self._nodes, self._changes_of_nodes = nodes, self._changes_of_nodes + 1
+        starting = self._starting(usage, now)
         written, turn = 0, monotonic()
         for key, revision in tuple(view.revisions.items()):
             division = view.divisions.get(key)
             if division is None and revision not in usage:
                 continue
             forecast = self._forecast(revision, usage, now)
-            divided = self._divided(revision, division, usage, forecast, now)
+            divided = self._divided(revision, division, usage, starting, forecast, now)
             if divided is not None:
                 written = await self._registry.put_division(divided)
             if monotonic() - turn > TURN:
@@ -119,6 +125,12 @@ class Dividing:
                 written = await self._registry.delete_division(function, number)
         if written:
             await view.catch_up(written)
+
+    def _starting(self, usage: Usage, now: float) -> frozenset[str]:
+        """Returns the nodes that have had no lane for `STARTING` at most."""
+        away = usage.away
+        self._away = {name: self._away.get(name, now) for name in away}
+        return frozenset(name for name, since in self._away.items() if now - since < STARTING)
 
     def _forecast(self, revision: Revision, usage: Usage, now: float) -> Forecast:
         """Returns how many instances of a revision will be needed."""
@@ -144,6 +156,7 @@ class Dividing:
         revision: Revision,
         division: Division | None,
         usage: Usage,
+        starting: frozenset[str],
         forecast: Forecast,
         now: float,
     ) -> Division | None:
@@ -158,6 +171,7 @@ class Dividing:
             revision.created,
             seen,
             self._changes_of_nodes,
+            starting,
             forecast.instances,
             usage.held(revision),
             self._wanted(revision, usage, now),
@@ -165,10 +179,10 @@ class Dividing:
         before, at = self._standing.get(key, (None, 0.0))
         if standing == before and now - at < AGAIN:
             return None
+        current = shares_among(usage.runners, revision, division)
+        kept = {name: share for name, share in current.items() if name in starting}
         shares = redivided(
-            revision.config.max_instances,
-            shares_among(usage.runners, revision, division),
-            _reports(revision, usage, standing.wanted),
+            revision.config.max_instances, current, _reports(revision, usage, standing.wanted, kept)
         )
         calls = usage.at_home(revision)
         wanted = spread(forecast.instances, calls, shares)
@@ -196,7 +210,10 @@ class Dividing:
         )
 
 
-def _reports(revision: Revision, usage: Usage, wanted: Mapping[str, int]) -> dict[str, Report]:
+def _reports(
+    revision: Revision, usage: Usage, wanted: Mapping[str, int], kept: Mapping[str, int]
+) -> dict[str, Report]:
+    """Returns what all nodes say; those of ``kept`` have room for so many instances, whatever they say."""
     need, config = need_of(revision), revision.config
     found = described(usage.runners, revision)
     least = dealt(need, config.min_instances, found)
@@ -205,7 +222,7 @@ def _reports(revision: Revision, usage: Usage, wanted: Mapping[str, int]) -> dic
         each.name: Report(
             held=each.held,
             wanted=wanted.get(each.name, 0),
-            room=each.room_for(need),
+            room=max(each.room_for(need), kept.get(each.name, 0) - each.held),
             least=least.get(each.name, 0),
             lent=max(0, lent.get(each.name, 0)),
         )

@@ -22,6 +22,7 @@ class Usage:
 
     Attributes:
         runners: likewise.
+        away: the ids of those that have no lane that is ready.
         divided: the last division that every one of them goes by which can; None: none of them can.
     """
 
@@ -38,10 +39,8 @@ class Usage:
                 self._calls[name][node.id] = calls
             for name, sent in node.forwarded.items():
                 self._forwarded[name][node.id] = sent
-        self.divided = min(
-            (node.divided for node in self.runners if any(lane.state == "ready" for lane in node.lanes)),
-            default=None,
-        )
+        self.away = {node.id for node in self.runners if all(lane.state != "ready" for lane in node.lanes)}
+        self.divided = min((node.divided for node in self.runners if node.id not in self.away), default=None)
 
     def __contains__(self, revision: Revision) -> bool:
         return revision.id in self._held or revision.id in self._calls

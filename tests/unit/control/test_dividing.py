@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from martlet.control import dividing
-from martlet.control.dividing import Dividing
+from martlet.control.dividing import STARTING, Dividing
 from martlet.model import ExecutionMode, FunctionConfig, Node, NodeLane, Revision
 from martlet.scheduling.shares import redivided
 from martlet.scheduling.trend import Pace
@@ -123,8 +123,23 @@ async def test_a_node_none_of_whose_lanes_answers_is_not_waited_for() -> None:
         await nodes.say("a", held=5, calls=9)
         assert await nodes.look() == {"a": 5, "b": 1}
         await nodes.say("a", held=5, calls=9)
-        await nodes.say("b", seen=False, state="away")
+        await nodes.say("b", seen=False, state="away", capacity=0)
+        assert await nodes.look() == {"a": 9, "b": 1}
+        await nodes.say("a", held=5, calls=9)
+        nodes.now += STARTING
         assert await nodes.look() == {"a": 9}
+
+
+async def test_a_node_whose_lanes_start_anew_keeps_its_share() -> None:
+    async with cluster() as nodes:
+        await nodes.say("a", held=1)
+        assert await nodes.look() == {"a": 5, "b": 5}
+        for _ in range(3):
+            await nodes.say("b", state="away", capacity=0)
+            for _ in range(int(STARTING) - 1):
+                assert await nodes.look() == {"a": 5, "b": 5}
+            await nodes.say("b")
+            assert await nodes.look() == {"a": 5, "b": 5}
 
 
 async def test_calls_count_by_how_many_an_instance_takes() -> None:
