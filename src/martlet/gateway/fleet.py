@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import NamedTuple
 
@@ -51,6 +51,11 @@ class Options(NamedTuple):
         return cls(
             revision, need_of(revision), found, any(each.warm and not each.withdraws for each in found)
         )
+
+    @property
+    def offered(self) -> bool:
+        """Whether any of them runs such functions at all."""
+        return any(node.offers(self.need) for node in self.nodes)
 
 
 class Fleet:
@@ -113,17 +118,7 @@ class Fleet:
         """
         options = self._options.get(revision.id)
         if options is None or options.revision is not revision:
-            runners = [
-                node
-                for node in self._living()
-                if Role.NODE in node.roles and (self.is_own(node) or not node.stopping)
-            ]
-            options = Options.among(runners, revision, self._withdrawing(), self._shares(revision))
-            if not any(node.offers(options.need) for node in options.nodes):
-                # Rather one that etcd has lost sight of than none: it may be well, and only etcd cut off. It goes on
-                # with the share that it had, whatever others think.
-                options = Options.among([*self._forgotten.values()], revision, self._withdrawing(), None)
-            self._options[revision.id] = options
+            options = self._options[revision.id] = self._work_out(revision)
         turn = 0  # while it is warm nowhere all gateways choose alike, so that it starts once
         if options.warm:
             turn = self._turn = self._turn + 1
@@ -175,14 +170,37 @@ class Fleet:
 
     # -- inside
 
+    def _work_out(self, revision: Revision) -> Options:
+        withdrawing, shares = self._withdrawing(), self._shares(revision)
+        options = Options.among(self._running(self._living()), revision, withdrawing, shares)
+        if options.offered:
+            return options
+        # Rather one that etcd has lost sight of than none: it may be well, and only etcd cut off. It goes on with the
+        # share that it had, whatever others think.
+        options = Options.among([*self._forgotten.values()], revision, withdrawing, None)
+        if options.offered:
+            return options
+        # And rather one that could not be reached a moment ago.
+        reachable = filter(self._has_way_to, self._view.nodes.values())
+        return Options.among(self._running(reachable), revision, withdrawing, shares)
+
     def _living(self) -> list[Node]:
         """Returns the machines that can be reached, as far as is known."""
         now = monotonic()
         return [
             node
             for node in self._view.nodes.values()
-            if self.is_own(node) or (node.peer is not None and self._doubtful.get(node.id, 0.0) < now)
+            if self._has_way_to(node) and self._doubtful.get(node.id, 0.0) < now
         ]
+
+    def _running(self, nodes: Iterable[Node]) -> list[Node]:
+        """Returns those that run functions and go on doing so; this one in any case."""
+        return [
+            node for node in nodes if Role.NODE in node.roles and (self.is_own(node) or not node.stopping)
+        ]
+
+    def _has_way_to(self, node: Node) -> bool:
+        return self.is_own(node) or node.peer is not None
 
     def _withdrawing(self) -> set[str]:
         """Returns the ids of the machines that give their work to others."""
@@ -254,6 +272,7 @@ class Fleet:
         for exchange in unsent:
             match exchange.context:
                 case Call() as call:
+                    call.refused_by += (name,)
                     self.again(call)
                 case (head, last):
                     self.manage(exchange, head, last)

@@ -26,7 +26,7 @@ class Call:
         start: seconds of its wait that were the start of an instance.
         load: seconds of ``start`` that the user's code took to load.
         cold: it had to wait for an instance to start.
-        refused_by: the machines that had no room for it.
+        refused_by: the machines that had no room for it, or could not be reached.
         sender: the id of the machine that has sent it here and could run it itself; empty: there is none.
     """
 

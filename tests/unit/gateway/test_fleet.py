@@ -121,7 +121,7 @@ class Machines:
     async def drain(self, name):
         await self.view.catch_up(await self.registry.put_drain(Drain(node=name, since=0.0)))
 
-    async def add(self, name, answer=None, **facts):
+    async def add(self, name, answer=None, *, port=0, **facts):
         """Starts a machine; ``answer`` is what it does with requests."""
         self.heard[name] = []
 
@@ -130,7 +130,7 @@ class Machines:
             self.heard[name].append(exchange)
             (answer or (lambda exchange: exchange.answer(200, name.encode())))(exchange)
 
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", port))
         server = Server(Application(handle), LIMITS)
         tcp = await asyncio.get_running_loop().create_server(
             server, sock=listener, ssl=self.cluster(name).for_others()
@@ -357,6 +357,22 @@ async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(
         await machines.end("listed")
         assert (await ask(machines))[::2] == (200, b"forgotten")
         await machines.end("forgotten")
+        assert (await ask(machines))[0] == 503
+
+
+async def test_a_machine_that_could_not_be_reached_a_moment_ago_is_asked_before_nobody_is(cluster, serving):  # noqa: F811
+    async with gateway(cluster, serving) as machines:
+        await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
+        await machines.add("away", warm=5)
+        await machines.add("dying")
+        port = machines.view.nodes["away"].peer.port
+        await machines.end("away")
+        assert (await ask(machines))[::2] == (200, b"dying")
+        await machines.add("away", port=port, warm=5)
+        assert (await ask(machines))[2] == b"dying"
+        await machines.end("dying")
+        assert (await ask(machines))[::2] == (200, b"away")
+        await machines.end("away")
         assert (await ask(machines))[0] == 503
 
 
