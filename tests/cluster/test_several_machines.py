@@ -160,22 +160,27 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
     until(lambda: [*machines.warm("lasting").values()] == [[1, 0]], why="it did not begin")
 
     dying.kill()
-    until(lambda: lasting.answers, why="a request in flight on the dead machine hangs")
-    assert (lasting.answers[0].status_code, lasting.answers[0].json()["code"]) == (502, "function_crashed")
-    before = [len(load.answers) for load in loads]
-    until(
-        lambda: all(len(load.answers) > count + 50 for load, count in zip(loads, before, strict=True)),
-        why="the others do not go on",
-    )
-    for load in loads:
-        failed = [answer for answer in load.end() if answer.status_code != 200]
-        assert len(failed) <= 1, [answer.text for answer in failed]  # the one in flight, if there was one
-        assert {answer.json()["code"] for answer in failed} <= {"function_crashed"}
-    other.deploy("later", WHO)
-    assert other.invoke("later").status_code == 200
-    gone = f"{dying.address}:{PORT}"
-    until(lambda: gone not in machines.first.nodes(), within=25, why="the dead one is still listed")
-    dying.launch()  # others need it
+    try:
+        until(lambda: lasting.answers, why="a request in flight on the dead machine hangs")
+        assert (lasting.answers[0].status_code, lasting.answers[0].json()["code"]) == (
+            502,
+            "function_crashed",
+        )
+        before = [len(load.answers) for load in loads]
+        until(
+            lambda: all(len(load.answers) > count + 50 for load, count in zip(loads, before, strict=True)),
+            why="the others do not go on",
+        )
+        for load in loads:
+            failed = [answer for answer in load.end() if answer.status_code != 200]
+            assert len(failed) <= 1, [answer.text for answer in failed]  # the one in flight, if there was one
+            assert {answer.json()["code"] for answer in failed} <= {"function_crashed"}
+        other.deploy("later", WHO)
+        assert other.invoke("later").status_code == 200
+        gone = f"{dying.address}:{PORT}"
+        until(lambda: gone not in machines.first.nodes(), within=60, why="the dead one is still listed")
+    finally:
+        dying.launch()  # others need it
     until(lambda: gone in machines.first.nodes(), within=60, why="it is not back")
 
 
