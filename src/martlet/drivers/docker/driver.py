@@ -306,7 +306,9 @@ class DockerDriver(SandboxDriver[Cell]):
             engine = await self._service.reach()
             code = await engine.wait(cell.container, _END_SECONDS)
             found = await engine.inspect(cell.container)
-            if found is not None and found["State"].get("OOMKilled"):
+            if found is None:
+                code = -signal.SIGKILL  # somebody has removed it; podman says 0 of some of these
+            elif found["State"].get("OOMKilled"):
                 cell.out_of_memory = max(cell.out_of_memory, 1)
         except EngineError as error:
             log.warning("end_unexplained", cell=cell.id, error=str(error))
