@@ -134,12 +134,17 @@ async def test_a_node_whose_lanes_start_anew_keeps_its_share() -> None:
     async with cluster() as nodes:
         await nodes.say("a", held=1)
         assert await nodes.look() == {"a": 5, "b": 5}
+        await nodes.say("a", held=1)  # it goes by that: what is given up could be divided at once
         for _ in range(3):
             await nodes.say("b", state="away", capacity=0)
-            for _ in range(int(STARTING) - 1):
+            for _ in range(int(STARTING)):
                 assert await nodes.look() == {"a": 5, "b": 5}
             await nodes.say("b")
             assert await nodes.look() == {"a": 5, "b": 5}
+        await nodes.say("b", state="away", capacity=0)
+        await nodes.look()
+        nodes.now += STARTING
+        assert await nodes.look() == {"a": 5}, "it was waited for longer"
 
 
 async def test_calls_count_by_how_many_an_instance_takes() -> None:
