@@ -150,15 +150,13 @@ class Dispatch:
 
     async def _placed(self, pool: Pool) -> None:
         revision = pool.revision
-        pool.starting += 1
-        placement = await self._allowance.ask(revision)
+        placement = await pool.claim()
         calls = self._placing.pop(revision.id)
         if placement is Placement.GRANT:
             self._node.spawn(pool.start_granted())
             for call in calls:
                 self._submit(pool, call)
             return
-        pool.starting -= 1
         pool.forward_until = monotonic() + FORWARD_FOR
         for call in calls:
             self._refer(call)

@@ -161,11 +161,10 @@ class Adoption:
     async def _may_have(self, revision: Revision) -> bool:
         """Whether the home lane has not given its place away meanwhile."""
         pool = self._node.pool(revision)
-        pool.starting += 1
-        try:
-            return await self._node.allowance.ask(revision) is not Placement.FULL
-        finally:
-            pool.starting -= 1
+        placement = await pool.claim()
+        if placement is Placement.GRANT:
+            pool.starting -= 1  # it is there already
+        return placement is not Placement.FULL
 
     async def _join(self, record: Record) -> None:
         pool = self._node.pool(record.revision)

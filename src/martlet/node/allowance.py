@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, monotonic_ns
+from typing import Any
 
 import orjson
 
@@ -36,7 +37,8 @@ class Allowance:
         lane: this lane.
         lanes: how many there are.
         sockets: the private socket of a lane.
-        own: how many instances of a revision this lane holds, and how many of its slots are free.
+        own: how many instances of a revision this lane holds, without those it asks for now, and how many of its slots
+            are free.
         held: the revisions this lane holds instances of, with how many.
         most: how many instances of a revision all lanes together may have.
     """
@@ -60,6 +62,8 @@ class Allowance:
         self._dead_until: dict[int, float] = {}
         self._held: dict[str, dict[int, int]] = defaultdict(dict)
         self._heard: dict[int, int] = {}
+        self._talks = [asyncio.Lock() for _ in range(lanes)]
+        """Each lane hears one thing at a time, so that no report leaves out what is being granted."""
         self._forwards: dict[str, dict[int, Forwards]] = defaultdict(lambda: defaultdict(Forwards))
         self._reporter: asyncio.Task[None] | None = None
 
@@ -77,25 +81,29 @@ class Allowance:
         self._forget_held(lane)
 
     async def ask(self, revision: Revision) -> Placement:
-        """Asks for one more instance, which the caller has counted among its own already."""
-        while True:
-            home = self.home(revision.id)
-            if home == self.lane:
-                return self._decide(revision, self.lane, self.own(revision.id)[0] - 1)
-            question = {
-                "revision": revision.id,
-                "lane": self.lane,
-                "at": monotonic_ns(),
-                "held": self.own(revision.id)[0] - 1,
-                "max": self._most(revision),
-            }
-            try:
-                _, answer = await fetch(
-                    self._socket(home), "POST", "/_node/place", question, timeout=ASK_TIMEOUT
-                )
-                return Placement(orjson.loads(answer)["answer"])
-            except (FetchError, KeyError, ValueError):
-                self.lost(home)
+        """Asks for one more instance. Where it is granted the caller holds it at once, before anything else is done."""
+        while (home := self.home(revision.id)) != self.lane:
+            async with self._talks[home]:
+                if home != self.home(revision.id):
+                    continue  # it was lost meanwhile
+                question = {
+                    "revision": revision.id,
+                    "lane": self.lane,
+                    "at": monotonic_ns(),
+                    "held": self.own(revision.id)[0],
+                    "max": self._most(revision),
+                }
+                try:
+                    answer = await self._tell(home, "place", question)
+                    return Placement(answer["answer"])
+                except (FetchError, KeyError, ValueError):
+                    self.lost(home)
+        return self._decide(revision)
+
+    async def _tell(self, lane: int, what: str, document: Mapping[str, object]) -> dict[str, Any]:
+        _, answer = await fetch(self._socket(lane), "POST", f"/_node/{what}", document, timeout=ASK_TIMEOUT)
+        told: dict[str, Any] = orjson.loads(answer)
+        return told
 
     def holder(self, revision: str) -> int:
         """Returns the lane that should run a call which this lane may not start an instance for."""
@@ -116,23 +124,24 @@ class Allowance:
     async def _report(self) -> None:
         await asyncio.sleep(REPORT_DELAY)
         self._reporter = None
-        at = monotonic_ns()
-        reports: dict[int, dict[str, int]] = {lane: {} for lane in range(self.lanes) if lane != self.lane}
-        for revision, count in self._all_held().items():
-            home = self.home(revision)
-            if home != self.lane:
-                reports[home][revision] = count
         behind: dict[str, int] = {}
-        for home, held in reports.items():
-            report = {"lane": self.lane, "at": at, "held": held}
+        for lane in range(self.lanes):
+            if lane != self.lane:
+                behind |= await self._report_to(lane)
+        self._behind = behind
+
+    async def _report_to(self, home: int) -> dict[str, int]:
+        async with self._talks[home]:
+            held = {
+                revision: count for revision, count in self._all_held().items() if self.home(revision) == home
+            }
+            report = {"lane": self.lane, "at": monotonic_ns(), "held": held}
             try:
-                _, answer = await fetch(
-                    self._socket(home), "POST", "/_node/release", report, timeout=ASK_TIMEOUT
-                )
-                behind.update(orjson.loads(answer)["behind"])
+                behind: dict[str, int] = (await self._tell(home, "release", report))["behind"]
+                return behind
             except (FetchError, KeyError, ValueError):
                 self.lost(home)
-        self._behind = behind
+                return {}
 
     # -- as the home lane
 
@@ -196,9 +205,9 @@ class Allowance:
         self._forwards.pop(revision, None)
         self._behind.pop(revision, None)
 
-    def _decide(self, revision: Revision, lane: int, own: int) -> Placement:
-        counts = self._held.get(revision.id, {}) | {self.lane: own}
-        return self._place(revision.id, lane, counts, self._most(revision))
+    def _decide(self, revision: Revision) -> Placement:
+        counts = self._held.get(revision.id, {}) | {self.lane: self.own(revision.id)[0]}
+        return self._place(revision.id, self.lane, counts, self._most(revision))
 
     def _place(self, revision: str, lane: int, held: dict[int, int], max_instances: int) -> Placement:
         return place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -152,14 +153,11 @@ class Housekeeping:
         elif wanted > pool.held:
             pool.note(ScalingAction.STAY, "a call is due, but there is no room or too little memory")
         for _ in range(count):
-            pool.starting += 1
-            node.spawn(self._start_due(pool))
+            node.spawn(self._start_due(pool, pool.claim()))
 
-    async def _start_due(self, pool: Pool) -> None:
-        if await self._node.allowance.ask(pool.revision) is Placement.GRANT:
+    async def _start_due(self, pool: Pool, claim: Awaitable[Placement]) -> None:
+        if await claim is Placement.GRANT:
             await self._start_spare(pool)
-        else:
-            pool.starting -= 1
 
     async def _start_spare(self, pool: Pool) -> None:
         try:

@@ -210,10 +210,11 @@ class Node:
 
     def _own(self, revision: str) -> tuple[int, int]:
         pool = self.pools.get(revision)
-        return (pool.held, len(pool.idle)) if pool is not None else (0, 0)
+        return (pool.held - pool.asking, len(pool.idle)) if pool is not None else (0, 0)
 
     def _held(self) -> dict[str, int]:
-        return {name: pool.held for name, pool in self.pools.items() if pool.held}
+        held = {name: pool.held - pool.asking for name, pool in self.pools.items()}
+        return {name: count for name, count in held.items() if count}
 
     @property
     def busy(self) -> bool:

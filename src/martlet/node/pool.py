@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,8 @@ class Pool:
     Attributes:
         idle: free slots.
         waiting: calls that no slot was free for, in their order.
-        starting: instances on their way.
+        starting: instances on their way, and those that the home lane is asked for.
+        asking: how many of `starting` the home lane has not granted yet.
         retiring: no new calls come; it ends when the last is answered.
         run_time: moving average of what a call takes, seconds.
         start_time: moving average of what a start takes, seconds.
@@ -70,7 +71,7 @@ class Pool:
         self.forward_until = 0.0
         self.idle: list[Slot] = []
         self.waiting: deque[Call] = deque()
-        self.starting = 0
+        self.starting = self.asking = 0
         self.retiring = False
         self.run_time = 0.0
         self.start_time = 0.005
@@ -184,8 +185,7 @@ class Pool:
             self._refer_all()
             return
         for _ in range(instances_to_start(load)):
-            self.starting += 1
-            self.node.spawn(self._start(load))
+            self.node.spawn(self._start(load, self.claim()))
 
     def _load(self, waiting: int) -> Load:
         oldest = min((call.sent for instance in self.instances for call in instance.calls), default=0.0)
@@ -201,13 +201,28 @@ class Pool:
             core_idle=self.node.core.idle() if self.instances else 1.0,
         )
 
-    async def _start(self, load: Load) -> None:
-        """Starts one more instance if the home lane allows it. ``starting`` has been counted up already."""
-        placement = await self.node.allowance.ask(self.revision)
+    def claim(self) -> Awaitable[Placement]:
+        """Counts one more as `starting`, and asks the home lane for it: if that grants none, it is counted no more."""
+        self.starting += 1
+        self.asking += 1
+        return self._ask()
+
+    async def _ask(self) -> Placement:
+        placement = None
+        try:
+            placement = await self.node.allowance.ask(self.revision)
+            return placement
+        finally:
+            self.asking -= 1
+            if placement is not Placement.GRANT:
+                self.starting -= 1
+
+    async def _start(self, load: Load, claim: Awaitable[Placement]) -> None:
+        """Starts one more instance if the home lane allows it."""
+        placement = await claim
         if placement is Placement.GRANT:
             await self.start_granted(_why_started(load))
             return
-        self.starting -= 1
         self.note(ScalingAction.STAY, STAYED[placement])
         if not self.held:
             self._refer_all()

@@ -36,14 +36,14 @@ class Lanes:
         pool = SimpleNamespace(
             idle=[],
             held=0,
-            starting=0,
             revision=REVISION,
             forwards=Forwards(),
             forward_until=0.0,
             submit=self.run_here.append,
             start_granted=self._start,
+            claim=self._ask,
         )
-        allowance = SimpleNamespace(home=lambda _: HOME, holder=lambda _: HOME, ask=self._ask)
+        allowance = SimpleNamespace(home=lambda _: HOME, holder=lambda _: HOME)
         self.tasks = []
         portion = SimpleNamespace(most=lambda revision: revision.config.max_instances)
         pools = {REVISION.id: pool}
@@ -71,7 +71,7 @@ class Lanes:
         while self.connected():
             await asyncio.sleep(0)
 
-    async def _ask(self, _revision):
+    async def _ask(self):
         self.asked += 1
         return self.answer
 

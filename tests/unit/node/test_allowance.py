@@ -51,11 +51,10 @@ class Lane:
             exchange.answer_json(200, {"behind": behind})
 
     async def take(self, wanted):
-        """Asks for an instance as a pool does: counted first, given back where it is not granted."""
-        self.held[wanted.id] = self.held.get(wanted.id, 0) + 1
+        """Asks for an instance as a pool does, which holds it at once."""
         answer = await self.allowance.ask(wanted)
-        if answer is not Placement.GRANT:
-            self.held[wanted.id] -= 1
+        if answer is Placement.GRANT:
+            self.held[wanted.id] = self.held.get(wanted.id, 0) + 1
         return answer
 
     @asynccontextmanager
@@ -96,7 +95,31 @@ async def test_many_questions_at_once_are_granted_no_more_than_the_maximum(lanes
     async with home.serving(), other.serving():
         await home.take(wanted)
         await asyncio.gather(*(lane.take(wanted) for lane in (home, other) * 10))
-    assert home.held["f@1"] + other.held["f@1"] == 5
+    assert home.held["f@1"] + other.held.get("f@1", 0) == 5
+
+
+async def test_what_is_being_asked_for_neither_counts_nor_is_left_out(lanes):
+    home, other = lanes
+    wanted, fewer = revision(max_instances=7), revision(max_instances=6)
+    home.held["f@1"] = 2
+    asking = True
+
+    async def report():
+        while asking:
+            other.allowance.changed()
+            assert home.allowance.surplus(wanted) == 0
+            await asyncio.sleep(0)
+
+    async with home.serving(), other.serving():
+        reports = asyncio.create_task(report())
+        answers = await asyncio.gather(*(other.take(wanted) for _ in range(10)))
+        assert (answers.count(Placement.GRANT), other.held["f@1"]) == (5, 5)
+        for _ in range(5):
+            other.allowance.changed()
+            await asyncio.sleep(0.03)
+            assert home.allowance.surplus(fewer) == 1
+        asking = False
+        await reports
 
 
 async def test_what_a_lane_gives_back_may_be_granted_again(lanes):
