@@ -199,8 +199,13 @@ class Cluster(RuleBasedStateMachine):
     """Nodes start whatever their shares let them. Each follows the store in its time; any of many controls leads.
 
     A node that is cut off stays at what it knew. When its lease has run out it is forgotten, and the others inherit:
-    then there may be its share more, until it is back and all have seen that. The same holds for one that died, and is
-    back before a leader has seen that.
+    then there may be its share more, until it is back and all have seen that. The same holds for one that joins before
+    a leader has seen that it, or whoever had a share, is gone: others have that share until they have seen that it is
+    there.
+
+    Attributes:
+        given_up: what those may have that were forgotten but live, besides what others have inherited from them.
+        joined: what those may have that joined, or are back, besides what others have who have not seen that yet.
     """
 
     MOST = 10
@@ -210,6 +215,7 @@ class Cluster(RuleBasedStateMachine):
         self.members = {}
         self.states = [State({}, {}, 0)]
         self.given_up = {}
+        self.joined = 0
 
     @property
     def now(self):
@@ -223,9 +229,12 @@ class Cluster(RuleBasedStateMachine):
         member = self.members[name]
         seen = self.states[member.at]
         if name in seen.nodes:  # else its lease has run out, and it goes by what it knew before
-            living = [node(each, held=report.held) for each, (report, _) in seen.nodes.items()]
-            member.share = shares_of(NEED, self.MOST, living, seen.record).get(name, 0)
+            member.share = self.share_in(seen, name)
         return member.share
+
+    def share_in(self, state, name):
+        living = [node(each, held=report.held) for each, (report, _) in state.nodes.items()]
+        return shares_of(NEED, self.MOST, living, state.record).get(name, 0)
 
     def one(self, data, condition):
         """Draws a node."""
@@ -240,17 +249,15 @@ class Cluster(RuleBasedStateMachine):
         for name, member in self.members.items():
             member.at = len(self.states) - 1
             self.look(name)
-        self.given_up.clear()
+        self.joined = 0
 
     @rule(number=st.integers(0, 5))
     def join(self, number):
         name = f"n{number}"
         if name not in self.members:
-            self.write(nodes={**self.now.nodes, name: (Report(room=ROOM), self.now.written)})
-            self.members[name] = Member(at=len(self.states) - 1)
-            self.given_up[name] = self.look(
-                name
-            )  # of one that died; it was inherited, but not divided anew yet
+            self.members[name] = Member(at=len(self.states))
+            self.register(name, Report(room=ROOM), self.now.written)
+            self.look(name)
 
     @rule(data=st.data())
     def hear(self, data):
@@ -266,8 +273,15 @@ class Cluster(RuleBasedStateMachine):
 
     def say(self, name, wanted):
         member = self.members[name]
-        said = Report(member.held, wanted, ROOM - member.held), self.states[member.at].written
-        self.write(nodes={**self.now.nodes, name: said})
+        self.register(name, Report(member.held, wanted, ROOM - member.held), self.states[member.at].written)
+
+    def register(self, name, report, seen):
+        before, record = self.now.nodes, self.now.record
+        self.write(nodes={**before, name: (report, seen)})
+        if name not in before:
+            inherited = name in record or not record.keys() & before.keys()
+            share = self.share_in(self.now, name) if inherited else 0
+            self.joined += max(self.given_up.pop(name, 0), share)
 
     @rule(wanted=st.lists(st.integers(0, 15), min_size=6, max_size=6))
     def all_are_abreast_and_say_so(self, wanted):
@@ -309,6 +323,7 @@ class Cluster(RuleBasedStateMachine):
                 pass
             case "dies":
                 del self.members[name]
+                self.given_up.pop(name, None)
                 self.forget(name)
             case "is cut off":
                 self.members[name].connected = False
@@ -323,16 +338,14 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def the_maximum_holds_but_for_those_that_were_given_up(self):
-        over = sum(share for name, share in self.given_up.items() if name in self.members)
-        assert sum(member.held for member in self.members.values()) <= self.MOST + over
-        abreast = all(
+        held = sum(member.held for member in self.members.values())
+        assert held <= self.MOST + self.joined + sum(self.given_up.values())
+        if all(
             member.at == len(self.states) - 1 and member.held <= self.look(name)
             for name, member in self.members.items()
-            if member.connected
-        )
-        for name in tuple(self.given_up):
-            if name not in self.members or (abreast and name in self.now.nodes):
-                del self.given_up[name]
+            if name in self.now.nodes  # those who are cut off, too
+        ):
+            self.joined = 0
 
 
 TestCluster = Cluster.TestCase
