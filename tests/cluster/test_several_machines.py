@@ -12,6 +12,7 @@ from websockets.sync.client import connect
 
 from martlet.cluster.identity import Identity
 from tests.cluster.conftest import PORT, Machine, Machines
+from tests.cluster.traffic import placed
 from tests.system.conftest import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300)]
@@ -149,17 +150,16 @@ def test_a_machine_that_is_cut_off_is_not_waited_for_and_comes_back(machines: Ma
 
 
 def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) -> None:
-    machines.first.deploy("lasting", SLEEP, max_instances=1)
+    dying, other = placed(machines, "lasting", max_instances=1)
     machines.first.deploy("asked", WHO)
-    until(lambda: machines.warm("lasting") and machines.warm("asked"), why="they are warm nowhere")
-    (dying,) = machines.warm("lasting")
-    (other,) = {machines.second, machines.third} - {dying}
-    lasting = Asking(machines.first, "lasting", once=True)
+    until(lambda: machines.warm("asked"), why="it is warm nowhere")
+    lasting = Asking(machines.first, "lasting?seconds=600", once=True)
     loads = [Asking(machine, "asked") for machine in (machines.first, other)]
     until(lambda: all(len(load.answers) > 20 for load in loads), why="nobody is served")
     until(lambda: [*machines.warm("lasting").values()] == [[1, 0]], why="it did not begin")
 
     dying.kill()
+    waiting = [Asking(machine, "lasting", once=True) for machine in (machines.first, other) for _ in range(3)]
     try:
         until(lambda: lasting.answers, why="a request in flight on the dead machine hangs")
         assert (lasting.answers[0].status_code, lasting.answers[0].json()["code"]) == (
@@ -177,6 +177,8 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
             assert {answer.json()["code"] for answer in failed} <= {"function_crashed"}
         other.deploy("later", WHO)
         assert other.invoke("later").status_code == 200
+        # Nobody else may have an instance before the lease of the dead one is over; its calls wait for that.
+        assert [answer.status_code for each in waiting for answer in each.end()] == [200] * 6
         gone = f"{dying.address}:{PORT}"
         until(lambda: gone not in machines.first.nodes(), within=60, why="the dead one is still listed")
     finally:

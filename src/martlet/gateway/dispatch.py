@@ -9,6 +9,7 @@ from time import monotonic
 
 from martlet.errors import MartletError, NoCapacity, Overloaded
 from martlet.gateway.fleet import Fleet
+from martlet.gateway.waiting_room import WaitingRoom
 from martlet.http.exchange import Exchange
 from martlet.http.hop import Hop, over_unix
 from martlet.http.refusal import NO_ROOM
@@ -48,6 +49,7 @@ class Dispatch:
         node.refer = self._refer
         self.submit: Callable[[Call], None] = self.submit_here
         if fleet is not None:
+            self._waiting_room = WaitingRoom(fleet, self._again)
             self.submit = partial(self._submit_anywhere, fleet)
             fleet.again, fleet.refused = self._again, partial(self._refused, fleet)
             node.pass_on = partial(self._pass_on, fleet, fleet.own)
@@ -109,7 +111,7 @@ class Dispatch:
 
     def _pass_on(self, fleet: Fleet, by: str, call: Call, error: MartletError) -> bool:
         """Whether a call that was not begun is somebody else's now: for lack of room it goes back to the lane that has
-        sent it, or on to another machine.
+        sent it, on to another machine, or waits for one that is expected.
 
         Args:
             fleet: the other machines.
@@ -122,12 +124,15 @@ class Dispatch:
         if isinstance(call, Arrival):
             call.refuse(error)
             return True
+        if call.exchange.gone:
+            return False
         call.refused_by += (by,)
-        if len(call.refused_by) >= MOST_REFUSALS or call.exchange.gone:
-            return False
-        chosen = fleet.choose(call.target.revision, call.refused_by)
+        chosen = None
+        if len(call.refused_by) < MOST_REFUSALS:
+            chosen = fleet.choose(call.target.revision, call.refused_by)
         if chosen is None:
-            return False
+            call.refused_by = ()
+            return self._waiting_room.take(call, error)
         if fleet.is_own(chosen):
             self._again(call)
         else:

@@ -128,6 +128,10 @@ class Fleet:
             return None
         return self._view.nodes.get(chosen.name) or self._forgotten.get(chosen.name)
 
+    def expects(self, revision: Revision) -> bool:
+        """Whether a machine may have instances of a revision that cannot be reached now, or whose lanes all start."""
+        return any(share and self._may_return(name) for name, share in self._shares(revision).items())
+
     def is_own(self, node: Node) -> bool:
         """Whether it is this machine."""
         return node.id == self.own
@@ -186,12 +190,20 @@ class Fleet:
 
     def _living(self) -> list[Node]:
         """Returns the machines that can be reached, as far as is known."""
-        now = monotonic()
         return [
             node
             for node in self._view.nodes.values()
-            if self._has_way_to(node) and self._doubtful.get(node.id, 0.0) < now
+            if self._has_way_to(node) and not self._is_doubtful(node.id)
         ]
+
+    def _is_doubtful(self, name: str) -> bool:
+        return self._doubtful.get(name, 0.0) >= monotonic()
+
+    def _may_return(self, name: str) -> bool:
+        node = self._view.nodes.get(name)
+        if node is None or self.is_own(node) or node.stopping:
+            return False
+        return self._is_doubtful(name) or all(lane.state != "ready" for lane in node.lanes)
 
     def _running(self, nodes: Iterable[Node]) -> list[Node]:
         """Returns those that run functions and go on doing so; this one in any case."""
@@ -249,6 +261,10 @@ class Fleet:
             for name, node in {**self._forgotten, **self._listed}.items()
             if name not in self._view.nodes and node.peer is not None and Role.NODE in node.roles
         }
+        for node in nodes:
+            before = self._listed.get(node.id)
+            if before is not None and before.started != node.started:
+                self._doubtful.pop(node.id, None)  # it has been started anew since
         self._listed = dict(self._view.nodes)
 
     def _hop(self, node: Node) -> Hop:

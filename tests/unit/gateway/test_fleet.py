@@ -14,7 +14,7 @@ from martlet.cluster.authority import Authority, new_request
 from martlet.cluster.identity import Identity
 from martlet.cluster.joining import begin
 from martlet.errors import FunctionCrashed, NoCapacity, Overloaded
-from martlet.gateway import fleet
+from martlet.gateway import fleet, waiting_room
 from martlet.gateway.dispatch import MOST_REFUSALS, Dispatch
 from martlet.gateway.fleet import Fleet
 from martlet.http.body import read_body
@@ -35,7 +35,7 @@ from tests.unit.http.conftest import LIMITS, Application, connections_closed, se
 pytestmark = pytest.mark.anyio
 
 OWN = "own"
-REVISION = Revision(function="hello", number=1, config=FunctionConfig(), code="0" * 64, created=0)
+REVISION = Revision(function="hello", number=1, config=FunctionConfig(max_queue=3), code="0" * 64, created=0)
 
 
 def node(name, peer=None, *, roles=tuple(Role), warm=0, **facts):
@@ -51,13 +51,18 @@ def node(name, peer=None, *, roles=tuple(Role), warm=0, **facts):
         memory=2**34,
         load=facts.pop("load", 0.0),
         lanes=(NodeLane(name="lane-0", state="ready", capacity=facts.pop("capacity", 100)),),
-        started=0.0,
+        started=facts.pop("started", 0.0),
         peer=peer,
         memory_free=2**34,
         cpu_free=2000,
         warm={REVISION.id: (1, warm)} if warm else {},
         **facts,
     )
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(waiting_room, "PATIENCE", 10 * waiting_room.EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -259,15 +264,58 @@ async def test_a_machine_that_may_have_no_instance_lets_one_run_it_that_may(clus
         assert machines.here == []
 
 
-async def test_where_only_a_machine_out_of_reach_may_have_instances_the_answer_is_429(cluster, serving):  # noqa: F811
+@asynccontextmanager
+async def one_that_dies_with_all_the_shares(cluster, serving):  # noqa: F811
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
+        await machines.add("other")
         await machines.add("dying")
         await machines.divide(dying=10)
+        assert (await ask(machines))[2] == b"dying"
         await machines.end("dying")
-        status, _, body = await ask(machines)
-        assert (status, b"max_instances" in body) == (429, True)
+        yield machines
         assert machines.here == []
+
+
+async def waits(asked):
+    done, _ = await asyncio.wait(asked, timeout=5 * waiting_room.EVERY)
+    return not done
+
+
+async def test_calls_wait_while_who_may_have_instances_is_out_of_reach(cluster, serving):  # noqa: F811
+    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
+        asked = [asyncio.create_task(ask(machines)) for _ in range(3)]
+        assert await waits(asked)
+        await machines.divide(other=10)
+        assert {(await each)[::2] for each in asked} == {(200, b"other")}
+
+
+async def test_calls_that_wait_go_to_who_was_out_of_reach_once_it_is_started_anew(cluster, serving):  # noqa: F811
+    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
+        asked = [asyncio.create_task(ask(machines)) for _ in range(3)]
+        assert await waits(asked)
+        await machines.add("dying", port=machines.view.nodes["dying"].peer.port, started=1.0)
+        async with asyncio.timeout(fleet.DOUBT / 2):  # it is doubted no more
+            assert {(await each)[::2] for each in asked} == {(200, b"dying")}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nobody_waits_longer_than_the_patience_nor_behind_max_queue(cluster, serving):  # noqa: F811
+    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
+        asked = [asyncio.create_task(ask(machines)) for _ in range(4)]
+        done, waiting = await asyncio.wait(asked, timeout=5 * waiting_room.EVERY)
+        assert (len(done), len(waiting)) == (1, 3)
+        for each in asked:
+            status, _, body = await each
+            assert (status, b"max_instances" in body) == (429, True)
+
+
+async def test_nobody_waits_for_who_may_have_no_instance(cluster, serving):  # noqa: F811
+    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
+        await machines.add("full", capacity=0)
+        await machines.divide(full=10)
+        async with asyncio.timeout(waiting_room.PATIENCE / 2):
+            assert (await ask(machines))[0] == 429
 
 
 async def test_a_thousand_first_requests_through_several_gateways_go_to_one_machine(cluster, serving):  # noqa: F811
@@ -342,6 +390,7 @@ async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, s
         assert (await hangs.pop())[0] == 502
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(cluster, serving):  # noqa: F811
     async with gateway(cluster, serving) as machines:
         await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
@@ -360,6 +409,7 @@ async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(
         assert (await ask(machines))[0] == 503
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_machine_that_could_not_be_reached_a_moment_ago_is_asked_before_nobody_is(cluster, serving):  # noqa: F811
     async with gateway(cluster, serving) as machines:
         await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
