@@ -22,7 +22,7 @@ UTILIZATION = 0.7
         pytest.param(
             100, 1.0, MANY, NODES * ceil(MANY / 100 / UTILIZATION), id="an instance for each hundred"
         ),
-        pytest.param(1, 0.01, 8, 8, id="max_instances, where each runs one at a time"),
+        pytest.param(1, 0.01, 8, NODES * 8, id="max_instances, where each runs one at a time"),
     ],
 )
 def test_a_thousand_first_requests_through_three_gateways_start_what_concurrency_asks_for(
