@@ -1,9 +1,10 @@
 """How many instances of a revision this lane may have: asked of the revision's home lane, which counts.
 
-The home lane is the first living lane of the revision's ranking. It grants instances to the others one by one, and
-hears from each how many it holds: on every change, and once a second all of it, so that a home lane that was started
-anew knows soon. What this machine may have (`Portion`) thus holds for all of its lanes, but for the second after one
-has died.
+The home lane is the one that needed an instance first (`Homes`), until no lane holds one; or, where a lane is to learn
+how a function is used, and so to be its home for good, the first living one of the revision's ranking. It grants
+instances to the others one by one, and hears from each how many it holds: on every change, and once a second all of it,
+so that a new home lane knows soon. What this machine may have (`Portion`) thus holds for all of its lanes, but for the
+second after one has died.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 from martlet.http.fetch import FetchError, fetch
 from martlet.model import Revision
 from martlet.node.forwards import Forwards
+from martlet.node.homes import Homes
 from martlet.scheduling.placement import Placement, place, ranking
 
 Most = Callable[[Revision], int]
@@ -41,6 +43,7 @@ class Allowance:
             are free.
         held: the revisions this lane holds instances of, with how many.
         most: how many instances of a revision all lanes together may have.
+        homes: who is at home; None: who is first in the ranking.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Allowance:
         own: Callable[[str], tuple[int, int]],
         held: Callable[[], dict[str, int]],
         most: Most = lambda revision: revision.config.max_instances,
+        homes: Homes | None = None,
     ) -> None:
         self.lane = lane
         self.lanes = lanes
@@ -58,6 +62,7 @@ class Allowance:
         self._socket = sockets
         self._all_held = held
         self._most = most
+        self._homes = homes
         self._behind: dict[str, int] = {}
         self._dead_until: dict[int, float] = {}
         self._held: dict[str, dict[int, int]] = defaultdict(dict)
@@ -70,10 +75,29 @@ class Allowance:
     # -- as any lane
 
     def home(self, revision: str) -> int:
-        """Returns the lane that decides about a revision now."""
+        """Returns the lane that decides about a revision now: where nobody is at home, this one from now on."""
+        home = None if self._homes is None else self._homes.take(revision)
+        return self._or_first(home, revision)
+
+    def host(self, revision: str) -> int:
+        """Returns the lane that is at home to a revision, or would be if all had to decide that at once."""
+        home = None if self._homes is None else self._homes.holder(revision)
+        return self._or_first(home, revision)
+
+    def _or_first(self, home: int | None, revision: str) -> int:
+        """Returns the lane that is at home, or the first of the ranking where there is none that lives."""
         now = monotonic()
+        if home is not None and (home == self.lane or self._dead_until.get(home, 0.0) <= now):
+            return home
         alive = [n for n in range(self.lanes) if n == self.lane or self._dead_until.get(n, 0.0) <= now]
         return ranking(revision, alive)[0]
+
+    def vacate(self) -> None:
+        """Is at home no more to revisions that no lane holds an instance of; called now and then."""
+        if self._homes is not None:
+            for revision in self._homes.taken:
+                if not self.own(revision)[0] and not any(self._held.get(revision, {}).values()):
+                    self._homes.leave(revision)
 
     def lost(self, lane: int) -> None:
         """A lane did not answer: for a while it is nobody's home, and what it held is gone with it."""
@@ -150,6 +174,8 @@ class Allowance:
 
         ``at`` is the asking lane's `monotonic_ns`: a report that was on its way meanwhile is older, and ignored.
         """
+        if self._homes is not None and self._homes.take(revision) != self.lane:
+            return Placement.FORWARD  # it has asked the home lane of a moment ago
         self._heard[lane] = max(at, self._heard.get(lane, 0))
         counts = self._held[revision]
         counts[lane] = held
@@ -184,6 +210,8 @@ class Allowance:
         granted to others meanwhile. The home lane gives up its own first, then the others in the order of the ranking.
         """
         own = self.own(revision.id)[0]
+        if not own:
+            return 0
         if self.home(revision.id) == self.lane:
             behind = self._held_behind(revision.id, self.lane)
         else:
@@ -191,7 +219,8 @@ class Allowance:
         return min(own, max(0, own + behind - self._most(revision)))
 
     def _held_behind(self, revision: str, lane: int) -> int:
-        ranked = ranking(revision, range(self.lanes))
+        home = self.home(revision)
+        ranked = sorted(ranking(revision, range(self.lanes)), key=lambda other: other != home)
         held = self._held.get(revision, {})
         return sum(held.get(other, 0) for other in ranked[ranked.index(lane) + 1 :])
 
@@ -204,6 +233,8 @@ class Allowance:
         self._held.pop(revision, None)
         self._forwards.pop(revision, None)
         self._behind.pop(revision, None)
+        if self._homes is not None:
+            self._homes.leave(revision)
 
     def _decide(self, revision: Revision) -> Placement:
         counts = self._held.get(revision.id, {}) | {self.lane: self.own(revision.id)[0]}

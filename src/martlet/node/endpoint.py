@@ -179,7 +179,7 @@ class Endpoint:
             revision = Revision.model_validate(document, extra="ignore")
         except ValidationError as error:
             raise Invalid(f"not a revision: {error}") from None
-        home = self._node.allowance.home(revision.id)
+        home = self._node.allowance.host(revision.id)
         if home != self._node.lane:
             try:
                 status, body = await fetch(

@@ -54,6 +54,7 @@ class Housekeeping:
         """Looks after the instances once; ``now`` is `monotonic`."""
         drained = self._node.withdrawal.drained
         self._node.allowance.changed()
+        self._node.allowance.vacate()
         for pool in tuple(self._node.pools.values()):
             pool.look(now)
             if drained:

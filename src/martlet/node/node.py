@@ -39,6 +39,7 @@ from martlet.node.burst import LONG
 from martlet.node.call import Call
 from martlet.node.core import Core
 from martlet.node.habit import Habits
+from martlet.node.homes import Homes
 from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
@@ -125,8 +126,15 @@ class Node:
         self.pressed: set[Pool] = set()
         self.core = Core()
         self.portion = Portion(view, own, withdrawal)
+        self._homes = None if lanes == 1 or settings.keep_alive == "learned" else Homes(lane, run)
         self.allowance = Allowance(
-            lane, lanes, lambda n: run / f"lane-{n}.sock", self._own, self._held, self.portion.most
+            lane,
+            lanes,
+            lambda n: run / f"lane-{n}.sock",
+            self._own,
+            self._held,
+            self.portion.most,
+            self._homes,
         )
         self.refer: Callable[[Call], None] = lambda call: call.fail(NoCapacity())
         self.pass_on: Callable[[Call, MartletError], bool] = lambda _call, _error: False
@@ -170,6 +178,8 @@ class Node:
         await asyncio.gather(*(driver.close() for driver in self.drivers.values()))
         for reader in self._readers.values():
             reader.close()
+        if self._homes is not None:
+            self._homes.close()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs ``work`` beside everything else; what it raises unexpectedly is logged."""
@@ -369,6 +379,7 @@ class Node:
         instance = next(iter(pool.instances), None)
         if instance is None:
             pool.starting += 1
+            self.allowance.home(revision.id)  # nobody else is to be, from here on
             began = time()
             try:
                 instance = await pool.add_instance()
