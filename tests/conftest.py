@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+
+from tests.distribution import Distribution, together
 
 if TYPE_CHECKING:
     from tests.etcd import Cluster
@@ -45,16 +48,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distribution | None:
+    """Says who distributes the tests over workers where that is done by files."""
+    return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts folders with slow tests first, so that no worker is left with one at the end while others have none. The
-    tests of a folder follow one another: what they share, as a platform, is stopped after the last of them.
+    """Puts folders with slow tests first, so that no worker is left with one at the end while others have none, and
+    before them those that one worker runs. The tests of a folder follow one another: what they share, as a platform, is
+    stopped after the last of them.
     """
     rare = [item for item in items if item.get_closest_marker("rare")]
     if rare and not config.getoption("every_fault"):
         config.hook.pytest_deselected(items=rare)
         items[:] = [item for item in items if item not in rare]
     slow = {item.path.parent for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path.parent not in slow)
+    items.sort(key=lambda item: (together(item.nodeid) is None, item.path.parent not in slow))
 
 
 @pytest.fixture
