@@ -83,9 +83,11 @@ class Rig:
         exits: ids and exit codes of what ended by itself.
         many: how many cells are a crowd; an engine takes a second for each.
         processes: the most that an instance counts, threads too: a program has a warden, and a kernel has many.
+        goes_on: whether an instance serves the connection over which it got its code.
     """
 
     processes = 2
+    goes_on = True
 
     def __init__(self, driver: Driver, folder: Path, runtime: str = "python") -> None:
         self.driver = driver
@@ -250,6 +252,7 @@ async def program_rig(
     for source in PROGRAMS.glob("*.py"):
         shutil.copy(source, runtime)
     async with process_rig(folder, runtimes=Catalogue([runtime.parent]), runtime="program", **options) as rig:
+        rig.goes_on = False
         yield rig
 
 
@@ -295,6 +298,7 @@ async def microvm_rig(
     rig = Rig(driver, folder, runtime)
     rig.many = 4
     rig.processes = 20
+    rig.goes_on = False
     async with _opened(rig):
         yield rig
 

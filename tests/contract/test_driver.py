@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from martlet.drivers.contract import check_health
-from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
+from martlet.drivers.driver import Connecting, DriverError, Handle, LoadFailed, State
 from martlet.http.fetch import FetchError
 from martlet.sandbox.engine import ENGINES
 from tests.driver_rigs import (
@@ -96,6 +96,21 @@ async def test_a_specialised_cell_answers_requests(rig: Rig):
     assert await ask(handle, ["a", 1]) == b'["a",1]'
     assert loaded.mode in ("sync", "async")
     assert loaded.load_ms >= 0
+
+
+async def test_the_connection_over_which_a_cell_got_its_code_carries_requests_if_it_goes_on(rig: Rig):
+    if not isinstance(rig.driver, Connecting):
+        pytest.skip("it leaves its connections to nobody")
+    handle = await rig.start()
+
+    conversation = await rig.specialise_connected(handle, "echo")
+
+    assert (conversation is not None) == rig.goes_on
+    if conversation is not None:
+        answer = await conversation.ask("POST", "/", ["a", 1], timeout=SECONDS, at_most=1000)
+        assert answer == (200, b'["a",1]')
+        conversation.close()
+    assert await ask(handle, ["b"]) == b'["b"]'
 
 
 async def test_instances_of_several_functions_do_not_meet(rig: Rig):

@@ -262,7 +262,9 @@ class ContainerDriver(LocalDriver[Keeper]):
         return await self._parent_of(cell)
 
     async def _greet(self, cell: Cell) -> None:
-        await door.greet(cell.directory / _DOOR, cell.socket, START_SECONDS, cell.ended.done)
+        cell.conversation = await door.greet(
+            cell.directory / _DOOR, cell.socket, START_SECONDS, cell.ended.done
+        )
 
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool

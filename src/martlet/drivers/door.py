@@ -9,6 +9,7 @@ from pathlib import Path
 
 from martlet.drivers import contract
 from martlet.drivers.driver import DriverError
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import FetchError
 from martlet.sandbox.inside import SOCKET
 
@@ -21,7 +22,7 @@ def make(door: Path, identity: int) -> None:
     os.chown(door, identity, identity)
 
 
-async def greet(door: Path, socket: Path, patience: float, over: Callable[[], bool]) -> None:
+async def greet(door: Path, socket: Path, patience: float, over: Callable[[], bool]) -> Conversation:
     """Asks until the container answers, then moves its socket out of its sight, and closes the door behind it.
 
     Args:
@@ -30,12 +31,15 @@ async def greet(door: Path, socket: Path, patience: float, over: Callable[[], bo
         patience: seconds that it may take.
         over: whether the container has ended.
 
+    Returns:
+        The connection over which it has answered.
+
     Raises:
         DriverError: it ends, does not answer in time, or is not well.
     """
     loop, made = asyncio.get_running_loop(), door / SOCKET
     deadline = loop.time() + patience
-    while not await _answers(made, patience):
+    while (conversation := await _answer(made, patience)) is None:
         if over():
             raise DriverError("its first process ended")
         if loop.time() > deadline:
@@ -44,13 +48,13 @@ async def greet(door: Path, socket: Path, patience: float, over: Callable[[], bo
     made.rename(socket)
     os.chown(door, 0, 0)
     os.chmod(door, 0o711)  # noqa: S103  (what is in it has gone through)
+    return conversation
 
 
-async def _answers(socket: Path, patience: float) -> bool:
+async def _answer(socket: Path, patience: float) -> Conversation | None:
     if not os.access(socket, os.F_OK):
-        return False
+        return None
     try:
-        await contract.check_health(str(socket), patience)
+        return await contract.greet(str(socket), patience)
     except FetchError:  # it is about to listen, or gone
-        return False
-    return True
+        return None

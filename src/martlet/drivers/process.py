@@ -26,7 +26,6 @@ from martlet.drivers.startup import Startup
 from martlet.drivers.template import Template
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
-from martlet.http.conversation import Conversation
 from martlet.model import MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.sandbox import root
@@ -101,15 +100,6 @@ class ProcessDriver(LocalDriver[Zygote]):
         with cell.listening() as descriptors:
             cell.limit(USUAL_LIMITS)
             return await parent.fork(cell.id, network, cell.identity, descriptors)
-
-    async def specialise_connected(
-        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
-    ) -> tuple[Loaded, Conversation | None]:
-        """Does what `specialise` does, over the connection on which the cell has answered for its health."""
-        cell = self._living(handle)
-        loaded = await self._specialise(cell, revision, code, dependencies, deadline)
-        conversation, cell.conversation = cell.conversation, None
-        return loaded, conversation if conversation is not None and conversation.open else None
 
     async def prepare_template(
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float

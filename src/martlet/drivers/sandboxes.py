@@ -18,6 +18,7 @@ from martlet.drivers.held import Held
 from martlet.drivers.identities import Identities
 from martlet.drivers.own_images import PROGRAM, OwnImages
 from martlet.errors import Invalid
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import FetchError
 from martlet.model import FunctionConfig, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
@@ -117,10 +118,19 @@ class SandboxDriver(ABC, Generic[CellT]):
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
     ) -> Loaded:
         """Sets the limits of the revision, gives the cell its code, and has it confine itself and load that."""
+        loaded, conversation = await self.specialise_connected(handle, revision, code, dependencies, deadline)
+        if conversation is not None:
+            conversation.close()
+        return loaded
+
+    async def specialise_connected(
+        self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
+    ) -> tuple[Loaded, Conversation | None]:
+        """Does what `specialise` does, over the connection on which the cell has answered for its health."""
         cell = self._living(handle)
         loaded = await self._specialise(cell, revision, code, dependencies, deadline)
-        cell.end_conversation()
-        return loaded
+        conversation, cell.conversation = cell.conversation, None
+        return loaded, conversation if conversation is not None and conversation.open else None
 
     async def _specialise(
         self,

@@ -20,7 +20,7 @@ from martlet.drivers.driver import DriverError, Handle, LoadFailed
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
 from tests.alone import status_of
-from tests.driver_rigs import LANE, SECONDS, Rig, ask, eventually, process_rig
+from tests.driver_rigs import LANE, Rig, ask, eventually, process_rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -53,18 +53,6 @@ def groups() -> set[str]:
 
 def zygote_of(pid: int) -> int:
     return int(status_of(pid)["PPid"])
-
-
-async def test_the_connection_over_which_a_cell_got_its_code_carries_requests(rig: Rig):
-    handle = await rig.start()
-
-    conversation = await rig.specialise_connected(handle, "echo")
-
-    assert conversation is not None
-    answer = await conversation.ask("POST", "/", ["a", 1], timeout=SECONDS, at_most=1000)
-    assert answer == (200, b'["a",1]')
-    conversation.close()
-    assert await ask(handle, ["b"]) == b'["b"]'
 
 
 async def test_each_cell_has_a_network_namespace_of_its_own_also_one_that_was_made_ahead(rig: Rig):

@@ -107,7 +107,7 @@ class Cell(Held):
         Raises:
             DriverError: it does not.
         """
-        await door.greet(self.door, self.socket, patience, lambda: self.over)
+        self.conversation = await door.greet(self.door, self.socket, patience, lambda: self.over)
         (self.door / inside.LOG).unlink(missing_ok=True)
         os.chown(self.directory / LOG, 0, 0)
         # The container opens /dev/stdout as whoever it is; nobody else gets through the folder.

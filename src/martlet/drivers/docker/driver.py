@@ -37,6 +37,7 @@ from martlet.drivers.roots import HostRoots, Roots
 from martlet.drivers.sandboxes import USUAL_LIMITS, SandboxDriver
 from martlet.drivers.startup import Startup
 from martlet.errors import Invalid
+from martlet.http.conversation import Conversation
 from martlet.model import MiB, Network, Revision
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox.bundle import Frame
@@ -162,16 +163,16 @@ class DockerDriver(SandboxDriver[Cell]):
         cell.in_service = True
         return cell.handle
 
-    async def specialise(
+    async def specialise_connected(
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
-    ) -> Loaded:
-        """Sets the limits of the revision, mounts the code and has it loaded."""
+    ) -> tuple[Loaded, Conversation | None]:
+        """Does what that of every sandbox does, once."""
         cell = self._living(handle)
         if cell.used:
             raise DriverError(f"the cell {handle.id} has code already")
         cell.used = True
         try:
-            return await self._specialise(cell, revision, code, dependencies, deadline)
+            return await super().specialise_connected(handle, revision, code, dependencies, deadline)
         except OSError as error:
             raise DriverError(f"the cell {cell.id} cannot be given code: {error}") from error
 
