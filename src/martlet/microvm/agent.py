@@ -172,6 +172,7 @@ class Agent:
             privileges.forbid_new_privileges()
             privileges.empty_bounding_set(self._last_capability)
             privileges.become(USER)
+            self._inside.prepare()
             if self._task.program is None:
                 self._module.serve(listener, self._prepare)
             else:

@@ -63,7 +63,12 @@ class Inside:
     def __init__(self, own_kernel: bool) -> None:
         self._own_kernel = own_kernel
         self._filter = Path(SANDBOX, FILTER).read_bytes()
+        self._rules: Ruleset | None = None
         self._program: int | None = None
+
+    def prepare(self) -> None:
+        """Makes the rules about files, in the process that they are for, which sees what it is going to see."""
+        self._make_rules(scoped=True)
 
     def confine(self, request: dict[str, Any]) -> None:
         """Takes the limits, which hold from here on, and closes both walls behind this process."""
@@ -82,8 +87,7 @@ class Inside:
             )
         # What the program runs has the same user, and must not change the memory of its warden.
         syscalls.prctl(Process.SET_DUMPABLE, 0)
-        # It must still reach a program, which is behind its own wall already, with signals.
-        self._lock(scoped=self._program is None)
+        self._lock()
 
     def fork(self, child: Callable[[], NoReturn]) -> int:
         """Forks a process that is confined and runs ``child``: what starts before there is code.
@@ -94,24 +98,32 @@ class Inside:
         pid = os.fork()
         if pid == 0:
             try:
-                self._lock(scoped=True)
+                self._lock()
                 child()
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(1)
         self._program = pid
+        if self._rules is not None:
+            self._rules.close()
+        # This process must still reach the program, which is behind its own wall already, with signals.
+        self._make_rules(scoped=False)
         return pid
 
-    def _lock(self, *, scoped: bool) -> None:
+    def _lock(self) -> None:
+        if self._rules is not None:
+            self._rules.enforce()
+        prepared.enforce(self._filter)
+
+    def _make_rules(self, *, scoped: bool) -> None:
+        """Makes the rules of Landlock, where there is one; they hold for code that is mounted later, too."""
         version = landlock.version()
         if version:
-            rules = Ruleset(version, scoped=scoped)
+            self._rules = Ruleset(version, scoped=scoped)
             for path, access in landlock.INSIDE.items():
-                rules.allow(path, access)
-            rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
-            rules.enforce()
-        prepared.enforce(self._filter)
+                self._rules.allow(path, access)
+            self._rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
 
 
 def _spread(process: int) -> None:
@@ -131,6 +143,7 @@ def load(task: Task) -> ModuleType:
 def serve(task: Task, module: ModuleType) -> None:
     """Lives the life of a cell, on the socket that it makes."""
     inside = Inside(task.own_kernel)
+    inside.prepare()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{DOOR}/{SOCKET}")
     listener.listen(_BACKLOG)
