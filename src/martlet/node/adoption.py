@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 RECORD = "record.json"
+RECORD_DELAY = 0.05
+"""Seconds from the start of an instance until it is noted down for a next life of the lane: its first request does not
+wait for a file, and a lane that is killed sooner loses a start that took less."""
 PATIENCE = 0.5
 """Seconds that a lane waits for its instances before it takes requests; those that are idle answer in some ms."""
 
@@ -125,6 +128,15 @@ class Adoption:
             await asyncio.wait(joining, timeout=PATIENCE)
             log.info("instances_recovered", count=len(recovered), lost=len(lost))
 
+    async def note_down(self, instance: Instance) -> None:
+        """Writes down an instance that lives on, for the next life of the lane."""
+        await asyncio.sleep(RECORD_DELAY)
+        if instance.handle.id in self._node.instances and not instance.dead:
+            try:
+                Record.of(instance).write()
+            except OSError as error:
+                log.warning("instance_not_recorded", instance=instance.handle.id, error=str(error))
+
     async def _recover(self, record: Record) -> bool:
         driver = self._node.drivers.get(record.handle.driver)
         if driver is None or not self._is_wanted(record):
@@ -151,7 +163,7 @@ class Adoption:
         """Whether its revision is what it was, and something points at it."""
         revision = record.revision
         known = self._view.revisions.get((revision.function, revision.number))
-        return known == revision and self._node.is_current(revision)
+        return known == revision and self._node.pointers.is_current(revision)
 
     async def _is_covered(self, record: Record) -> bool:
         """Whether its packages have been there all the time; they are held from now on."""

@@ -21,6 +21,7 @@ from martlet.model import LogLine, Revision
 from martlet.node.arrivals import INVOKE, Arrivals
 from martlet.node.call import Call
 from martlet.node.node import Node
+from martlet.node.summary import summary
 from martlet.scheduling.placement import Placement
 from martlet.storage.registry import RegistryView
 from martlet.storage.store import StoreError
@@ -122,7 +123,7 @@ class Endpoint:
             exchange.problem(Invalid(f"the request is not what {path} takes: {error}"))
 
     async def _health(self, exchange: Exchange, *_: Any) -> None:
-        exchange.answer_json(200, self._node.summary())
+        exchange.answer_json(200, summary(self._node, self._view))
 
     async def _instances(self, exchange: Exchange, *_: Any) -> None:
         exchange.answer_json(200, [view.model_dump(mode="json") for view in await self._node.views()])

@@ -73,7 +73,7 @@ class Housekeeping:
     def _provide(self, now: float) -> None:
         """Starts what is to be there before it is asked for."""
         for name in list(self._view.functions):
-            revision = self._node.latest(name)
+            revision = self._node.pointers.latest(name)
             if revision is not None and self._node.drivers and self._node.portion.least(revision):
                 self._keep_minimum(revision)
         for name, habit in self._node.habits:
@@ -90,10 +90,10 @@ class Housekeeping:
         ttl = node.settings.warm_instance_ttl if config.idle_ttl is None else config.idle_ttl
         if surplus := node.allowance.surplus(pool.revision):
             pool.shed(surplus, "there are more than max_instances, or than this machine's part of it")
-        if node.is_current(pool.revision):
+        if node.pointers.is_current(pool.revision):
             self._expire_current(pool, now, ttl)
             return
-        ttl = min(ttl, REPLACED_TTL) if node.is_replaced(pool.revision) else ttl
+        ttl = min(ttl, REPLACED_TTL) if node.pointers.is_replaced(pool.revision) else ttl
         pool.expire(now, ttl, 0, f"nothing points at the revision, and it was idle for {ttl:g} s")
         if now - pool.created > CANDIDATE_GRACE and not pool.held:
             node.drop(pool)
@@ -110,7 +110,7 @@ class Housekeeping:
             pool.expire(now, ttl, max(least, 1), f"it was idle for {ttl:g} s, and another is there")
             return
         ended = pool.expire(now, LINGER, least, _why_ended(windows, idle))
-        if idle < windows.begin and pool.revision == self._node.latest(pool.revision.function):
+        if idle < windows.begin and pool.revision == self._node.pointers.latest(pool.revision.function):
             pool.habit.put_away += ended
 
     def _drain(self, pool: Pool, age: float) -> None:
@@ -136,7 +136,7 @@ class Housekeeping:
 
     def _prewarm(self, name: str, habit: Habit, now: float) -> None:
         """Brings back what was put away of a function, once its next call is due."""
-        node, revision = self._node, self._node.latest(name)
+        node, revision = self._node, self._node.pointers.latest(name)
         if revision is None or habit.used is None:
             habit.put_away = 0
             return
@@ -147,7 +147,7 @@ class Housekeeping:
         if not windows.want(idle):
             return
         pool = node.pool(revision)
-        room = min(node.portion.most(revision) - pool.held, node.room)
+        room = min(node.portion.most(revision) - pool.held, node.room.left)
         count = instances_to_prewarm(wanted, pool.held, room, available_share())
         if count:
             pool.note(ScalingAction.START, f"a call is due: none came for {idle / 60:.0f} min", count)

@@ -1,4 +1,4 @@
-"""What owns instances: the pools of one lane, their drivers and cells, and the clock that watches deadlines."""
+"""What owns instances: the pools of one lane, and their drivers and cells."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from martlet.drivers.driver import (
     CellSpec,
-    Connecting,
     Driver,
-    DriverError,
-    Forking,
     Handle,
-    Loaded,
-    LoadFailed,
-    Unforkable,
     Weighing,
 )
 from martlet.errors import (
@@ -29,14 +23,12 @@ from martlet.errors import (
     MartletError,
     NoCapacity,
     NotFound,
-    Unavailable,
 )
-from martlet.http.conversation import Conversation
 from martlet.model import InstanceView, Network, NodeScaling, Revision, ScalingAction
-from martlet.node.adoption import Adoption, Record
+from martlet.node.adoption import Adoption
 from martlet.node.allowance import Allowance
-from martlet.node.burst import LONG
 from martlet.node.call import Call
+from martlet.node.clock import TICK, Clock
 from martlet.node.core import Core
 from martlet.node.habit import Habits
 from martlet.node.homes import Homes
@@ -44,38 +36,26 @@ from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
+from martlet.node.pointers import Pointers
 from martlet.node.pool import Pool
 from martlet.node.portion import Portion
 from martlet.node.recorder import Recorder
+from martlet.node.room import Room
 from martlet.node.scaling import explain
-from martlet.node.slot import Slot
+from martlet.node.starter import Starter
 from martlet.node.stocks import Resolve, Stocks
 from martlet.node.template import Template
 from martlet.node.withdrawal import Withdrawal
 from martlet.settings import SystemSettings
-from martlet.storage.blobs import BlobError
 from martlet.storage.registry import RegistryView
 from martlet.telemetry.process import ProcessStats
 
 log = structlog.get_logger()
 
-RECORD_DELAY = 0.05
-"""Seconds from the start of an instance until it is noted down for a next life of the lane: its first request does not
-wait for a file, and a lane that is killed sooner loses a start that took less."""
-TICK = 0.01
-"""Seconds between looks at deadlines and waiting calls, while there are any."""
 LAST_WORDS, LONGEST_WORD = 20, 500
 """Lines of what did not load that its deploy shows, and characters of each."""
 GRACE = 2.0
 """Seconds an idle instance with an event loop may take to shut down."""
-
-
-class Specialised(NamedTuple):
-    """A cell that has its code: what became of it, and the connection over which it came, if that goes on."""
-
-    handle: Handle
-    loaded: Loaded
-    conversation: Conversation | None = None
 
 
 class Node:
@@ -83,10 +63,13 @@ class Node:
 
     Attributes:
         templates: those that live, by the id of their sandbox.
-        pressed: pools with waiting calls.
+        clock: what watches deadlines and waiting calls.
         core: what the instances run on.
         portion: what this machine may have of the instances of each revision.
         stocks: cells that stand ready.
+        starter: what makes them instances.
+        pointers: which revisions requests go to.
+        room: for how many instances.
         habits: how the functions are used.
         refer: where calls go that another lane is to run.
         pass_on: whether a call that was not begun here, because of an error, is somebody else's now.
@@ -115,15 +98,13 @@ class Node:
         self.settings = settings
         self.drivers = drivers
         # Found out once: to ask whether something keeps a protocol takes longer than much of a cold start.
-        self._connecting = {name: each for name, each in drivers.items() if isinstance(each, Connecting)}
         self._weighing = {name: each for name, each in drivers.items() if isinstance(each, Weighing)}
         self.packages = packages
         self.logs = logs
         self.pools: dict[str, Pool] = {}
         self.instances: dict[str, Instance] = {}
         self.templates: dict[str, Template] = {}
-        self._watched: set[Slot] = set()
-        self.pressed: set[Pool] = set()
+        self.clock = Clock()
         self.core = Core()
         self.portion = Portion(view, own, withdrawal)
         self._homes = None if lanes == 1 or settings.keep_alive == "learned" else Homes(lane, run)
@@ -146,12 +127,13 @@ class Node:
         self.recorder = recorder
         self.habits = Habits(settings.function_storage_path / f"habits-{lane}.json")
         self.stocks = Stocks(settings, drivers, runtimes, self._make_cell)
+        self.starter = Starter(self, packages)
+        self.pointers = Pointers(view)
         self._housekeeping = Housekeeping(self, view)
         self._adoption = Adoption(self, view, self._run)
         self._readers: dict[str, LogReader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._capacity = -(-settings.max_concurrent_functions // lanes) if drivers else 0
+        self.room = Room(self, -(-settings.max_concurrent_functions // lanes) if drivers else 0)
         view.on_change.append(self._changed)
 
     # -- life
@@ -242,80 +224,15 @@ class Node:
             LoadFailed: the user's code does not load.
             NoCapacity: the lane is full, or the host refuses another sandbox.
         """
-        self._make_room()
+        self.room.make()
         began = monotonic()
         forked = await pool.template.fork()
-        cell, loaded, conversation = forked or await self.specialise(pool.revision)
+        cell, loaded, conversation = forked or await self.starter.specialise(pool.revision)
         instance = Instance(pool, cell, loaded, monotonic() - began, conversation)
         self.instances[cell.id] = instance
         if forked is None:  # a fork ends with its template, which ends with this lane
-            self.spawn(self._note_down(instance))
+            self.spawn(self._adoption.note_down(instance))
         return instance
-
-    async def _note_down(self, instance: Instance) -> None:
-        await asyncio.sleep(RECORD_DELAY)
-        if instance.handle.id in self.instances and not instance.dead:
-            try:
-                Record.of(instance).write()
-            except OSError as error:
-                log.warning("instance_not_recorded", instance=instance.handle.id, error=str(error))
-
-    async def specialise(
-        self, revision: Revision, *, template: bool = False, again: bool = True
-    ) -> Specialised:
-        """Makes a cell an instance of a revision, or a template of it.
-
-        Args:
-            revision: of a function.
-            template: whether it is to be a template.
-            again: whether to take another cell where the first one ends, which need not be the fault of the code.
-
-        Raises:
-            LoadFailed: the user's code does not load.
-            Unforkable: it is not for a template.
-            NoCapacity: the host refuses another sandbox.
-            Unavailable: its code is not on this machine, and out of reach.
-        """
-        code, dependencies = await self._packages_of(revision)
-        config = revision.config
-        try:
-            cell = await self.stocks.take(config)
-        except LoadFailed:
-            raise
-        except DriverError as error:
-            log.error("cell_not_started", error=str(error))
-            raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
-        driver = self.driver_of(cell)
-        self.read_log(cell, revision)
-        try:
-            what = cell, revision, code, dependencies, self.settings.cold_start_timeout
-            if template:
-                if not isinstance(driver, Forking):
-                    raise Unforkable(f"the driver {driver.name} does not fork")
-                return Specialised(cell, await driver.prepare_template(*what))
-            connecting = self._connecting.get(cell.driver)
-            if connecting is not None:
-                return Specialised(cell, *await connecting.specialise_connected(*what))
-            return Specialised(cell, await driver.specialise(*what))
-        except LoadFailed:
-            await asyncio.wait([self.spawn(self.destroy(cell))])  # then all that it has printed is kept
-            raise
-        except BaseException as error:
-            self.spawn(self.destroy(cell))
-            if isinstance(error, DriverError) and not isinstance(error, Unforkable):
-                log.error("instance_not_started", revision=revision.id, error=str(error))
-                if again:
-                    return await self.specialise(revision, template=template, again=False)
-                raise LoadFailed("", "the sandbox ended before the code was loaded") from error
-            raise
-
-    async def _packages_of(self, revision: Revision) -> tuple[Path, Path | None]:
-        try:
-            code = await self.packages.ensure(revision.code)
-            return code, await self.packages.ensure(revision.dependencies) if revision.dependencies else None
-        except (BlobError, OSError) as error:  # OSError: the disk here is full
-            log.error("package_not_fetched", revision=revision.id, error=str(error))
-            raise Unavailable(f"the code of {revision.id} cannot be fetched right now; try again") from error
 
     def read_log(self, handle: Handle, revision: Revision) -> None:
         """Begins to read what an instance of a revision prints. Raises OSError."""
@@ -391,24 +308,6 @@ class Node:
         loaded = instance.loaded
         return {"mode": loaded.mode, "load_ms": loaded.load_ms, "start_ms": instance.start_seconds * 1e3}
 
-    def summary(self) -> dict[str, Any]:
-        """Returns what this lane is and holds, in short."""
-        held = [pool for pool in self.pools.values() if pool.held]
-        return {
-            "status": "ok",
-            "lane": self.lane,
-            "instances": len(self.instances),
-            "capacity": self._capacity,
-            "cells": len(self.stocks),
-            "memory": sum(pool.held * pool.config.memory for pool in held),
-            "cpu": sum(pool.held * (pool.config.cpu_limit or 0) for pool in held),
-            "warm": {pool.revision.id: (pool.held, pool.free) for pool in held},
-            "calls": {name: calls for name, pool in self.pools.items() if (calls := pool.demand)},
-            "forwarded": {name: sent for name, pool in self.pools.items() if (sent := pool.forwarded)},
-            "asked": self.count_asked(),
-            "divided": max(self._view.divided.values(), default=0),
-        }
-
     def stats(self) -> dict[str, Any]:
         """Returns the counters of this lane, with what it holds now (see `LaneStats.to_json`)."""
         stats = self.recorder.stats
@@ -423,7 +322,7 @@ class Node:
 
     def scaling(self, function: str) -> NodeScaling:
         """Returns why there are as many instances of a function as there are. Raises `FunctionNotFound`."""
-        revision = self.latest(function)
+        revision = self.pointers.latest(function)
         if revision is None:
             raise FunctionNotFound(f"there is no function {function!r}")
         return explain(self, function, revision.config)
@@ -453,27 +352,6 @@ class Node:
         if reader is not None:
             reader.close()
 
-    @property
-    def room(self) -> int:
-        """How many more instances and templates there may be; below 0 while more are wanted than there may be."""
-        return self._capacity - sum(pool.held + pool.template.held for pool in self.pools.values())
-
-    def _make_room(self) -> None:
-        if self.room >= 0:
-            return
-        idle = [
-            (since, instance)
-            for instance in self.instances.values()
-            if not instance.dead
-            and (since := instance.idle_since()) is not None
-            and len(instance.pool.instances) > instance.pool.config.min_instances
-        ]
-        if not idle:
-            raise NoCapacity(f"this lane runs {self._capacity} instances already (max_concurrent_functions)")
-        instance = min(idle, key=lambda pair: pair[0])[1]
-        instance.end()
-        instance.pool.note(ScalingAction.END, "another function needed the room (max_concurrent_functions)")
-
     def _exited(self, cell_id: str, code: int) -> None:
         """A sandbox has ended by itself."""
         cell = self.stocks.drop(cell_id)
@@ -491,60 +369,7 @@ class Node:
                 instance.end()
                 instance.pool.note(ScalingAction.END, "it ended by itself while it was idle")
 
-    # -- the clock
-
-    def watch(self, slot: Slot) -> None:
-        """Ends the slot's instance when a call runs past its deadline. It is watched until it is seen idle."""
-        slot.watched = True
-        self._watched.add(slot)
-        self.wake()
-
-    def wake(self) -> None:
-        """Begins to watch deadlines and waiting calls, where nobody does."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        now = monotonic()
-        for slot in tuple(self._watched):
-            overdue = slot.call is not None and slot.deadline < now
-            if overdue or slot.call is None:
-                slot.watched = False
-                self._watched.discard(slot)
-            if overdue:
-                slot.instance.overdue(slot)
-            elif slot.call is not None and now - slot.call.sent > LONG:
-                slot.instance.look(now)
-        for pool in tuple(self.pressed):
-            if pool.waiting:
-                pool.grow()
-            else:
-                self.pressed.discard(pool)
-        if self._watched or self.pressed:
-            self.wake()
-
-    def latest(self, function: str) -> Revision | None:
-        """Returns the revision of a function that serves; None where there is no such function."""
-        found = self._view.functions.get(function)
-        return None if found is None else self._view.revisions.get((function, found.latest))
-
-    def is_current(self, revision: Revision) -> bool:
-        """Whether something points at a revision."""
-        function = self._view.functions.get(revision.function)
-        stored = self._view.revisions.get((revision.function, revision.number))
-        if function is None or (stored is not None and stored != revision):
-            return False  # it was deleted, and may have been made anew
-        aliases = self._view.aliases.get(revision.function, {}).values()
-        return function.latest == revision.number or any(
-            revision.number in alias.weights for alias in aliases
-        )
-
-    def is_replaced(self, revision: Revision) -> bool:
-        """Whether nothing points at the revision, and no deploy is about to."""
-        function = self._view.functions.get(revision.function)
-        candidate = function is not None and revision.number > function.latest
-        return not candidate and not self.is_current(revision)
+    # -- the store
 
     def _changed(self, kind: str, name: str) -> None:
         """The store has news of a function: pools that nothing points at any more retire."""
@@ -554,7 +379,7 @@ class Node:
         if function is None and kind != "function":
             return  # a first deploy: its revision is there before the function that points at it
         for pool in [pool for pool in self.pools.values() if pool.revision.function == name]:
-            if self.is_replaced(pool.revision):
+            if self.pointers.is_replaced(pool.revision):
                 self.drop(pool)
         if function is None:  # control of another machine does not say so
             self.spawn(self.forget(name))

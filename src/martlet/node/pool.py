@@ -126,8 +126,7 @@ class Pool:
         if len(self.waiting) >= max(self.config.max_queue, 1 if not self.instances else 0):
             raise Overloaded(f"{len(self.waiting)} requests wait for the function already (max_queue)")
         self.waiting.append(call)
-        self.node.wake()
-        self.node.pressed.add(self)
+        self.node.clock.press(self)
         if not self.held or self.config.concurrency > 1:
             self.grow()  # else the next tick of the node's clock sees whether it is worth it
 
@@ -279,8 +278,7 @@ class Pool:
             self.see_use(instance.last_used)
         self.node.allowance.changed()
         if self.waiting:
-            self.node.pressed.add(self)
-            self.node.wake()
+            self.node.clock.press(self)
 
     def expire(self, now: float, ttl: float, keep: int, reason: str) -> int:
         """Ends instances that have been idle for ``ttl`` seconds, but keeps ``keep``; returns how many it ended."""

@@ -41,7 +41,7 @@ class Slot(Upstream):
         self.status = 0
         self.instance.began(call)
         if not self.watched:
-            self.instance.pool.node.watch(self)
+            self.instance.pool.node.clock.watch(self)
         self.send(call.exchange, call.passage.head, call.last)
 
     def on_head(self, exchange: Exchange, status: int, headers: list[Header]) -> bytes | None:

@@ -74,13 +74,13 @@ class Template:
         return (
             loaded is not None
             and not self._given_up
-            and self._node.room > 0
+            and self._node.room.left > 0
             and is_template_worthwhile(loaded.mode, loaded.load_ms / 1e3)
         )
 
     async def _make(self) -> None:
         try:
-            self._handle, loaded, _ = await self._node.specialise(self.pool.revision, template=True)
+            self._handle, loaded, _ = await self._node.starter.specialise(self.pool.revision, template=True)
         except (DriverError, MartletError) as error:
             self._give_up(str(error), expected=isinstance(error, Unforkable))
         else:

@@ -22,6 +22,7 @@ from martlet.node.housekeeping import Housekeeping
 from martlet.node.logs import LogStore
 from martlet.node.node import Node
 from martlet.node.recorder import Recorder
+from martlet.node.summary import summary
 from martlet.node.withdrawal import Withdrawal
 from martlet.scheduling.keepalive import FEWEST, Basis
 from martlet.settings import SystemSettings
@@ -401,7 +402,7 @@ async def test_calls_that_other_machines_send_are_told_by_these_until_none_come_
     async with Lane(tmp_path) as lane:
         pool = await lane.deploy()
         await lane.invoke()
-        assert lane.node.summary()["forwarded"] == {}
+        assert summary(lane.node, lane.view)["forwarded"] == {}
         begun = []
         finished = pool.finished
 
@@ -414,11 +415,11 @@ async def test_calls_that_other_machines_send_are_told_by_these_until_none_come_
         await lane.invoke(b"x-martlet-node: other\r\n")
         await lane.invoke()
         assert begun == ["other", ""]
-        told = lane.node.summary()
+        told = summary(lane.node, lane.view)
         assert 0 < told["forwarded"]["f@1"]["other"] < told["calls"]["f@1"]
         for _ in range(60):
             lane.tend()
-        assert lane.node.summary()["forwarded"] == {}
+        assert summary(lane.node, lane.view)["forwarded"] == {}
 
 
 async def test_a_revision_that_a_newer_control_sends_is_loaded(tmp_path):
