@@ -32,10 +32,16 @@ _ACCESS_OUTSIDE = {
     **dict.fromkeys(("/dev/shm", root.SCRATCH), landlock.ALL),  # noqa: S108
     "/proc/self": landlock.WRITE_FILES,
 }
+_LATE = frozenset({"mount", "prctl", "sethostname", "unshare"})
 _CODE, _DEPENDENCIES = 98, 99
 UNCONFINED_CODE = f"/proc/self/fd/{_CODE}"
 UNCONFINED_DEPENDENCIES = f"/proc/self/fd/{_DEPENDENCIES}"
 """Where an instance without a private root finds its packages: their folder is not open to its user."""
+
+
+def is_late(call: str | None) -> bool:
+    """Whether a cell still makes a call when it gets code that no function may make, or not as freely."""
+    return call in _LATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Sandbox:
         filter: of system calls; None where they are not filtered.
         shown: the folders that it sees beside the system's.
         kept: descriptors that it has from its zygote.
+        early: what of the filter of system calls holds before there is code; ``filter`` is the rest then.
     """
 
     def __init__(
@@ -105,12 +112,14 @@ class Sandbox:
         filter: Filter | None,  # noqa: A002
         shown: Collection[str] = (),
         kept: Collection[int] = (),
+        early: Filter | None = None,
     ) -> None:
         self._belongings = belongings
         self._lifeline = lifeline
         self._means = means
         self._last_capability = last_capability
         self._filter = filter
+        self._early = early
         self._shown = shown
         self._kept = kept
         self._own = {} if means.confined else dict.fromkeys(shown, landlock.READ)
@@ -134,6 +143,8 @@ class Sandbox:
         privileges.forbid_new_privileges()
         _keep_only(belongings, self._lifeline, self._kept)
         self._rules = rules_for(means, self._own)
+        if self._early is not None:
+            self._early.load()
 
     def confine(self, confinement: Confinement) -> int | None:
         """Drops the last power of a cell; its code and limits are in place when this returns.

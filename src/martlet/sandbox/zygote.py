@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from martlet.sandbox import cgroups, namespaces, privileges, root, syscalls, users
-from martlet.sandbox.launcher import Belongings, Confinement, Sandbox
+from martlet.sandbox.launcher import Belongings, Confinement, Sandbox, is_late
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
 from martlet.sandbox.namespaces import PidNamespaces, fork_warm
@@ -98,12 +98,17 @@ class Zygote(Parent):
         self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
         self._filter: Filter | None = None
+        self._early_filter: Filter | None = None
         self._kept: tuple[int, ...] = ()
 
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
-        if self._plan.calls != "unfiltered":
-            self._filter = Filter(Policy.load(), observed=self._plan.calls == "observed")
+        if self._plan.calls == "observed":
+            self._filter = Filter(Policy.load(), observed=True)
+        elif self._plan.calls == "filtered":
+            # The kernel takes long to check and to compile a filter: most of it, while nobody waits for the cell.
+            self._early_filter = Filter(Policy.load(), decides=lambda call: not is_late(call))
+            self._filter = Filter(Policy.load(), decides=is_late)
         if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(
@@ -194,6 +199,7 @@ class Zygote(Parent):
             self._filter,
             plan.shown,
             self._kept,
+            self._early_filter,
         )
         try:
             sandbox.enter()

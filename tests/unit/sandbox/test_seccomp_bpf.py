@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from martlet.sandbox.launcher import is_late
 from martlet.sandbox.seccomp import bpf
 from martlet.sandbox.seccomp.policy import ARCHITECTURES, Condition, Policy
 
@@ -130,3 +131,63 @@ def test_it_is_small_and_jumps_forward_only_within_itself(machine: str):
     for at, (code, if_true, if_false, constant) in enumerate(instructions):
         reach = constant if code == 0x05 else max(if_true, if_false)
         assert code == 0x06 or at + 1 + reach < len(instructions)
+
+
+HALVES = {
+    machine: (
+        bpf.compile(policy, decides=lambda call: not is_late(call)),
+        bpf.compile(policy, decides=is_late),
+    )
+    for machine, policy in POLICIES.items()
+}
+
+
+def strictest(program: tuple[bytes, ...], audit: int, number: int, arguments: list[int]) -> int:
+    """What the kernel does about a call where several programs answer: the least answer, as signed numbers."""
+    answers = [run(each, audit, number, arguments)[0] for each in program]
+    return min(answers, key=lambda answer: answer ^ 0x80000000)
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_filtered_early_and_late_is_together_what_the_policy_says(machine: str, data: st.DataObject):
+    policy = POLICIES[machine]
+    number, arguments = data.draw(calls(policy))
+
+    assert (
+        strictest(HALVES[machine], policy.architecture.audit, number, arguments)
+        == ANSWERS[policy.decide(number, arguments)]
+    )
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_whatever_number_a_call_has_both_parts_answer_as_one(machine: str):
+    audit = POLICIES[machine].architecture.audit
+    numbers = [
+        *range(700),
+        0x3FFFFFFF,
+        0x40000000,
+        0x40000001,
+        0x7FFFFFFF,
+        0x80000000,
+        0xFFFFFFFE,
+        0xFFFFFFFF,
+    ]
+    for number in numbers:
+        for arguments in ([0] * 6, [2**32 - 1] * 6, [2**64 - 1] * 6):
+            whole, _ = run(PROGRAMS[machine], audit, number, arguments)
+            assert strictest(HALVES[machine], audit, number, arguments) == whole, number
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_a_cell_may_make_early_only_what_it_needs_when_it_gets_code(machine: str):
+    policy = POLICIES[machine]
+    early, _ = HALVES[machine]
+    more = {
+        name
+        for name, number in policy.numbers.items()
+        if run(early, policy.architecture.audit, number, [0] * 6)[0] == bpf.ALLOW
+        and policy.decide(number, [0] * 6) != "allow"
+    }
+    assert more == {"mount", "prctl", "sethostname", "unshare"}

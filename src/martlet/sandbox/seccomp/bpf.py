@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from martlet.sandbox.seccomp.policy import Answer, Condition, Policy, Rule
@@ -33,16 +33,23 @@ _ENFORCED: dict[Answer, int] = {
 }
 _OBSERVED: dict[Answer, int] = {"allow": ALLOW, "absent": USER_NOTIFY, "refuse": USER_NOTIFY}
 
+Decides = Callable[[str | None], bool]
+"""Whether a program decides about the call of a name (None: one whose number the policy does not know), or allows it.
+
+Of two programs that a process has, the stricter answer holds: two that decide about all calls between them are as one.
+"""
+
 Instruction = tuple[int, int, int, int]
 """Code, how many to skip if true and if false, and the constant."""
 
 
-def compile(policy: Policy, *, observed: bool = False) -> bytes:  # noqa: A001
+def compile(policy: Policy, *, observed: bool = False, decides: Decides = lambda _: True) -> bytes:  # noqa: A001
     """Returns the program, as an array of ``struct sock_filter``.
 
     Args:
         policy: what to compile.
         observed: whether calls that are not allowed wait for an observer's answer instead of being refused.
+        decides: about which calls.
     """
     actions = _OBSERVED if observed else _ENFORCED
     program = [*_only(policy.architecture.audit), (LOAD, 0, 0, NUMBER)]
@@ -53,7 +60,7 @@ def compile(policy: Policy, *, observed: bool = False) -> bytes:  # noqa: A001
             (JUMP_IF_EQUAL, 1, 0, _NO_NUMBER),
             (RETURN, 0, 0, KILL_PROCESS),
         ]
-    program += _search(_ranges(policy), actions)
+    program += _search(_ranges(policy, decides), actions)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
@@ -61,14 +68,19 @@ def _only(audit: int) -> list[Instruction]:
     return [(LOAD, 0, 0, ARCHITECTURE), (JUMP_IF_EQUAL, 1, 0, audit), (RETURN, 0, 0, KILL_PROCESS)]
 
 
-def _ranges(policy: Policy) -> list[tuple[int, Rule | Answer]]:
+def _ranges(policy: Policy, decides: Decides) -> list[tuple[int, Rule | Answer]]:
     """Returns the first number of each range, and what is decided there."""
-    by_number = {number: policy.rules[name] for name, number in policy.numbers.items()}
-    decisions: list[tuple[int, Rule | Answer]] = []
-    for number in range(max(by_number) + 2):
-        rule = by_number.get(number)
-        decisions.append((number, "absent" if rule is None else rule if rule.alternatives else rule.answer))
+    names = {number: name for name, number in policy.numbers.items()}
+    decisions = [
+        (number, _decision(policy, names.get(number)) if decides(names.get(number)) else "allow")
+        for number in range(max(names) + 2)
+    ]
     return [next(same) for _, same in groupby(decisions, key=lambda decision: decision[1])]
+
+
+def _decision(policy: Policy, name: str | None) -> Rule | Answer:
+    rule = None if name is None else policy.rules[name]
+    return "absent" if rule is None else rule if rule.alternatives else rule.answer
 
 
 def _search(ranges: Sequence[tuple[int, Rule | Answer]], actions: dict[Answer, int]) -> list[Instruction]:

@@ -6,6 +6,7 @@ import ctypes
 
 from martlet.sandbox import syscalls
 from martlet.sandbox.seccomp import bpf
+from martlet.sandbox.seccomp.bpf import Decides
 from martlet.sandbox.seccomp.policy import Policy
 
 _SET_MODE_FILTER = 1
@@ -23,10 +24,11 @@ class Filter:
     Args:
         policy: what it enforces.
         observed: whether calls that are not allowed wait for the answer of an observer (see `denials`).
+        decides: about which calls; by default all.
     """
 
-    def __init__(self, policy: Policy, *, observed: bool = False) -> None:
-        program = bpf.compile(policy, observed=observed)
+    def __init__(self, policy: Policy, *, observed: bool = False, decides: Decides = lambda _: True) -> None:
+        program = bpf.compile(policy, observed=observed, decides=decides)
         self._program = _Program(length=len(program) // _INSTRUCTION_BYTES, instructions=program)
         self._flags = _NEW_LISTENER if observed else 0
         self._seccomp = policy.numbers["seccomp"]
