@@ -34,7 +34,13 @@ def read(reads: list[bytes]) -> tuple[list[tuple[Head, bytes]], list[int], int |
     try:
         while True:
             while (head := parser.head()) is None:
-                parser.feed(next(remaining))
+                data = next(remaining)
+                repeated = None if parser.buffered else parser.repeated(data)
+                if repeated is None:
+                    parser.feed(data)
+                else:
+                    found.append(repeated)
+                    ends.append(len(reads[0]))
             body = b""
             while (piece := parser.piece()) != b"":
                 if piece is None:

@@ -172,6 +172,47 @@ def test_a_head_that_repeats_but_for_its_id_is_still_read_in_full() -> None:
         assert parser.piece() == b"%02d" % number
 
 
+def test_a_request_that_repeats_but_for_its_id_and_its_body_is_known_at_once() -> None:
+    parser, start = Parser(100), b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n"
+    assert parser.repeated(start + b"x-request-id: r0\r\n\r\n00") is None
+    parser.feed(start + b"x-request-id: r0\r\n\r\n00")
+    assert parser.head() is not None
+    assert parser.piece() == b"00"
+    request = parser.repeated(start + b"x-request-id: r1\r\n\r\n\r\n")
+    assert request is not None
+    head, body = request
+    assert (head.method, head.target, head.length, head.keep_alive) == ("POST", "/a", 2, True)
+    assert head.fields == {"host": "h", "content-length": "2", "x-request-id": "r1"}
+    assert body == b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "rest"),
+    [
+        (b"content-length: 2\r\n", b"x-request-id: b\r\n\r\n1"),
+        (b"content-length: 2\r\n", b"x-request-id: b\r\n\r\n123"),
+        (b"content-length: 2\r\n", b"x-request-id: b\r\n\r\n\r\n\r\n"),
+        (b"content-length: 2\r\n", b"x-request-id: b\r\nconnection: close\r\n\r\n12"),
+        (b"content-length: 2\r\n", b"x-request-ib: b\r\n\r\n12"),
+        (b"content-length: 3\r\n", b"x-request-id: b\r\n\r\n12"),
+        (b"content-length: 2\r\n", b"x-request-id: \r\n\r\n12"),
+        (b"transfer-encoding: chunked\r\n", b"x-request-id: b\r\n\r\n"),
+    ],
+)
+def test_what_is_not_all_of_a_request_like_the_last_goes_through_the_parser(
+    framing: bytes, rest: bytes
+) -> None:
+    chunked = framing.startswith(b"transfer-encoding")
+    start = b"POST /a HTTP/1.1\r\nhost: h\r\n"
+    known = framing if chunked else b"content-length: 2\r\n"
+    parser = Parser(100)
+    parser.feed(start + known + b"x-request-id: a\r\n\r\n" + (b"0\r\n\r\n" if chunked else b"12"))
+    assert parser.head() is not None
+    while parser.piece():
+        pass
+    assert parser.repeated(start + framing + rest) is None
+
+
 @pytest.mark.parametrize(
     "last",
     [

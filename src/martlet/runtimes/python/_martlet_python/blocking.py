@@ -49,13 +49,30 @@ class Connection:
         """
         head = self.parser.head() if self.parser.buffered else None
         while head is None:
-            self._idle = True
-            if self._ending or not (data := self._receive()):
+            data = self._wait()
+            if not data:
                 return None
-            self._idle = False
             self.parser.feed(data)
             head = self.parser.head()
         return head
+
+    def request(self) -> tuple[Head, bytes] | None:
+        """Waits for a request, and for the whole of its body. Returns None when there is to be no further one.
+
+        Raises:
+            BadRequest: what came is not acceptable; the connection is to be closed.
+            Disconnected: it broke.
+        """
+        if not self.parser.buffered:
+            data = self._wait()
+            if not data:
+                return None
+            request = self.parser.repeated(data)
+            if request is not None:
+                return request
+            self.parser.feed(data)
+        head = self.head()
+        return None if head is None else (head, self.body())
 
     def body(self) -> bytes:
         """Returns the whole body of the request.
@@ -100,6 +117,13 @@ class Connection:
         if self._idle:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RD)
+
+    def _wait(self) -> bytes:
+        """Waits for the next request; returns nothing where there is to be none."""
+        self._idle = True
+        data = b"" if self._ending else self._receive()
+        self._idle = not data
+        return data
 
     def _receive(self) -> bytes:
         try:
@@ -188,9 +212,9 @@ class Server:
         try:
             if self._stopping:
                 connection.end()
-            while (head := connection.head()) is not None:
+            while (request := connection.request()) is not None:
                 # What a request sets in context variables must not be seen by the next.
-                if not copy_context().run(self._handle, head, connection):
+                if not copy_context().run(self._handle, *request, connection):
                     return
         except BadRequest as error:
             connection.refuse(error)
@@ -200,8 +224,7 @@ class Server:
             self._connections.discard(connection)
             connection.socket.close()
 
-    def _handle(self, head: Head, connection: Connection) -> bool:
-        body = connection.body() if head.length else b""
+    def _handle(self, head: Head, body: bytes, connection: Connection) -> bool:
         if head.target.startswith(internal.PREFIX):
             connection.send(internal.answer(head))
             return head.keep_alive

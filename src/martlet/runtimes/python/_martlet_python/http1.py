@@ -32,6 +32,7 @@ _HEAD = re.compile(
     rb"|%b:%b)*" % (_TOKEN, _LINE_END, _TOKEN, _LINE_END)
 )
 _LAST_LINE = re.compile(rb"x-request-id: [!-~]{1,128}\r\n")
+_ID = b"x-request-id: "
 _FIELD = re.compile(rb"%b: %b" % (_TOKEN, _LINE_END))
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 _STATUS_LINES = {
@@ -170,6 +171,23 @@ class Parser:
         """Adds bytes that were received."""
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
+
+    def repeated(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Returns the request that ``data`` is, from its first byte to its last, with its body.
+
+        None: it is for `feed`, because it is not one like the last but for its id and its body. What is the same to the
+        byte cannot be framed differently, and needs no parser. Nothing may be buffered.
+        """
+        if self._known is None:
+            return None
+        known, head = self._known
+        if not data.startswith(known) or head.length == CHUNKED:
+            return None
+        end = len(data) - head.length
+        line = data[len(known) : end]
+        if not (line.startswith(_ID) and line.endswith(b"\r\n\r\n") and line[len(_ID) : -4].isalnum()):
+            return None
+        return head.repeat(data[: end - 2]), data[end:]
 
     def rest(self) -> bytes:
         """Takes all that is buffered, for a connection that changes to another protocol."""
