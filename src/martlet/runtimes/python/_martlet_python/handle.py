@@ -12,7 +12,7 @@ from .failures import Failure, answer
 from .http1 import Disconnected, Framing, Head
 from .open_runtimes import Refused, Terms
 from .request import Request
-from .response import Response, encode_piece, respond
+from .response import Response, at_once, encode_piece, respond
 
 _NOTHING = object()
 
@@ -33,10 +33,12 @@ class SyncHandler:
             result = self._function(request)
             if result is None:
                 request.check_nothing_returned()
-            response = respond(result)
-            if not isinstance(response.body, bytes):
-                return _stream(head, response, send)
-            data = response.whole(head, response.body)
+            data = at_once(head, result)
+            if data is None:
+                response = respond(result)
+                if not isinstance(response.body, bytes):
+                    return _stream(head, response, send)
+                data = response.whole(head, response.body)
         except Disconnected:
             raise
         except BaseException as error:
@@ -119,10 +121,12 @@ class AsyncHandler:
                 result = await result
             if result is None:
                 request.check_nothing_returned()
-            response = respond(result)
-            if not isinstance(response.body, bytes):
-                return await _stream_async(head, response, channel)
-            data = response.whole(head, response.body)
+            data = at_once(head, result)
+            if data is None:
+                response = respond(result)
+                if not isinstance(response.body, bytes):
+                    return await _stream_async(head, response, channel)
+                data = response.whole(head, response.body)
         except BaseException as error:
             if channel.cancelled(error):
                 raise

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from .http1 import Framing, Head, header_block, whole
+from .http1 import Framing, Head, header_block, status_line, whole
 
 _JSON = b"content-type: application/json\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
@@ -69,6 +69,22 @@ def respond(result: Any) -> Response:
         raise ValueError(f"{status!r} is not an HTTP status (200 to 599)")
     response = _body(result[0], int(status))
     return response if len(result) == 2 else _with_headers(response, result[2])
+
+
+def at_once(head: Head, result: Any) -> bytes | None:
+    """Returns the whole response to a result that is a str, dict or list, as most are.
+
+    It is what `respond` and `Response.whole` make of it in more steps. None: it takes those.
+
+    Raises:
+        TypeError, ValueError: it has no JSON.
+    """
+    known = _AT_ONCE.get(type(result))
+    if known is None or head.method == "HEAD" or not head.keep_alive:
+        return None
+    start, encode = known
+    body = encode(result)
+    return start % (len(body), body)
 
 
 def encode_piece(piece: Any) -> bytes:
@@ -147,3 +163,11 @@ _make_chunks = getattr(encoder, "c_make_encoder", None)
 _chunks = _make_chunks and _make_chunks(
     None, _plain, encoder.encode_basestring, None, ":", ",", False, False, False
 )
+_AT_ONCE: dict[type, tuple[bytes, Callable[[Any], bytes]]] = {
+    kind: (b"%b%bcontent-length: %%d\r\n\r\n%%b" % (status_line(200), content_type), encode)
+    for kind, content_type, encode in (
+        (str, _TEXT, str.encode),
+        (dict, _JSON, encode_json),
+        (list, _JSON, encode_json),
+    )
+}
