@@ -123,11 +123,13 @@ class Pool:
         if self.idle:
             self.idle.pop().run(call)
             return
-        if len(self.waiting) >= max(self.config.max_queue, 1 if not self.instances else 0):
-            raise Overloaded(f"{len(self.waiting)} requests wait for the function already (max_queue)")
+        waiting = len(self.waiting)
+        if waiting >= self.config.max_queue and (waiting or self.instances):
+            raise Overloaded(f"{waiting} requests wait for the function already (max_queue)")
         self.waiting.append(call)
-        self.node.clock.press(self)
-        if not self.held or self.config.concurrency > 1:
+        if not waiting:  # else it looks after them already
+            self.node.clock.press(self)
+        if self.config.concurrency > 1 or not (self.instances or self.starting):
             self.grow()  # else the next tick of the node's clock sees whether it is worth it
 
     def slot_free(self, slot: Slot) -> None:

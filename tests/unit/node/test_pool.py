@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from martlet.errors import MartletError, NoCapacity
+from martlet.errors import MartletError, NoCapacity, Overloaded
 from martlet.model import FunctionConfig, Revision
 from martlet.node.habit import Habit
 from martlet.node.pool import Pool
@@ -53,3 +53,29 @@ async def test_a_start_that_fails_answers_all_who_wait(error, code):
     await pool.start_granted()
     assert [call.failure.code for call in calls] == [code] * 2
     assert (pool.starting, len(pool.waiting), len(recorded)) == (0, 0, 2)
+
+
+def test_the_clock_is_told_of_the_first_that_waits_each_time():
+    pool, _ = pool_that_cannot_start(NoCapacity("full"))
+    pressed = []
+    pool.node.clock = SimpleNamespace(press=pressed.append)
+    pool.starting = 1
+    for time in (1, 2):
+        pool.submit(WaitingCall())
+        pool.submit(WaitingCall())
+        assert (pressed, len(pool.waiting)) == ([pool] * time, 2)
+        pool.waiting.clear()
+
+
+def test_one_call_waits_for_a_first_instance_where_none_may_wait_for_a_slot():
+    pool, _ = pool_that_cannot_start(NoCapacity("full"))
+    pool.node.clock = SimpleNamespace(press=lambda pool: None)
+    pool.config = FunctionConfig(max_queue=0)
+    pool.starting = 1
+    pool.submit(WaitingCall())
+    with pytest.raises(Overloaded):
+        pool.submit(WaitingCall())
+    pool.waiting.clear()
+    pool.instances.add(object())
+    with pytest.raises(Overloaded):
+        pool.submit(WaitingCall())
