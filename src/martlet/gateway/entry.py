@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from time import time
 
 from martlet.gateway.admission import Toll
@@ -33,5 +34,5 @@ class Entry:
         return (
             self.headers is exchange.headers
             and self.epoch is epoch
-            and (self.expires == float("inf") or time() < self.expires)
+            and (self.expires == inf or time() < self.expires)
         )

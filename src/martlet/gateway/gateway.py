@@ -93,7 +93,7 @@ class Gateway:
         self._max_upload = max_upload
         self._max_image = max_image
         self._prefix = secrets.token_hex(6)
-        self._count = 0
+        self._count = 10**7  # so that ids are of one length for long
         view.on_change.append(self._changed)
         self._epoch = object()
 
@@ -139,7 +139,7 @@ class Gateway:
         if given is not None and len(given) <= 64 and SAFE_ID.issuperset(given) and given:
             return given.decode()
         self._count += 1
-        return f"{self._prefix}{self._count:08x}"
+        return f"{self._prefix}{self._count}"
 
     # -- functions
 

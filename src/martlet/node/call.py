@@ -25,6 +25,7 @@ class Call:
         sent: `monotonic` when an instance got it; 0.0 before.
         start: seconds of its wait that were the start of an instance.
         load: seconds of ``start`` that the user's code took to load.
+        last: the header line that is another for every request; see `Upstream.send`.
         cold: it had to wait for an instance to start.
         refused_by: the machines that had no room for it, or could not be reached.
         sender: the id of the machine that has sent it here and could run it itself; empty: there is none.
@@ -34,6 +35,7 @@ class Call:
         "arrived",
         "cold",
         "exchange",
+        "last",
         "load",
         "passage",
         "refused_by",
@@ -47,6 +49,7 @@ class Call:
         self.exchange = exchange
         self.passage = passage
         self.target = passage.target
+        self.last = b"x-request-id: %b\r\n" % exchange.request_id.encode()
         self.arrived = exchange.began
         self.sent = 0.0
         self.start = 0.0
@@ -55,22 +58,17 @@ class Call:
         self.refused_by: tuple[str, ...] = ()
         self.sender = ""
 
-    @property
-    def queue(self) -> float:
-        """Seconds it waited for a slot, less what was the start of an instance."""
-        return max(0.0, (self.sent or monotonic()) - self.arrived - self.start)
-
-    @property
-    def last(self) -> bytes:
-        """The header line that is another for every request; see `Upstream.send`."""
-        return b"x-request-id: %b\r\n" % self.exchange.request_id.encode()
+    def waited(self) -> float:
+        """Returns the seconds it waited for a slot, less what was the start of an instance."""
+        return (self.sent or monotonic()) - self.arrived - self.start
 
     def timing(self, run: float) -> bytes:
         """Returns the header line that says where the time went; ``run`` is in seconds."""
         if not self.cold:
-            return b"server-timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (self.queue * 1e3, run * 1e3)
+            queue = self.sent - self.arrived
+            return b"server-timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (queue * 1e3, run * 1e3)
         return b"server-timing: queue;dur=%.3f, cell;dur=%.3f, load;dur=%.3f, run;dur=%.3f\r\n" % (
-            self.queue * 1e3,
+            self.waited() * 1e3,
             (self.start - self.load) * 1e3,
             self.load * 1e3,
             run * 1e3,

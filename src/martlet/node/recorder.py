@@ -28,10 +28,10 @@ class Recorder:
         note = self.history.record
 
         def record(call: Call, status: int, run: float, code: str | None) -> None:
-            exchange, queue, start, cold = call.exchange, call.queue, call.start, call.cold
+            exchange, queue, start, cold = call.exchange, call.waited(), call.start, call.cold
             counters.record(status, queue, start, run, cold, exchange.received, exchange.sent, code)
             began = time() - (queue + start + run)
-            times = (began, queue * 1e3, start * 1e3, run * 1e3)
-            note((exchange.request_id, function, number, status, cold, *times, code))
+            queue, start, run = queue * 1e3, start * 1e3, run * 1e3  # what is noted is in ms
+            note((exchange.request_id, function, number, status, cold, began, queue, start, run, code))
 
         return record
