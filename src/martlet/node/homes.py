@@ -16,8 +16,8 @@ from pathlib import Path
 
 _FILES = 16
 """The kernel keeps the locks of a file in a list, and goes through it."""
-_WIDTH = 16
-"""A place has so many bits of numbers; there are fewer lanes."""
+_BYTES = 1 << 15
+"""Of a place. There are fewer lanes; of the 63 bits that a position in a file has, the other 48 say which place it is."""
 _LOCK = struct.Struct("@hhqqi4x")
 """``struct flock``: type, from where (the beginning: `os.SEEK_SET`), first byte, bytes, and a process id that is 0."""
 
@@ -84,7 +84,7 @@ class Homes:
     def _place(self, revision: str) -> tuple[int, int]:
         """Returns the file with the place of a revision, and the first byte of it."""
         digest = int.from_bytes(blake2b(revision.encode(), digest_size=6).digest())
-        return self._file(digest % _FILES), digest << _WIDTH - 1
+        return self._file(digest % _FILES), digest * _BYTES
 
     def _file(self, number: int) -> int:
         if number not in self._files:
