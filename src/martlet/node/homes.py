@@ -17,7 +17,7 @@ from pathlib import Path
 _FILES = 16
 """The kernel keeps the locks of a file in a list, and goes through it."""
 _BYTES = 1 << 15
-"""Of a place. There are fewer lanes; of the 63 bits that a position in a file has, the other 48 say which place it is."""
+"""Of a place. There are fewer lanes; the other 48 of the 63 bits of a position in a file say which place it is."""
 _LOCK = struct.Struct("@hhqqi4x")
 """``struct flock``: type, from where (the beginning: `os.SEEK_SET`), first byte, bytes, and a process id that is 0."""
 
