@@ -71,6 +71,7 @@ class Allowance:
         """Each lane hears one thing at a time, so that no report leaves out what is being granted."""
         self._forwards: dict[str, dict[int, Forwards]] = defaultdict(lambda: defaultdict(Forwards))
         self._reporter: asyncio.Task[None] | None = None
+        self._reports: set[asyncio.Task[None]] = set()
 
     # -- as any lane
 
@@ -144,6 +145,8 @@ class Allowance:
         """This lane holds other instances than before; the home lanes are told soon, in one report each."""
         if self._reporter is None and self.lanes > 1:
             self._reporter = asyncio.get_running_loop().create_task(self._report())
+            self._reports.add(self._reporter)
+            self._reporter.add_done_callback(self._reports.discard)
 
     async def _report(self) -> None:
         await asyncio.sleep(REPORT_DELAY)
@@ -166,6 +169,12 @@ class Allowance:
             except (FetchError, KeyError, ValueError):
                 self.lost(home)
                 return {}
+
+    async def close(self) -> None:
+        """Reports no more."""
+        for report in self._reports:
+            report.cancel()
+        await asyncio.gather(*self._reports, return_exceptions=True)
 
     # -- as the home lane
 

@@ -160,6 +160,7 @@ class Node:
         await asyncio.gather(*(driver.close() for driver in self.drivers.values()))
         for reader in self._readers.values():
             reader.close()
+        await self.allowance.close()
         if self._homes is not None:
             self._homes.close()
 

@@ -66,6 +66,7 @@ class Lane:
         try:
             yield self
         finally:
+            await self.allowance.close()
             unix.close()
             await server.drain(0)
             (self.folder / f"lane-{self.number}.sock").unlink()
