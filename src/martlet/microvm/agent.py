@@ -4,7 +4,8 @@ What is done before ``warm`` is said, all clones share. A clone that is woken ge
 anything else. A runtime that runs functions itself, or starts a program with the code, waits for that in the saved
 machine already: it draws random numbers only once it has code. A program that is started before, and of which we cannot
 know that, is started in the clone. The cell confines itself as a container does (`sandbox.inside`), under a user of its
-own and in a cgroup of the guest, of which it sees little (`view`).
+own and in a cgroup of the guest, of which it sees little (`view`); one that waits in the saved machine has done so
+there, and gets its limits from the agent.
 
 Standard library only, and `martlet.sandbox`.
 """
@@ -31,7 +32,7 @@ from martlet.microvm import view
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.ports import Ports, open_ports
-from martlet.sandbox import guest_link, privileges, root
+from martlet.sandbox import guest_link, privileges, rlimits, root
 from martlet.sandbox.bundle import SANDBOX
 from martlet.sandbox.inside import Inside, Task
 from martlet.sandbox.namespaces import PidNamespaces
@@ -43,9 +44,14 @@ RESOLVERS = "/run/resolv.conf"
 """Where the link at ``/etc/resolv.conf`` leads, for the cell."""
 _SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
 _PRACTICE = f"{view.RUN}/practice"
+_LIMITS = {"memory": "memory.max", "processes": "pids.max"}
+_NO_LIMITS = dict.fromkeys(_LIMITS, "max")
 _LINE = 4096
 _LOOK_AGAIN = 0.02
-_IDLE_SECONDS = 0.05
+_IDLE_SECONDS = 0.25
+"""How long a clone waits for its code, on a busy machine, before it takes itself for one that stands ready."""
+_PRACTISED_SECONDS = 0.1
+"""After which a cell practises (`reception`), as long as nobody asks it for anything."""
 _LAST_WORDS_SECONDS = 1.0
 _HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
@@ -67,6 +73,7 @@ class Agent:
         self._interests = Interests()
         self._links = [Link(self._ports[name], self._interests, _connect) for name in LINKS]
         self._unsaid = b""
+        self._early = task.program is None or task.program.cell == "cold"
         self._practice: bytes | None = None
         self._pid = 0
         os.mkfifo(_LOG)
@@ -74,24 +81,30 @@ class Agent:
         self._log = os.open(_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(self._ports[LOG], False)
         self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
+        self._limits = {
+            limit: os.open(f"{view.GROUP}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+            for limit, file in _LIMITS.items()
+        }
 
     def warm(self) -> None:
         """Does what all clones share, and returns in a clone, once that has been woken."""
         self._module.warm()
         gc.collect()
         gc.freeze()
-        early = self._task.program is None or self._task.program.cell == "cold"
-        if early:
+        if self._early:
             self._start()
             _await_health()
-        self._practice = _rehearse()
+            time.sleep(_PRACTISED_SECONDS)
+            _await_health()
+        self._practice = _practice()
+        self._rehearse(self._practice)
         self._control.send(event="warm")
         self._renew()
         message = self._control.receive()
         _add_entropy(bytes.fromhex(message["entropy"]))
         time.clock_settime(time.CLOCK_REALTIME, message["time"])
         self._join(message["network"])
-        if not early:
+        if not self._early:
             self._start()
 
     def run(self) -> None:
@@ -131,9 +144,19 @@ class Agent:
         What it has translated for this process it has for the cell too, whose programs and libraries are the same.
         """
         if self._practice is not None:
-            _take(self._practice)
+            self._rehearse(self._practice)
             self._practice = None
             self._module.warm()
+
+    def _rehearse(self, stream: bytes) -> None:
+        """Goes the way of taking code; before the machine is saved, too: what that reads and loads, no clone has to."""
+        reader, writer = os.pipe()
+        os.write(writer, stream)
+        os.close(writer)
+        Control(reader).receive_folder(_PRACTICE)
+        os.close(reader)
+        os.unlink(f"{_PRACTICE}/handler")
+        self._limit({"hostname": socket.gethostname(), "scratch": view.SCRATCH} | _NO_LIMITS)
 
     def _renew(self) -> None:
         if self._device.renew():
@@ -173,6 +196,8 @@ class Agent:
             privileges.empty_bounding_set(self._last_capability)
             privileges.become(USER)
             self._inside.prepare()
+            if self._early:
+                self._inside.close()
             if self._task.program is None:
                 self._module.serve(listener, self._prepare)
             else:
@@ -183,10 +208,16 @@ class Agent:
             os._exit(1)
 
     def _prepare(self, request: dict[str, Any]) -> None:
-        """Confines the cell, in its own process, once it has heard what is not in the request."""
-        with open(self._hears, encoding="utf-8") as told:
-            request["environment"].update(json.load(told))
-        self._inside.confine(request)
+        """Has the cell hear what is not in the request, in its own process, and confines it where it is not yet."""
+        told = b""
+        while piece := os.read(self._hears, _LINE):
+            told += piece
+        os.close(self._hears)
+        request["environment"].update(json.loads(told))
+        if self._early:
+            os.chdir(request["code"])
+        else:
+            self._inside.confine(request)
 
     def _obey(self, message: dict[str, Any]) -> None:
         if message["op"] == "signal":
@@ -210,13 +241,20 @@ class Agent:
                 failure = error
         if failure is not None:
             raise failure
+        self._limit(message)
+        if self._early:
+            rlimits.apply(message["open_files"], message["scratch"], message["processes"], self._pid)
+        variables = {} if message["token"] is None else _told(message["token"])
+        told = json.dumps(variables, ensure_ascii=False).encode()
+        os.write(self._tells, told)  # a pipe has room for all that there may be
+        os.close(self._tells)
+
+    def _limit(self, message: dict[str, Any]) -> None:
+        """Gives the cell its name, its space and the limits of its cgroup."""
         root.resize_space(root.SCRATCH, message["scratch"])
         socket.sethostname(message["hostname"])
-        Path(view.GROUP, "memory.max").write_text(str(message["memory"]))
-        Path(view.GROUP, "pids.max").write_text(str(message["processes"]))
-        variables = {} if message["token"] is None else _told(message["token"])
-        with open(self._tells, "w", encoding="utf-8") as telling:  # a pipe has room for all that there may be
-            json.dump(variables, telling, ensure_ascii=False)
+        for limit, file in self._limits.items():
+            os.pwrite(file, str(message[limit]).encode(), 0)
 
     def _serve(self, descriptor: int, event: int) -> None:
         for link in self._links:
@@ -265,30 +303,16 @@ def _connect() -> socket.socket:
     return connection
 
 
-def _rehearse() -> bytes:
-    """Goes the way of taking code before the machine is saved: what that reads and loads, no clone has to.
-
-    Returns:
-        The code that was taken, as it came.
-    """
+def _practice() -> bytes:
+    """Returns a small folder as it comes from a warden."""
     os.mkdir(_PRACTICE)
     Path(_PRACTICE, "handler").write_text("")
     reader, writer = os.pipe()
     Control(writer).send_folder(_PRACTICE)
     os.close(writer)
-    with open(reader, "rb") as sent:
-        stream = sent.read()
-    _take(stream)
-    return stream
-
-
-def _take(stream: bytes) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, stream)
-    os.close(writer)
-    Control(reader).receive_folder(_PRACTICE)
-    os.close(reader)
     os.unlink(f"{_PRACTICE}/handler")
+    with open(reader, "rb") as sent:
+        return sent.read()
 
 
 def _await_health() -> None:

@@ -3,8 +3,8 @@
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
                      "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
-    warden → agent   {"op": "equip", "hostname", "memory", "processes", "scratch", "dependencies", "token"}, then one
-                     stream of pieces with the code, and one with the dependencies where there are some
+    warden → agent   {"op": "equip", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",
+                     "token"}, then one stream of pieces with the code, and one with the dependencies, if there are any
     agent → warden   {"event": "equipped"}, or {"event": "refused", "error"}
     warden → agent   {"op": "signal", "signal"}
     agent → warden   {"event": "exited", "code", "oom_kills"}   the cell has ended
@@ -12,18 +12,19 @@
 The token is null, or that of the metadata with the variables of the function (`firecracker.mmds`), which the request
 that gives the cell its code does not have then.
 
-A piece is its length (4 bytes, big-endian) and as many bytes; the piece of length 0 ends the stream, which is a tar.
+A piece is its length (4 bytes, big-endian) and as many bytes; the piece of length 0 ends the stream (`folders`).
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import select
 import struct
-import tarfile
 from typing import Any
+
+from martlet.microvm import folders
+from martlet.microvm.folders import PIECE
 
 CONTROL, LOG = "control", "log"
 """The names of the ports that carry no requests."""
@@ -31,7 +32,6 @@ LINKS = tuple(f"link{number}" for number in range(16))
 """The names of those that do: so many requests run at once."""
 VSOCK_PORTS = {name: 1024 + number for number, name in enumerate((CONTROL, LOG, *LINKS))}
 """The numbers that ports have where they are those of a vsock."""
-_PIECE = 32 * 1024
 _LONGEST = 64 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -70,21 +70,22 @@ class Control:
         return message
 
     def send_folder(self, folder: str) -> None:
-        """Sends what is in a folder, as a stream of pieces."""
-        with tarfile.open(fileobj=_Writer(self), mode="w|", bufsize=_PIECE) as archive:
-            archive.add(folder, ".")
-        self._write(_LENGTH.pack(0))
+        """Sends what is in a folder, as a stream of pieces. Raises OSError."""
+        pieces = b""
+        for part in folders.pack(folder):
+            pieces += _LENGTH.pack(len(part)) + part
+            if len(pieces) >= PIECE:
+                self._write(pieces)
+                pieces = b""
+        self._write(pieces + _LENGTH.pack(0))
 
     def receive_folder(self, folder: str) -> None:
-        """Writes such a stream into a folder; reads it to its end, also where that fails. Raises OSError."""
+        """Makes what such a stream has in a folder; reads it to its end, also where that fails. Raises OSError."""
         reader = _Reader(self)
         try:
-            with tarfile.open(fileobj=reader, mode="r|", bufsize=_PIECE) as archive:
-                archive.extractall(folder)  # noqa: S202  (the warden has made it)
-        except tarfile.TarError as error:
-            raise OSError(str(error)) from None
+            folders.unpack(reader.read, folder)
         finally:
-            while reader.read(_PIECE):
+            while reader.read(PIECE):
                 pass
 
     def _next(self) -> dict[str, Any] | None:
@@ -107,7 +108,7 @@ class Control:
         return piece
 
     def _more(self) -> bytes:
-        piece = os.read(self.descriptor, _PIECE)
+        piece = os.read(self.descriptor, PIECE)
         if not piece:
             raise EOFError("the other end is gone")
         return piece
@@ -117,25 +118,22 @@ class Control:
             data = data[os.write(self.descriptor, data) :]
 
 
-class _Writer(io.RawIOBase):
-    def __init__(self, control: Control) -> None:
-        self._control = control
+class _Reader:
+    """Reads a stream of pieces, wherever those begin and end."""
 
-    def write(self, data: Any) -> int:
-        self._control._write(_LENGTH.pack(len(data)) + bytes(data))
-        return len(data)
-
-
-class _Reader(io.RawIOBase):
     def __init__(self, control: Control) -> None:
         self._control = control
         self._left = 0
         self._over = False
 
-    def read(self, size: int = -1) -> bytes:
-        if not self._left and not self._over:
-            (self._left,) = _LENGTH.unpack(self._control._read(_LENGTH.size))
-            self._over = self._left == 0
-        piece = self._control._read(min(self._left, size))
-        self._left -= len(piece)
-        return piece
+    def read(self, size: int) -> bytes:
+        """Returns so many bytes; fewer where the stream ends."""
+        read = b""
+        while len(read) < size and not self._over:
+            if not self._left:
+                (self._left,) = _LENGTH.unpack(self._control._read(_LENGTH.size))
+                self._over = self._left == 0
+            part = self._control._read(min(self._left, size - len(read)))
+            self._left -= len(part)
+            read += part
+        return read

@@ -29,7 +29,10 @@ PROGRAM = "mkfs.erofs"
 _FOLDERS = (root.FUNCTION, root.DEPENDENCIES, SANDBOX, "/proc", "/sys", "/dev", "/run", root.SCRATCH)
 _MODULES = (
     "sandbox",
-    *(f"microvm/{name}.py" for name in ("agent", "control", "firecracker/mmds", "links", "ports", "view")),
+    *(
+        f"microvm/{name}.py"
+        for name in ("agent", "control", "firecracker/mmds", "folders", "links", "ports", "view")
+    ),
 )
 """The parts of Martlet that the agent takes."""
 _OWN = Path(martlet.__file__).parent

@@ -15,6 +15,8 @@ from martlet.microvm.qmp import Qmp, QmpError
 
 PROGRAM = "qemu-system-x86_64"
 FIRMWARE = "/usr/share/qemu/qboot.rom"
+_EMULATED = "max,erms=off"
+"""Without an instruction that fills and copies memory byte by byte, which the kernel prefers and emulation does slowly."""
 CODE_CACHE = 32
 """MiB that the emulator keeps of code that it has translated."""
 _MACHINE = (
@@ -70,7 +72,7 @@ def command(
         boot: see `Boot`; None: it waits for `restore`.
         accelerated: whether it runs under KVM; otherwise the processor is emulated.
     """
-    processor = ("kvm", "host") if accelerated else (f"tcg,thread=single,tb-size={CODE_CACHE}", "max")
+    processor = ("kvm", "host") if accelerated else (f"tcg,thread=single,tb-size={CODE_CACHE}", _EMULATED)
     share = "on" if boot else "off"
     line = [
         *(program, "-M", _MACHINE, "-accel", processor[0], "-cpu", processor[1]),

@@ -20,7 +20,8 @@ SHOWN = f"{RUN}/shown"
 _DEVICES, _NOTHING = f"{RUN}/dev", f"{RUN}/nothing"
 _KERNEL = Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC
 _READ_ONLY = MountAttribute.READ_ONLY | MountAttribute.NO_SUID | MountAttribute.NO_DEV
-_SCRATCH = 1024 * 1024
+SCRATCH = 1024 * 1024
+"""Bytes that the cell's ``/tmp`` may hold before it has code."""
 
 
 def make() -> None:
@@ -32,7 +33,7 @@ def make() -> None:
     for folder in (_DEVICES, SHOWN, _NOTHING):
         os.mkdir(folder)
     root.fill_dev(Path(_DEVICES))
-    root.mount_space(root.SCRATCH, _SCRATCH)
+    root.mount_space(root.SCRATCH, SCRATCH)
     for folder in (root.FUNCTION, root.DEPENDENCIES):
         syscalls.mount("tmpfs", folder, Mount.NO_SUID | Mount.NO_DEV, "mode=755")
     Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory +pids")

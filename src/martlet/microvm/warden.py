@@ -262,6 +262,7 @@ class Warden:
             hostname=confinement["hostname"],
             memory=document["memory"],
             processes=confinement["processes"],
+            open_files=confinement["open_files"],
             scratch=confinement["scratch"],
             dependencies=dependencies,
             token=token,

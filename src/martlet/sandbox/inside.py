@@ -85,6 +85,10 @@ class Inside:
                 process,
                 message_queues=not self._own_kernel,
             )
+        self.close()
+
+    def close(self) -> None:
+        """Closes both walls behind this process, for good."""
         # What the program runs has the same user, and must not change the memory of its warden.
         syscalls.prctl(Process.SET_DUMPABLE, 0)
         self._lock()

@@ -129,7 +129,8 @@ def test_clones_go_on_with_ports_and_variables_of_their_own(
             tokens.append(made.tell({"KEY": f"secret {number}"}))
             control = Control(ports[CONTROL])
             control.send(op="equip", token=tokens[-1])
-            control.send_folder(str(folder / ROOT_FILE))
+            (folder / "code").mkdir()
+            control.send_folder(str(folder / "code"))
             assert control.receive() == {"event": "equipped"}
             for descriptor in ports.values():
                 os.close(descriptor)
@@ -152,7 +153,7 @@ def test_a_warden_has_the_whole_conversation_with_a_clone(
         "environment": {"KEY": "s3cret"},
         "dependencies": None,
         "memory": 1 << 27,
-        CONFINEMENT: {"hostname": "f", "processes": 128, "scratch": 1 << 20},
+        CONFINEMENT: {"hostname": "f", "processes": 128, "open_files": 64, "scratch": 1 << 20},
     }
     namespace = Namespace()
     with namespace.entered(), socket.socket(socket.AF_UNIX) as listener:
