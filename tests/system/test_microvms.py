@@ -1,5 +1,6 @@
 """Functions in microVMs, on a real platform: what they do in processes, they do by one word of configuration."""
 
+import errno
 import json
 import os
 import signal
@@ -27,6 +28,15 @@ def handle(request):
     kernel = os.uname()
     told = {"kernel": kernel.release, "host": kernel.nodename, "uid": os.getuid(), "time": time.time()}
     return told | {"drawn": drawn}
+"""
+HELD = """
+import ctypes, resource
+def handle(request):
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    held = {name: status[name].strip() for name in ("Seccomp", "NoNewPrivs", "CapPrm", "CapBnd")}
+    ctypes.CDLL(None, use_errno=True).unshare(0)
+    limits = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("CORE", "MSGQUEUE", "MEMLOCK")}
+    return held | {"errno": ctypes.get_errno(), "limits": limits}
 """
 CLONES, MANY = 4, 50
 """How many are compared, and how many with ``--every-rung``."""
@@ -60,6 +70,17 @@ def test_a_function_runs_in_a_machine_with_a_kernel_of_its_own(microvms):
         why="no logs of the request",
     )
     assert "asked for something" in json.dumps(lines)
+
+
+def test_a_function_is_behind_the_walls_that_its_cell_was_saved_with(microvms):
+    microvms.deploy("held", HELD, execution_mode="microvm")
+
+    seen = microvms.invoke("held").json()
+
+    assert seen["errno"] == errno.EPERM
+    assert (seen["Seccomp"], seen["NoNewPrivs"]) == ("2", "1")
+    assert int(seen["CapPrm"], 16) == int(seen["CapBnd"], 16) == 0
+    assert seen["limits"] == {"CORE": [1, 1], "MSGQUEUE": [0, 0], "MEMLOCK": [65536, 65536]}
 
 
 def test_clones_of_one_machine_are_no_copies_of_each_other(microvms, request):

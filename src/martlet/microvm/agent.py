@@ -98,22 +98,29 @@ class Agent:
             _await_health()
         self._practice = _practice()
         self._rehearse(self._practice)
+        self._listen()
+        random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
         self._control.send(event="warm")
         self._renew()
         message = self._control.receive()
-        _add_entropy(bytes.fromhex(message["entropy"]))
-        time.clock_settime(time.CLOCK_REALTIME, message["time"])
+        _add_entropy(random, bytes.fromhex(message["entropy"]))
+        os.close(random)
+        time.clock_settime_ns(time.CLOCK_REALTIME, message["time"])
         self._join(message["network"])
         if not self._early:
             self._start()
 
-    def run(self) -> None:
-        """Carries what concerns the cell, until it has ended, and says how it has."""
-        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    def _listen(self) -> None:
+        """Makes ready what `run` needs."""
+        self._wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._interests.watch(wakeup, select.EPOLLIN)
+        self._interests.watch(self._wakeup, select.EPOLLIN)
         self._interests.watch(self._control.descriptor, select.EPOLLIN)
+        self._watch_log()
+
+    def run(self) -> None:
+        """Carries what concerns the cell, until it has ended, and says how it has."""
         ended, deadline = self._reap(None), 0.0
         while ended is None or (time.monotonic() < deadline and not self._has_said_all()):
             self._watch_log()
@@ -121,8 +128,8 @@ class Agent:
             if not happened and ended is None:
                 self._practise()
             for descriptor, event in happened:
-                if descriptor == wakeup:
-                    os.read(wakeup, _LINE)
+                if descriptor == self._wakeup:
+                    os.read(self._wakeup, _LINE)
                     ended = self._reap(ended)
                     deadline = time.monotonic() + _LAST_WORDS_SECONDS
                 elif descriptor == self._control.descriptor:
@@ -146,7 +153,7 @@ class Agent:
         if self._practice is not None:
             self._rehearse(self._practice)
             self._practice = None
-            self._module.warm()
+            getattr(self._module, "practise", self._module.warm)()
 
     def _rehearse(self, stream: bytes) -> None:
         """Goes the way of taking code; before the machine is saved, too: what that reads and loads, no clone has to."""
@@ -337,14 +344,15 @@ def _told(token: str) -> dict[str, str]:
     return {**told.environment, **told.secrets}
 
 
-def _add_entropy(seed: bytes) -> None:
-    """Makes the kernel's random numbers those of this machine: every clone has the same state before."""
-    device = os.open("/dev/urandom", os.O_RDWR)
-    try:
-        fcntl.ioctl(device, _ADD_ENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
-        fcntl.ioctl(device, _RESEED)
-    finally:
-        os.close(device)
+def _add_entropy(device: int, seed: bytes) -> None:
+    """Makes the kernel's random numbers those of this machine: every clone has the same state before.
+
+    Args:
+        device: a descriptor of ``/dev/urandom``.
+        seed: what only this machine knows.
+    """
+    fcntl.ioctl(device, _ADD_ENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
+    fcntl.ioctl(device, _RESEED)
 
 
 def main() -> None:

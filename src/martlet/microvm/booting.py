@@ -31,6 +31,7 @@ _WORDS = (
     "tsc=reliable",
     "no_timer_check",
     "nowatchdog",  # which would wake every idle guest
+    "psi=0",  # likewise, and every change of the process costs more with it
     "reboot=t",
     "panic=-1",
     "rcupdate.rcu_expedited=1",

@@ -16,7 +16,7 @@ from martlet.microvm.qmp import Qmp, QmpError
 PROGRAM = "qemu-system-x86_64"
 FIRMWARE = "/usr/share/qemu/qboot.rom"
 _EMULATED = "max,erms=off"
-"""Without an instruction that fills and copies memory byte by byte, which the kernel prefers and emulation does slowly."""
+"""It does not fill and copy memory byte by byte, which a guest's kernel would prefer, and which is slow to emulate."""
 CODE_CACHE = 32
 """MiB that the emulator keeps of code that it has translated."""
 _MACHINE = (

@@ -102,7 +102,7 @@ class Warden:
         self._control = Control(channels[CONTROL])
         address = machine.address
         link = address and {"address": str(address), "resolvers": _RESOLVERS.read_text()}
-        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time(), network=link)
+        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time_ns(), network=link)
         self._log = channels[LOG]
         os.set_blocking(self._log, False)
         self._links = [Link(channels[name], self._interests) for name in LINKS]

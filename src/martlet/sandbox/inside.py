@@ -39,7 +39,7 @@ class Task:
     """What a container is to do; it travels as JSON.
 
     Attributes:
-        module: what serves; see `zygote.Plan`.
+        module: what serves; see `zygote.Plan`. It may have ``practise()``, for what of ``warm()`` clones are to repeat.
         module_folder: the folder it is imported from.
         program: what ``serve`` is to start; None: the module runs functions itself.
         own_kernel: whether the kernel is the container's own, and not Linux.

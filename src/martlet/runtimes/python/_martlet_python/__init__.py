@@ -1,9 +1,9 @@
 """The Python shim: what runs people's Python functions, inside their sandbox.
 
 It speaks the instance contract of ``docs/design.md`` over one listening socket and needs the standard library only. A
-process that is to be forked from imports it and calls `warm`; each fork calls `serve`. Everything is imported here, so
-that nothing is read from this folder later, when the sandbox no longer shows it. The name is one that no user's module
-will have.
+process that is to be forked from imports it and calls `warm`; each fork calls `serve`. In a clone of a machine, which
+translates all code anew, that process calls `practise`. Everything is imported here, so that nothing is read from this
+folder later, when the sandbox no longer shows it. The name is one that no user's module will have.
 
     cell ─ internal              health, being specialised
       ├── template ─ forkable    loaded code that instances are forked from
@@ -14,6 +14,6 @@ will have.
 """
 
 from .cell import serve
-from .warmth import warm
+from .warmth import practise, warm
 
-__all__ = ["serve", "warm"]
+__all__ = ["practise", "serve", "warm"]
