@@ -158,6 +158,7 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
     until(lambda: all(len(load.answers) > 20 for load in loads), why="nobody is served")
     until(lambda: [*machines.warm("lasting").values()] == [[1, 0]], why="it did not begin")
 
+    gone = f"{dying.address}:{PORT}"
     dying.kill()
     waiting = [Asking(machine, "lasting", once=True) for machine in (machines.first, other) for _ in range(3)]
     try:
@@ -179,11 +180,10 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
         assert other.invoke("later").status_code == 200
         # Nobody else may have an instance before the lease of the dead one is over; its calls wait for that.
         assert [answer.status_code for each in waiting for answer in each.end()] == [200] * 6
-        gone = f"{dying.address}:{PORT}"
         until(lambda: gone not in machines.first.nodes(), within=60, why="the dead one is still listed")
     finally:
         dying.launch()  # others need it
-    until(lambda: gone in machines.first.nodes(), within=60, why="it is not back")
+        until(lambda: gone in machines.first.nodes(), within=60, why="it is not back")
 
 
 class Asking:

@@ -19,6 +19,8 @@ PATIENCE = 20.0
 """Seconds after its arrival that a call waits at most: twice a lease."""
 EVERY = 0.1
 """Seconds between two looks whether there is room."""
+LAG = 2.0
+"""Seconds that calls wait on once nobody is expected: who has inherited the share may hear of that a little later."""
 
 
 class WaitingRoom:
@@ -33,17 +35,18 @@ class WaitingRoom:
         self._fleet = fleet
         self._again = again
         self._waiting: dict[str, deque[tuple[Call, MartletError]]] = {}
+        self._expected: dict[str, float] = {}  # when somebody was last
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, call: Call, error: MartletError) -> bool:
         """Lets a call wait that got an error for lack of room; returns False where that is its answer."""
-        revision = call.target.revision
+        revision, now = call.target.revision, monotonic()
+        if self._fleet.expects(revision):
+            self._expected[revision.id] = now
+        elif now - self._expected.get(revision.id, -LAG) >= LAG:
+            return False
         waiting = self._waiting.get(revision.id, ())
-        if (
-            monotonic() - call.arrived >= PATIENCE
-            or len(waiting) >= revision.config.max_queue
-            or not self._fleet.expects(revision)
-        ):
+        if now - call.arrived >= PATIENCE or len(waiting) >= revision.config.max_queue:
             return False
         self._waiting.setdefault(revision.id, deque()).append((call, error))
         if self._timer is None:
@@ -52,7 +55,9 @@ class WaitingRoom:
 
     def _look(self) -> None:
         self._timer = None
-        everybody, self._waiting = self._waiting, {}
+        now, everybody = monotonic(), self._waiting
+        self._waiting = {}
+        self._expected = {name: at for name, at in self._expected.items() if now - at < LAG}
         for waiting in everybody.values():
             revision = waiting[0][0].target.revision
             if self._fleet.choose(revision) is not None or not self._fleet.expects(revision):

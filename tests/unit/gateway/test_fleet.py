@@ -290,6 +290,22 @@ async def test_calls_wait_while_who_may_have_instances_is_out_of_reach(cluster, 
         assert {(await each)[::2] for each in asked} == {(200, b"other")}
 
 
+async def test_calls_that_wait_try_again_who_has_not_heard_yet_that_it_inherits(cluster, serving):  # noqa: F811
+    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
+        asked = asyncio.create_task(ask(machines))
+        assert await waits([asked])
+
+        def hears_late(exchange):
+            if len(machines.heard["heir"]) < 3:
+                refuse(exchange, Overloaded("it is another's"), ())
+            else:
+                exchange.answer(200, b"heir")
+
+        await machines.add("heir", hears_late)
+        await machines.divide(heir=10)
+        assert (await asked)[::2] == (200, b"heir")
+
+
 async def test_calls_that_wait_go_to_who_was_out_of_reach_once_it_is_started_anew(cluster, serving):  # noqa: F811
     async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
         asked = [asyncio.create_task(ask(machines)) for _ in range(3)]
