@@ -191,9 +191,8 @@ class Keeper(Parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if not self._plan.engine.makes_cgroups:
                 join(start.doors)
-            if (
-                self._plan.engine.own_kernel
-            ):  # whose threads wait for each other in vain where they take turns
+            if self._plan.engine.own_kernel:
+                # The threads of such a kernel wait for each other in vain where they take turns.
                 os.sched_setaffinity(0, range(os.cpu_count() or 1))
             nothing = os.open("/dev/null", os.O_RDONLY)
             for number, descriptor in enumerate((nothing, start.log, start.log)):
