@@ -78,14 +78,21 @@ defmodule Martlet.Connection do
     {worker, monitor} = Worker.start(state.function, head, body)
     state = await(%{state | id: id}, head, worker, monitor, false)
     Process.demonitor(monitor, [:flush])
-    if state.unfinished != "", do: Logs.emit("stdout", id, state.unfinished)
     Logs.finish()
-    %{state | id: nil, unfinished: ""}
+    %{state | id: nil}
   end
 
   defp print(message, state) do
     text = state.unfinished <> Logs.answer(message)
     %{state | unfinished: Logs.lines("stdout", state.id, text)}
+  end
+
+  # Before the end of a response is sent, since nobody may look at this process after that.
+  defp end_line(%{unfinished: ""} = state), do: state
+
+  defp end_line(state) do
+    Logs.emit("stdout", state.id, state.unfinished)
+    %{state | unfinished: ""}
   end
 
   # Sends what the worker says. `started`: whether the head of a stream has been sent.
@@ -98,20 +105,23 @@ defmodule Martlet.Connection do
         await(%{state | stopping: true}, head, worker, monitor, started)
 
       {^worker, {:whole, status, lines, body}} ->
-        transmit(state, Http1.whole(head, status, lines, body))
+        finish(state, Http1.whole(head, status, lines, body))
+
+      {^worker, {:start, status, lines}} when head.method == "HEAD" ->
+        state = end_line(state)
+        stream(state, worker, Http1.start_stream(head, status, lines), false)
         state
 
       {^worker, {:start, status, lines}} ->
-        stream(state, worker, Http1.start_stream(head, status, lines), head.method != "HEAD")
-        if head.method == "HEAD", do: state, else: await(state, head, worker, monitor, true)
+        stream(state, worker, Http1.start_stream(head, status, lines), true)
+        await(state, head, worker, monitor, true)
 
       {^worker, {:piece, bytes}} ->
         stream(state, worker, Http1.piece(head, bytes), true)
         await(state, head, worker, monitor, true)
 
       {^worker, :end} ->
-        transmit(state, Http1.piece(head, ""))
-        state
+        finish(state, Http1.piece(head, ""))
 
       {^worker, {:failed, failure}} ->
         failed(state, head, failure, started)
@@ -122,10 +132,16 @@ defmodule Martlet.Connection do
   end
 
   defp failed(state, head, failure, started) do
+    state = end_line(state)
     if Failure.logged?(failure), do: Logs.emit("error", state.id, failure.traceback)
     # A response that has begun is cut short, so that the client sees that it is not whole.
     if started, do: raise(Http1.Disconnected)
-    transmit(state, Failure.answer(head, failure))
+    finish(state, Failure.answer(head, failure))
+  end
+
+  defp finish(state, data) do
+    state = end_line(state)
+    transmit(state, data)
     state
   end
 
