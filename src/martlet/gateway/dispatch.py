@@ -49,7 +49,7 @@ class Dispatch:
         node.refer = self._refer
         self.submit: Callable[[Call], None] = self.submit_here
         if fleet is not None:
-            self._waiting_room = WaitingRoom(fleet, self._again)
+            self._waiting_room = WaitingRoom(fleet, self._again, node.recorder.stats)
             self.submit = partial(self._submit_anywhere, fleet)
             fleet.again, fleet.refused = self._again, partial(self._refused, fleet)
             node.pass_on = partial(self._pass_on, fleet, fleet.own)

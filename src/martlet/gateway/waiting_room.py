@@ -14,6 +14,7 @@ from time import monotonic
 from martlet.errors import MartletError
 from martlet.gateway.fleet import Fleet
 from martlet.node.call import Call
+from martlet.telemetry.stats import LaneStats
 
 PATIENCE = 20.0
 """Seconds after its arrival that a call waits at most: twice a lease."""
@@ -29,17 +30,25 @@ class WaitingRoom:
     Args:
         fleet: the machines.
         again: gets a call that may find room now, or that need not wait any longer.
+        stats: counts who has had to wait.
     """
 
-    def __init__(self, fleet: Fleet, again: Callable[[Call], None]) -> None:
+    def __init__(self, fleet: Fleet, again: Callable[[Call], None], stats: LaneStats) -> None:
         self._fleet = fleet
         self._again = again
+        self._stats = stats
         self._waiting: dict[str, deque[tuple[Call, MartletError]]] = {}
         self._expected: dict[str, float] = {}  # when somebody was last
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, call: Call, error: MartletError) -> bool:
         """Lets a call wait that got an error for lack of room; returns False where that is its answer."""
+        taken = self._keep(call, error)
+        if taken:
+            self._stats.function(call.target.revision.function).deferred += 1
+        return taken
+
+    def _keep(self, call: Call, error: MartletError) -> bool:
         revision, now = call.target.revision, monotonic()
         if self._fleet.expects(revision):
             self._expected[revision.id] = now
@@ -65,5 +74,5 @@ class WaitingRoom:
                     self._again(call)
                 continue
             for call, error in waiting:
-                if not call.exchange.gone and not self.take(call, error):
+                if not call.exchange.gone and not self._keep(call, error):
                     call.fail(error)

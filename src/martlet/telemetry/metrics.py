@@ -102,6 +102,11 @@ class StatsCollector(Collector):
             "martlet_cold_starts", "Invocations that waited for an instance.", lambda stats: stats.cold_starts
         )
         yield self._counter(
+            "martlet_deferred_requests",
+            "Invocations that had to wait for a machine that was away, as no other may run their function.",
+            lambda stats: stats.deferred,
+        )
+        yield self._counter(
             "martlet_received_bytes", "Bytes of request bodies.", lambda stats: stats.bytes_in
         )
         yield self._counter("martlet_sent_bytes", "Bytes of response bodies.", lambda stats: stats.bytes_out)

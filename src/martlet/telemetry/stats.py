@@ -34,6 +34,7 @@ class FunctionStats:
         run: from the hand-over to the instance to the end.
         accepted: asynchronous invocations that were put into the queue.
         attempts: asynchronous invocations that were tried, by how that went.
+        deferred: invocations that had to wait for a machine that was away.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class FunctionStats:
         "bytes_in",
         "bytes_out",
         "cold_starts",
+        "deferred",
         "duration",
         "errors",
         "queue",
@@ -62,6 +64,7 @@ class FunctionStats:
         self.run = Histogram()
         self.accepted = 0
         self.attempts: dict[str, int] = {}
+        self.deferred = 0
 
     def record(
         self,
@@ -137,6 +140,7 @@ class FunctionStats:
         self.run.add(other.run)
         self.accepted += other.accepted
         self.attempts = _sum(self.attempts, other.attempts)
+        self.deferred += other.deferred
 
     def to_json(self) -> dict[str, Any]:
         """Returns the counters as a JSON-ready dict."""
@@ -152,6 +156,7 @@ class FunctionStats:
             "run": self.run.to_json(),
             "accepted": self.accepted,
             "attempts": self.attempts,
+            "deferred": self.deferred,
         }
 
     @classmethod
@@ -169,6 +174,7 @@ class FunctionStats:
         stats.run = Histogram.from_json(document["run"])
         stats.accepted = document["accepted"]
         stats.attempts = dict(document["attempts"])
+        stats.deferred = document.get("deferred", 0)  # machines of before do not count them
         return stats
 
 

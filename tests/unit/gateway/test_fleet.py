@@ -1,190 +1,27 @@
-"""Which machine runs a call, and what becomes of it when that machine does not answer.
-
-The other machines are servers over mutual TLS on loopback, and what they run is the test's.
-"""
+"""Which machine runs a call, and what becomes of it when that machine does not answer."""
 
 import asyncio
-import socket
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
 import pytest
 
-from martlet.cluster.authority import Authority, new_request
-from martlet.cluster.identity import Identity
-from martlet.cluster.joining import begin
 from martlet.errors import FunctionCrashed, NoCapacity, Overloaded
-from martlet.gateway import fleet, waiting_room
-from martlet.gateway.dispatch import MOST_REFUSALS, Dispatch
+from martlet.gateway import fleet
+from martlet.gateway.dispatch import MOST_REFUSALS
 from martlet.gateway.fleet import Fleet
 from martlet.http.body import read_body
 from martlet.http.hop import Hop
 from martlet.http.refusal import refuse
-from martlet.http.server import Server
-from martlet.model import Division, Drain, ExecutionMode, FunctionConfig, Node, NodeLane, Revision, Role
-from martlet.node.call import Arrival, Call
-from martlet.node.passage import Passage
+from martlet.model import ExecutionMode, Role
+from martlet.node.call import Arrival
 from martlet.node.portion import Portion
-from martlet.node.target import Target
 from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
-from martlet.storage.memory import MemoryStore
-from martlet.storage.registry import Registry, RegistryView
-from tests.unit.http.conftest import LIMITS, Application, connections_closed, serving  # noqa: F401
+from tests.unit.gateway.machines import OWN, REVISION, ask, gateway, node
 
 pytestmark = pytest.mark.anyio
 
-OWN = "own"
-REVISION = Revision(function="hello", number=1, config=FunctionConfig(max_queue=3), code="0" * 64, created=0)
 
-
-def node(name, peer=None, *, roles=tuple(Role), warm=0, **facts):
-    return Node(
-        id=name,
-        host=name,
-        address=None,
-        roles=roles,
-        version="1",
-        rungs=facts.pop("rungs", (ExecutionMode.PROCESS,)),
-        runtimes=("python",),
-        cores=2,
-        memory=2**34,
-        load=facts.pop("load", 0.0),
-        lanes=(NodeLane(name="lane-0", state="ready", capacity=facts.pop("capacity", 100)),),
-        started=facts.pop("started", 0.0),
-        peer=peer,
-        memory_free=2**34,
-        cpu_free=2000,
-        warm={REVISION.id: (1, warm)} if warm else {},
-        **facts,
-    )
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(waiting_room, "PATIENCE", 10 * waiting_room.EVERY)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Returns the identity of a machine by the name of its node."""
-    first = Identity(tmp_path_factory.mktemp("cluster"))
-    begin(first, OWN)
-
-    def identity(name):
-        folder = tmp_path_factory.mktemp(name)
-        key, request = new_request(name)
-        other = Identity(folder)
-        other.write(other.authority, first.authority.read_bytes())
-        other.write(other.certificate, Authority.of(first).sign(request))
-        other.write(other.key, key)
-        return other
-
-    identity.first = first
-    return identity
-
-
-class Machines:
-    """The cluster as one gateway sees it."""
-
-    def __init__(self, cluster, *, runs):
-        self.cluster = cluster
-        self.registry = Registry(MemoryStore())
-        self.view = RegistryView(self.registry._store)
-        self.here = []
-        self.heard = {}
-        self.servers = {}
-        self.runs = runs
-
-    async def open(self):
-        self.lease = await self.registry.join(60)
-        await self.view.start()
-        self.withdrawal = Withdrawal(self.view, OWN)
-        portion = Portion(self.view, OWN, self.withdrawal)
-        context = self.cluster.first.towards_others()
-        self.fleet = Fleet(self.view, portion.shares, OWN, context, self.withdrawal)
-        pool = SimpleNamespace(idle=[], held=0, submit=self.here.append)
-        lane = SimpleNamespace(
-            lane=0,
-            lanes=1,
-            allowance=None,
-            portion=portion,
-            pools={REVISION.id: pool},
-            drivers={"fake"} if self.runs else {},
-            withdrawal=self.withdrawal,
-        )
-        lane.pool = lambda _: pool
-        self.dispatch = Dispatch(lane, None, self.fleet)
-
-    async def divide(self, **shares):
-        division = Division(function="hello", number=1, created=REVISION.created, shares=shares)
-        await self.view.catch_up(await self.registry.put_division(division))
-
-    async def put(self, described):
-        await self.view.catch_up(await self.registry.put_node(described, self.lease))
-
-    async def drain(self, name):
-        await self.view.catch_up(await self.registry.put_drain(Drain(node=name, since=0.0)))
-
-    async def add(self, name, answer=None, *, port=0, **facts):
-        """Starts a machine; ``answer`` is what it does with requests."""
-        self.heard[name] = []
-
-        def handle(exchange):
-            exchange.request_id = (exchange.given_id or b"").decode()
-            self.heard[name].append(exchange)
-            (answer or (lambda exchange: exchange.answer(200, name.encode())))(exchange)
-
-        listener = socket.create_server(("127.0.0.1", port))
-        server = Server(Application(handle), LIMITS)
-        tcp = await asyncio.get_running_loop().create_server(
-            server, sock=listener, ssl=self.cluster(name).for_others()
-        )
-        self.servers[name] = (server, tcp)
-        await self.put(node(name, PeerAddress(*listener.getsockname()), **facts))
-
-    async def end(self, name):
-        server, tcp = self.servers.pop(name)
-        tcp.close()
-        await server.drain(0)
-        await asyncio.sleep(0)
-
-    async def close(self):
-        for name in list(self.servers):
-            await self.end(name)
-        self.fleet.close()
-        await self.view.close()
-        await connections_closed()
-
-    def handle(self, exchange):
-        exchange.request_id = "r1"
-        passage = Passage.of_client(exchange, Target(REVISION), exchange.target, strip_key=True)
-        call = exchange.context = Call(exchange, passage)
-        try:
-            self.dispatch.submit(call)
-        except Exception as error:
-            call.fail(error)
-
-
-@asynccontextmanager
-async def gateway(cluster, serving, *, runs=False):  # noqa: F811
-    machines = Machines(cluster, runs=runs)
-    await machines.open()
-    try:
-        async with serving(machines.handle) as connect:
-            machines.connect = connect
-            yield machines
-    finally:
-        await machines.close()
-
-
-async def ask(machines):
-    client = await machines.connect()
-    client.send(b"GET /a?b HTTP/1.1\r\nhost: h\r\n\r\n")
-    return await client.response()
-
-
-async def test_a_gateway_that_runs_nothing_lets_another_machine_run_it(cluster, serving):  # noqa: F811
+async def test_a_gateway_that_runs_nothing_lets_another_machine_run_it(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
         await machines.add("other")
@@ -196,7 +33,7 @@ async def test_a_gateway_that_runs_nothing_lets_another_machine_run_it(cluster, 
         assert exchange.header(b"x-martlet-node") is None, "it could not run it itself"
 
 
-async def test_a_gateway_that_runs_functions_says_that_the_call_came_to_it(cluster, serving):  # noqa: F811
+async def test_a_gateway_that_runs_functions_says_that_the_call_came_to_it(cluster, serving):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
         await machines.add("warm", warm=3)
@@ -205,7 +42,7 @@ async def test_a_gateway_that_runs_functions_says_that_the_call_came_to_it(clust
         assert exchange.header(b"x-martlet-node") == OWN.encode()
 
 
-async def test_what_is_warm_somewhere_is_not_started_here(cluster, serving):  # noqa: F811
+async def test_what_is_warm_somewhere_is_not_started_here(cluster, serving):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
         await machines.add("cold")
@@ -214,7 +51,7 @@ async def test_what_is_warm_somewhere_is_not_started_here(cluster, serving):  # 
         assert machines.here == []
 
 
-async def test_what_machines_say_is_taken_in_together_but_who_leaves_at_once(cluster, serving, monkeypatch):  # noqa: F811
+async def test_what_machines_say_is_taken_in_together_but_who_leaves_at_once(cluster, serving, monkeypatch):
     monkeypatch.setattr(fleet, "CALM", 3600.0)
     async with gateway(cluster, serving) as machines:
         await machines.add("one", warm=5)
@@ -227,7 +64,7 @@ async def test_what_machines_say_is_taken_in_together_but_who_leaves_at_once(clu
         assert (await ask(machines))[2] == b"other"
 
 
-async def test_a_machine_without_the_rung_gets_nothing(cluster, serving):  # noqa: F811
+async def test_a_machine_without_the_rung_gets_nothing(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("fit")
         for name in ("one", "two", "three", "four"):
@@ -235,7 +72,7 @@ async def test_a_machine_without_the_rung_gets_nothing(cluster, serving):  # noq
         assert {(await ask(machines))[2] for _ in range(6)} == {b"fit"}
 
 
-async def test_where_nobody_has_room_the_answer_is_no_capacity(cluster, serving):  # noqa: F811
+async def test_where_nobody_has_room_the_answer_is_no_capacity(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("full", capacity=0)
         status, headers, body = await ask(machines)
@@ -243,7 +80,7 @@ async def test_where_nobody_has_room_the_answer_is_no_capacity(cluster, serving)
         assert b'"code":"no_capacity"' in body
 
 
-async def test_a_machine_that_takes_no_connections_loses_its_calls_to_another(cluster, serving):  # noqa: F811
+async def test_a_machine_that_takes_no_connections_loses_its_calls_to_another(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("dying", warm=5)
         await machines.add("living")
@@ -253,7 +90,7 @@ async def test_a_machine_that_takes_no_connections_loses_its_calls_to_another(cl
         assert {(await ask(machines))[::2] for _ in range(4)} == {(200, b"living")}
 
 
-async def test_a_machine_that_may_have_no_instance_lets_one_run_it_that_may(cluster, serving):  # noqa: F811
+async def test_a_machine_that_may_have_no_instance_lets_one_run_it_that_may(cluster, serving):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
         await machines.add("one")
@@ -264,77 +101,7 @@ async def test_a_machine_that_may_have_no_instance_lets_one_run_it_that_may(clus
         assert machines.here == []
 
 
-@asynccontextmanager
-async def one_that_dies_with_all_the_shares(cluster, serving):  # noqa: F811
-    async with gateway(cluster, serving, runs=True) as machines:
-        await machines.put(node(OWN))
-        await machines.add("other")
-        await machines.add("dying")
-        await machines.divide(dying=10)
-        assert (await ask(machines))[2] == b"dying"
-        await machines.end("dying")
-        yield machines
-        assert machines.here == []
-
-
-async def waits(asked):
-    done, _ = await asyncio.wait(asked, timeout=5 * waiting_room.EVERY)
-    return not done
-
-
-async def test_calls_wait_while_who_may_have_instances_is_out_of_reach(cluster, serving):  # noqa: F811
-    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
-        asked = [asyncio.create_task(ask(machines)) for _ in range(3)]
-        assert await waits(asked)
-        await machines.divide(other=10)
-        assert {(await each)[::2] for each in asked} == {(200, b"other")}
-
-
-async def test_calls_that_wait_try_again_who_has_not_heard_yet_that_it_inherits(cluster, serving):  # noqa: F811
-    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
-        asked = asyncio.create_task(ask(machines))
-        assert await waits([asked])
-
-        def hears_late(exchange):
-            if len(machines.heard["heir"]) < 3:
-                refuse(exchange, Overloaded("it is another's"), ())
-            else:
-                exchange.answer(200, b"heir")
-
-        await machines.add("heir", hears_late)
-        await machines.divide(heir=10)
-        assert (await asked)[::2] == (200, b"heir")
-
-
-async def test_calls_that_wait_go_to_who_was_out_of_reach_once_it_is_started_anew(cluster, serving):  # noqa: F811
-    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
-        asked = [asyncio.create_task(ask(machines)) for _ in range(3)]
-        assert await waits(asked)
-        await machines.add("dying", port=machines.view.nodes["dying"].peer.port, started=1.0)
-        async with asyncio.timeout(fleet.DOUBT / 2):  # it is doubted no more
-            assert {(await each)[::2] for each in asked} == {(200, b"dying")}
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_nobody_waits_longer_than_the_patience_nor_behind_max_queue(cluster, serving):  # noqa: F811
-    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
-        asked = [asyncio.create_task(ask(machines)) for _ in range(4)]
-        done, waiting = await asyncio.wait(asked, timeout=5 * waiting_room.EVERY)
-        assert (len(done), len(waiting)) == (1, 3)
-        for each in asked:
-            status, _, body = await each
-            assert (status, b"max_instances" in body) == (429, True)
-
-
-async def test_nobody_waits_for_who_may_have_no_instance(cluster, serving):  # noqa: F811
-    async with one_that_dies_with_all_the_shares(cluster, serving) as machines:
-        await machines.add("full", capacity=0)
-        await machines.divide(full=10)
-        async with asyncio.timeout(waiting_room.PATIENCE / 2):
-            assert (await ask(machines))[0] == 429
-
-
-async def test_a_thousand_first_requests_through_several_gateways_go_to_one_machine(cluster, serving):  # noqa: F811
+async def test_a_thousand_first_requests_through_several_gateways_go_to_one_machine(cluster, serving):
     async with gateway(cluster, serving) as machines:
         names = [f"n{number}" for number in range(7)]
         for port, name in enumerate(names, 1):
@@ -351,7 +118,7 @@ async def test_a_thousand_first_requests_through_several_gateways_go_to_one_mach
         assert {each.choose(REVISION).id for each in gateways} == chosen
 
 
-async def test_where_no_other_answers_a_machine_that_can_runs_it_itself(cluster, serving):  # noqa: F811
+async def test_where_no_other_answers_a_machine_that_can_runs_it_itself(cluster, serving):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN))
         await machines.add("dying", warm=5)
@@ -363,7 +130,7 @@ async def test_where_no_other_answers_a_machine_that_can_runs_it_itself(cluster,
         machines.here[0].exchange.answer(204)
 
 
-async def test_a_call_in_flight_on_a_machine_that_dies_is_an_error_and_not_sent_again(cluster, serving):  # noqa: F811
+async def test_a_call_in_flight_on_a_machine_that_dies_is_an_error_and_not_sent_again(cluster, serving):
     async with gateway(cluster, serving) as machines:
         arrived = asyncio.Event()
         await machines.add("dying", lambda _: arrived.set(), warm=5)
@@ -377,7 +144,7 @@ async def test_a_call_in_flight_on_a_machine_that_dies_is_an_error_and_not_sent_
         assert machines.heard["living"] == []
 
 
-async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, serving, monkeypatch):  # noqa: F811
+async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, serving, monkeypatch):
     monkeypatch.setattr("martlet.gateway.fleet.FAREWELL", 0.0)
     async with gateway(cluster, serving) as machines:
         arrived = asyncio.Queue()
@@ -407,7 +174,7 @@ async def test_a_machine_that_has_left_is_waited_for_while_it_answers(cluster, s
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(cluster, serving):  # noqa: F811
+async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
         machines.lease = await machines.registry.join(60)
@@ -426,7 +193,7 @@ async def test_machines_that_the_store_has_forgotten_are_asked_before_nobody_is(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_machine_that_could_not_be_reached_a_moment_ago_is_asked_before_nobody_is(cluster, serving):  # noqa: F811
+async def test_a_machine_that_could_not_be_reached_a_moment_ago_is_asked_before_nobody_is(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.put(node(OWN, roles=(Role.GATEWAY,), rungs=()))
         await machines.add("away", warm=5)
@@ -442,7 +209,7 @@ async def test_a_machine_that_could_not_be_reached_a_moment_ago_is_asked_before_
         assert (await ask(machines))[0] == 503
 
 
-async def test_what_waits_at_a_full_queue_is_refused_as_on_one_machine(cluster, serving):  # noqa: F811
+async def test_what_waits_at_a_full_queue_is_refused_as_on_one_machine(cluster, serving):
     def full(_call):
         raise Overloaded("full")
 
@@ -451,7 +218,7 @@ async def test_what_waits_at_a_full_queue_is_refused_as_on_one_machine(cluster, 
         assert (await ask(machines))[0] == 429
 
 
-async def test_management_goes_to_a_machine_that_has_the_role(cluster, serving):  # noqa: F811
+async def test_management_goes_to_a_machine_that_has_the_role(cluster, serving):
     async with gateway(cluster, serving) as machines:
         machines.dispatch.submit = lambda call: machines.fleet.manage(
             call.exchange, b"GET /functions HTTP/1.1\r\n", b"x-request-id: r1\r\n"
@@ -467,7 +234,7 @@ async def test_management_goes_to_a_machine_that_has_the_role(cluster, serving):
         assert machines.heard["manages"][0].header(b"x-martlet-node") == OWN.encode()  # who was asked first
 
 
-async def test_control_asks_another_machine_by_a_lane_of_its_own(cluster, serving):  # noqa: F811
+async def test_control_asks_another_machine_by_a_lane_of_its_own(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("other")
 
@@ -489,7 +256,7 @@ def no_room(exchange, error=None):
 
 
 @pytest.mark.parametrize("error", [NoCapacity("it is full"), Overloaded("the queue is full")])
-async def test_a_machine_that_has_no_room_after_all_loses_its_call_to_another(cluster, serving, error):  # noqa: F811
+async def test_a_machine_that_has_no_room_after_all_loses_its_call_to_another(cluster, serving, error):
     async with gateway(cluster, serving) as machines:
         await machines.add("full", lambda exchange: no_room(exchange, error), warm=5)
         await machines.add("roomy")
@@ -497,7 +264,7 @@ async def test_a_machine_that_has_no_room_after_all_loses_its_call_to_another(cl
         assert len(machines.heard["full"]) == 3
 
 
-async def test_where_all_are_full_a_few_are_asked_and_the_last_says_why(cluster, serving):  # noqa: F811
+async def test_where_all_are_full_a_few_are_asked_and_the_last_says_why(cluster, serving):
     async with gateway(cluster, serving) as machines:
         for name in ("one", "two", "three", "four"):
             await machines.add(name, no_room, warm=1)
@@ -508,7 +275,7 @@ async def test_where_all_are_full_a_few_are_asked_and_the_last_says_why(cluster,
         assert sum(map(len, machines.heard.values())) == MOST_REFUSALS
 
 
-async def test_what_was_begun_or_answered_by_the_function_is_never_sent_again(cluster, serving):  # noqa: F811
+async def test_what_was_begun_or_answered_by_the_function_is_never_sent_again(cluster, serving):
     async with gateway(cluster, serving) as machines:
         # What ran and then ended so has no mark; nor has a 503 of the function's own.
         await machines.add("ran", lambda exchange: exchange.problem(NoCapacity("cut short")), warm=5)
@@ -520,7 +287,7 @@ async def test_what_was_begun_or_answered_by_the_function_is_never_sent_again(cl
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_that_was_sent_to_a_full_machine_goes_to_the_other_as_a_whole(cluster, serving, chunked):  # noqa: F811
+async def test_a_body_that_was_sent_to_a_full_machine_goes_to_the_other_as_a_whole(cluster, serving, chunked):
     first, last, bodies = b"a" * 300_000, b"b" * 300_000, []
 
     def echo(exchange):
@@ -549,7 +316,7 @@ async def test_a_body_that_was_sent_to_a_full_machine_goes_to_the_other_as_a_who
         assert bodies == [first + last]
 
 
-async def test_a_call_that_has_no_room_here_goes_to_another_machine(cluster, serving):  # noqa: F811
+async def test_a_call_that_has_no_room_here_goes_to_another_machine(cluster, serving):
     def full(_call):
         raise Overloaded("full")
 
@@ -561,7 +328,7 @@ async def test_a_call_that_has_no_room_here_goes_to_another_machine(cluster, ser
         assert (await ask(machines))[::2] == (200, b"roomy")
 
 
-async def test_a_call_that_another_machine_has_sent_goes_back_to_it(cluster, serving):  # noqa: F811
+async def test_a_call_that_another_machine_has_sent_goes_back_to_it(cluster, serving):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.add("roomy")
 
@@ -576,7 +343,7 @@ async def test_a_call_that_another_machine_has_sent_goes_back_to_it(cluster, ser
         assert machines.heard["roomy"] == []
 
 
-async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):  # noqa: F811
+async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("drained", warm=5)
         await machines.add("other")
@@ -589,7 +356,7 @@ async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):  
 
 
 @pytest.mark.parametrize("stops", [False, True])
-async def test_a_gateway_whose_machine_withdraws_lets_others_run_what_is_warm_here(cluster, serving, stops):  # noqa: F811
+async def test_a_gateway_whose_machine_withdraws_lets_others_run_what_is_warm_here(cluster, serving, stops):
     async with gateway(cluster, serving, runs=True) as machines:
         await machines.put(node(OWN, warm=5))
         machines.dispatch._node.pool(REVISION).held = 1
@@ -607,14 +374,14 @@ async def test_a_gateway_whose_machine_withdraws_lets_others_run_what_is_warm_he
         machines.here[0].exchange.answer(204)
 
 
-async def test_a_machine_that_stops_gets_nothing_even_where_no_other_is_left(cluster, serving):  # noqa: F811
+async def test_a_machine_that_stops_gets_nothing_even_where_no_other_is_left(cluster, serving):
     async with gateway(cluster, serving) as machines:
         await machines.add("stopping", warm=5, stopping=True)
         assert (await ask(machines))[0] == 503
         assert machines.heard["stopping"] == []
 
 
-async def test_control_of_a_machine_that_withdraws_is_asked_only_where_there_is_no_other(cluster, serving):  # noqa: F811
+async def test_control_of_a_machine_that_withdraws_is_asked_only_where_there_is_no_other(cluster, serving):
     async with gateway(cluster, serving) as machines:
         machines.dispatch.submit = lambda call: machines.fleet.manage(
             call.exchange, b"GET /functions HTTP/1.1\r\n", b"x-request-id: r1\r\n"
@@ -627,7 +394,7 @@ async def test_control_of_a_machine_that_withdraws_is_asked_only_where_there_is_
         assert (await ask(machines))[2] == b"a"
 
 
-async def test_others_relieve_a_machine_while_one_is_there_that_does_not_withdraw(cluster, serving):  # noqa: F811
+async def test_others_relieve_a_machine_while_one_is_there_that_does_not_withdraw(cluster, serving):
     async with gateway(cluster, serving) as machines:
         assert not machines.fleet.relieved
         await machines.add("other")

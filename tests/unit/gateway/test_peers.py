@@ -8,7 +8,7 @@ import pytest
 
 from martlet.gateway.peers import Peers
 from martlet.http.server import Server
-from tests.unit.http.conftest import LIMITS, Application, serving  # noqa: F401
+from tests.unit.http.conftest import LIMITS, Application
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ def said_by(name):
 
 
 @asynccontextmanager
-async def machine(folder, serving):  # noqa: F811
+async def machine(folder, serving):
     """The first lane of a machine with two, as other machines see it; what lanes answer is who was asked what."""
     here = SimpleNamespace(answer=said_by(b"here"))
     node = SimpleNamespace(lane=0, lanes=2)
@@ -57,7 +57,7 @@ async def ask(connect, method, target):
         ("GET", "invocations/hello?limit=3"),
     ],
 )
-async def test_the_lane_that_is_named_says_what_it_has(tmp_path, serving, method, asked):  # noqa: F811
+async def test_the_lane_that_is_named_says_what_it_has(tmp_path, serving, method, asked):
     async with machine(tmp_path, serving) as connect:
         here = await ask(connect, method, f"/_node/lane-0/{asked}")
         there = await ask(connect, method, f"/_node/lane-1/{asked}")
@@ -80,12 +80,12 @@ async def test_the_lane_that_is_named_says_what_it_has(tmp_path, serving, method
         ("POST", "/_node/place"),
     ],
 )
-async def test_nothing_else_is_told(tmp_path, serving, method, target):  # noqa: F811
+async def test_nothing_else_is_told(tmp_path, serving, method, target):
     async with machine(tmp_path, serving) as connect:
         assert (await ask(connect, method, target))[0] == 404
 
 
-async def test_a_lane_that_is_being_started_does_not_answer(tmp_path, serving):  # noqa: F811
+async def test_a_lane_that_is_being_started_does_not_answer(tmp_path, serving):
     async with machine(tmp_path, serving) as connect:
         (tmp_path / "lane-1.sock").unlink()
         assert (await ask(connect, "GET", "/_node/lane-1/stats"))[0] == 503

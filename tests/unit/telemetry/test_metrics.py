@@ -14,6 +14,7 @@ def some_stats() -> LaneStats:
     hello.record(200, 0.0, 0.05, 0.003, cold=True)
     hello.record(504, 0.0, 0.0, 30.0, error="function_timeout")
     stats.function("other").record(201, 0.0, 0.0, 0.2)
+    hello.deferred = 6
     stats.refuse("unauthenticated")
     stats.connections = 4
     stats.instances = {"hello": {"idle": 1, "busy": 2}}
@@ -40,6 +41,7 @@ def test_counters_have_their_labels() -> None:
     assert found["martlet_errors_total", "function_timeout", "hello"] == 1
     assert found["martlet_refused_requests_total", "unauthenticated"] == 1
     assert found["martlet_cold_starts_total", "hello"] == 1
+    assert found["martlet_deferred_requests_total", "hello"] == 6
     assert found["martlet_received_bytes_total", "hello"] == 5
     assert found["martlet_sent_bytes_total", "hello"] == 7
 

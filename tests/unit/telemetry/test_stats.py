@@ -14,6 +14,7 @@ def lane(name: str = "hello", count: int = 1) -> LaneStats:
     for _ in range(count):
         stats.function(name).record(200, 0.001, 0.0, 0.02, bytes_in=10, bytes_out=100)
     stats.function(name).record(502, 0.0, 0.3, 0.1, cold=True, error="function_crashed")
+    stats.function(name).deferred = 2
     stats.refuse("unauthenticated")
     stats.connections = 3
     stats.instances = {name: {"idle": 1, "busy": 2}}
@@ -56,6 +57,7 @@ def test_lanes_add_up() -> None:
     assert merged.function("hello").statuses == {200: 7, 502: 2}
     assert merged.function("hello").duration.count == 9
     assert merged.total().requests == 11
+    assert merged.total().deferred == 6
     assert merged.refused == {"unauthenticated": 3}
     assert merged.connections == 9
     assert merged.instances == {"hello": {"idle": 2, "busy": 4}, "other": {"idle": 1, "busy": 2}}
