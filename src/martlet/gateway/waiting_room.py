@@ -43,12 +43,6 @@ class WaitingRoom:
 
     def take(self, call: Call, error: MartletError) -> bool:
         """Lets a call wait that got an error for lack of room; returns False where that is its answer."""
-        taken = self._keep(call, error)
-        if taken:
-            self._stats.function(call.target.revision.function).deferred += 1
-        return taken
-
-    def _keep(self, call: Call, error: MartletError) -> bool:
         revision, now = call.target.revision, monotonic()
         if self._fleet.expects(revision):
             self._expected[revision.id] = now
@@ -58,6 +52,9 @@ class WaitingRoom:
         if now - call.arrived >= PATIENCE or len(waiting) >= revision.config.max_queue:
             return False
         self._waiting.setdefault(revision.id, deque()).append((call, error))
+        if not call.deferred:  # it may be here for the second time
+            call.deferred = True
+            self._stats.function(revision.function).deferred += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(EVERY, self._look)
         return True
@@ -74,5 +71,5 @@ class WaitingRoom:
                     self._again(call)
                 continue
             for call, error in waiting:
-                if not call.exchange.gone and not self._keep(call, error):
+                if not call.exchange.gone and not self.take(call, error):
                     call.fail(error)

@@ -29,11 +29,13 @@ class Call:
         cold: it had to wait for an instance to start.
         refused_by: the machines that had no room for it, or could not be reached.
         sender: the id of the machine that has sent it here and could run it itself; empty: there is none.
+        deferred: it has had to wait for a machine that was away.
     """
 
     __slots__ = (
         "arrived",
         "cold",
+        "deferred",
         "exchange",
         "last",
         "load",
@@ -57,6 +59,7 @@ class Call:
         self.cold = False
         self.refused_by: tuple[str, ...] = ()
         self.sender = ""
+        self.deferred = False
 
     def waited(self) -> float:
         """Returns the seconds it waited for a slot, less what was the start of an instance."""
