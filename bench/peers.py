@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -48,14 +48,17 @@ THREADS = 64
 
 
 @contextmanager
-def running(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program, and ends it with all it has started."""
+def running(
+    command: list[str], prepare: Callable[[], None] | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program, and ends it with all it has started. ``prepare`` is called in its process before it."""
     process = subprocess.Popen(
         command,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=prepare,
     )
     try:
         yield process
@@ -82,7 +85,9 @@ def nginx(location: str, sockets: list[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def python_workers(count: int, concurrency: int, code: str = HELLO) -> Iterator[list[Path]]:
+def python_workers(
+    count: int, concurrency: int, code: str = HELLO, prepare: Callable[[], None] | None = None
+) -> Iterator[list[Path]]:
     """The Python runtime as a plain program, serving ``code`` on unix sockets without any platform around it."""
     runtime = Catalogue.load().resolve("python")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -90,7 +95,7 @@ def python_workers(count: int, concurrency: int, code: str = HELLO) -> Iterator[
         sockets = [Path(folder) / f"{number}.sock" for number in range(count)]
         for path in sockets:
             program = runtime.folder / "shim.py"
-            stack.enter_context(running([str(INTERPRETER), str(program), "--socket", str(path)]))
+            stack.enter_context(running([str(INTERPRETER), str(program), "--socket", str(path)], prepare))
             specialise(path, folder, concurrency)
         yield sockets
 
