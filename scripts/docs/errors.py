@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from martlet import errors
 from martlet.errors import MartletError, every_error
 from scripts.docs import markdown
 from scripts.docs.markdown import code, described
@@ -19,6 +20,7 @@ def table() -> str:
                 "" if error.default_retry_after is None else "yes",
             )
             for error in every_error()
+            if error.__module__ == errors.__name__  # others are a case of one of these, or answer nobody
         ],
     )
 
