@@ -184,6 +184,6 @@ class Adoption:
         instance.created = record.created
         instance.ready_at = monotonic() - (time() - record.created)
         self._node.instances[record.handle.id] = instance
-        pool.instances.add(instance)
+        pool.join(instance)
         self._node.allowance.changed()
         await instance.open_slot()

@@ -228,9 +228,11 @@ class Allowance:
         return min(own, max(0, own + behind - self._most(revision)))
 
     def _held_behind(self, revision: str, lane: int) -> int:
+        held = self._held.get(revision)
+        if not held:
+            return 0
         home = self.home(revision)
         ranked = sorted(ranking(revision, range(self.lanes)), key=lambda other: other != home)
-        held = self._held.get(revision, {})
         return sum(held.get(other, 0) for other in ranked[ranked.index(lane) + 1 :])
 
     def forwarded(self, revision: str, lane: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY = 1.0
+AT_ONCE = 32
+"""Pools that are looked after before requests have their turn."""
 EXPECTED = "the calls of all machines lately will need it"
 SAVE_EVERY = 60.0
 """Seconds between two times that what was learned of functions is written down."""
@@ -46,24 +48,35 @@ class Housekeeping:
         """Looks after the node until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            self.tend(monotonic())
+            for _ in self._look_after(monotonic()):
+                await asyncio.sleep(0)  # requests come between
             self._node.keep_cells()
             await self._node.stocks.tidy()
 
     def tend(self, now: float) -> None:
         """Looks after the instances once; ``now`` is `monotonic`."""
+        for _ in self._look_after(now):
+            pass
+
+    def _look_after(self, now: float) -> Iterator[None]:
+        """Does so in pieces: yields after each."""
         drained = self._node.withdrawal.drained
         self._node.allowance.changed()
         self._node.allowance.vacate()
-        for pool in tuple(self._node.pools.values()):
+        for number, pool in enumerate(tuple(self._node.pools.values()), 1):
+            if self._node.pools.get(pool.revision.id) is not pool:
+                continue  # it was dropped meanwhile
             pool.look(now)
             if drained:
                 pool.expire(now, 0.0, 0, "the machine is drained")
             self._expire(pool, now)
+            if number % AT_ONCE == 0:
+                yield
         for template in tuple(self._node.templates.values()):
             template.end_if_unused()
         for pool, since in tuple(self._retired.items()):
             self._drain(pool, now - since)
+        yield
         if not drained:
             self._provide(now)
         if now - self._saved > SAVE_EVERY:

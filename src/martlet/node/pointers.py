@@ -25,7 +25,7 @@ class Pointers:
         """Whether something points at a revision."""
         function = self._view.functions.get(revision.function)
         stored = self._view.revisions.get((revision.function, revision.number))
-        if function is None or (stored is not None and stored != revision):
+        if function is None or not (stored is None or stored is revision or stored == revision):
             return False  # it was deleted, and may have been made anew
         aliases = self._view.aliases.get(revision.function, {}).values()
         return function.latest == revision.number or any(

@@ -45,7 +45,6 @@ class Pool:
     Attributes:
         idle: free slots.
         waiting: calls that no slot was free for, in their order.
-        starting: instances on their way, and those that the home lane is asked for.
         asking: how many of `starting` the home lane has not granted yet.
         retiring: no new calls come; it ends when the last is answered.
         run_time: moving average of what a call takes, seconds.
@@ -71,7 +70,7 @@ class Pool:
         self.forward_until = 0.0
         self.idle: list[Slot] = []
         self.waiting: deque[Call] = deque()
-        self.starting = self.asking = 0
+        self._starting = self.asking = 0
         self.retiring = False
         self.run_time = 0.0
         self.start_time = 0.005
@@ -82,6 +81,16 @@ class Pool:
         self.record = node.recorder.of(revision)
         self.habit = node.habits.of(revision.function)
         self.used = self.habit.used
+
+    @property
+    def starting(self) -> int:
+        """Instances on their way, and those that the home lane is asked for. They take room of the lane."""
+        return self._starting
+
+    @starting.setter
+    def starting(self, count: int) -> None:
+        self.node.room.taken += count - self._starting
+        self._starting = count
 
     @property
     def held(self) -> int:
@@ -268,13 +277,20 @@ class Pool:
             raise
         self.starting -= 1
         self.start_time += LEARNING * (instance.start_seconds - self.start_time)
-        self.instances.add(instance)
+        self.join(instance)
         await instance.open_slot()
         return instance
 
+    def join(self, instance: Instance) -> None:
+        """An instance is there to be used."""
+        self.instances.add(instance)
+        self.node.room.taken += 1
+
     def leave(self, instance: Instance) -> None:
         """An instance is no longer to be used."""
-        self.instances.discard(instance)
+        if instance in self.instances:
+            self.instances.remove(instance)
+            self.node.room.taken -= 1
         self.idle = [slot for slot in self.idle if slot.instance is not instance]
         if instance.requests:
             self.see_use(instance.last_used)

@@ -35,15 +35,11 @@ class Template:
         self._mode = ""
         self._given_up = False
 
-    @property
-    def held(self) -> int:
-        """How many places of the lane it takes: one, from when it is begun."""
-        return int(self._making is not None)
-
     async def fork(self) -> tuple[Handle, Loaded, None] | None:
         """Returns the sandbox of a new instance that has its code, or None where it has to load that itself."""
         if self._making is None and self._is_wanted():
             self._making = self._node.spawn(self._make())
+            self._node.room.taken += 1
         if self._making is not None:
             await asyncio.wait([self._making])
         if self._handle is None or self._given_up:
@@ -88,7 +84,7 @@ class Template:
             self._node.templates[self._handle.id] = self
         finally:
             if self._handle is None:
-                self._making = None
+                self._forget()
 
     def _give_up(self, why: str, *, expected: bool = False) -> None:
         if not self._given_up:
@@ -97,7 +93,14 @@ class Template:
             say("instances_not_forked", revision=self.pool.revision.id, reason=why)
 
     def _end(self) -> None:
-        handle, self._handle, self._making = self._handle, None, None
+        handle, self._handle = self._handle, None
+        self._forget()
         if handle is not None:
             del self._node.templates[handle.id]
             self._node.spawn(self._node.destroy(handle))
+
+    def _forget(self) -> None:
+        """Takes no place of the lane any more, as it does from when it is begun."""
+        if self._making is not None:
+            self._making = None
+            self._node.room.taken -= 1

@@ -34,6 +34,7 @@ def pool_that_cannot_start(error):
     node = SimpleNamespace(
         launch=launch,
         allowance=SimpleNamespace(changed=lambda: None),
+        room=SimpleNamespace(taken=0),
         pass_on=lambda _call, _error: False,
         recorder=SimpleNamespace(of=lambda _revision: lambda *record: recorded.append(record)),
         habits=SimpleNamespace(of=lambda _function: habit),
