@@ -1,7 +1,10 @@
 """Every row of the table of failures, with a real server and a real client."""
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +130,17 @@ def test_an_instance_that_dies_is_a_crash_and_is_replaced_at_once(platform):
     assert platform.invoke("dies").text == "alive"
 
 
+def test_how_an_instance_died_is_said_where_nobody_buries_it_at_once(platform):
+    platform.deploy("unburied", "import os\ndef handle(r):\n    os._exit(3)\n")
+    (instance,) = platform.instances("unburied")
+    status = Path(f"/proc/{instance['pid']}/status").read_text()
+    zygote = int(status.split("PPid:")[1].split()[0])
+    os.kill(zygote, signal.SIGSTOP)
+    threading.Timer(1.5, os.kill, (zygote, signal.SIGCONT)).start()
+    problem = assert_problem(platform.invoke("unburied"), 502, "function_crashed")
+    assert "code 3" in problem["detail"]
+
+
 def test_an_instance_over_its_memory_is_out_of_memory_and_is_replaced(platform):
     code = (
         "def handle(r):\n    if r.get_text() == 'eat': x = bytearray(500 * 1024 * 1024)\n    return 'alive'\n"
@@ -222,11 +236,21 @@ def test_a_lane_that_is_full_answers_no_capacity(small):
     slow = "import time\ndef handle(r):\n    time.sleep(float(r.get_text() or 0))\n    return 1\n"
     platform.deploy("first", slow)
     platform.deploy("second", slow)
-    busy = threading.Thread(target=lambda: platform.invoke("first", content=b"3"))
+    looked = threading.Event()
+
+    def body():
+        yield b""
+        looked.wait(60)
+        yield b"0"
+
+    busy = threading.Thread(target=lambda: platform.invoke("first", content=body()))
     busy.start()
-    until(lambda: any(i["state"] == "busy" for i in platform.instances("first")), why="not busy")
-    response = platform.invoke("second")
+    try:
+        until(lambda: any(i["state"] == "busy" for i in platform.instances("first")), why="not busy")
+        response = platform.invoke("second")
+    finally:
+        looked.set()
+        busy.join()
     assert_problem(response, 503, "no_capacity")
     assert int(response.headers["retry-after"]) >= 1
-    busy.join()
     assert platform.invoke("second").status_code == 200

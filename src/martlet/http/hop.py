@@ -254,7 +254,7 @@ class HopConnection(Upstream):
         self.transport.abort()
         self.hop.closed(self)
 
-    def on_lost(self, exchange: Exchange | None, why: str) -> None:
+    def on_lost(self, exchange: Exchange | None, why: str, *, cut: bool) -> None:
         """The process behind has ended, or cut the response."""
         self.hop.closed(self)
         if exchange is not None:

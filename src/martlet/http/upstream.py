@@ -112,8 +112,14 @@ class Upstream(asyncio.Protocol, ABC):
         """Nobody waits for the response any more."""
 
     @abstractmethod
-    def on_lost(self, exchange: Exchange | None, why: str) -> None:
-        """The connection is closed; ``exchange`` was under way. If its response has not ``started``, answer it."""
+    def on_lost(self, exchange: Exchange | None, why: str, *, cut: bool) -> None:
+        """The connection is closed; ``exchange`` was under way. If its response has not ``started``, answer it.
+
+        Args:
+            exchange: None where nothing was asked.
+            why: what has happened.
+            cut: whether this end has closed it, because what came was no response.
+        """
 
     # -- the request's body (`BodySink`)
 
@@ -183,7 +189,8 @@ class Upstream(asyncio.Protocol, ABC):
             exchange.connection.end_tunnel()
             self.on_end(exchange, None)
             return
-        self.on_lost(exchange, f"the connection was lost: {exc}" if exc else "the connection was closed")
+        why = f"the connection was lost: {exc}" if exc else "the connection was closed"
+        self.on_lost(exchange, why, cut=False)
 
     def data_received(self, data: bytes) -> None:
         """Parses, then passes on in one write what has come."""
@@ -397,4 +404,4 @@ class Upstream(asyncio.Protocol, ABC):
         exchange, self.exchange = self.exchange, None
         self.closed = True
         self.transport.abort()
-        self.on_lost(exchange, why)
+        self.on_lost(exchange, why, cut=True)

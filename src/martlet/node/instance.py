@@ -19,8 +19,10 @@ from martlet.node.slot import Slot
 if TYPE_CHECKING:
     from martlet.node.pool import Pool
 
-EXIT_WAIT = 0.5
-"""Seconds to wait for the exit code of an instance whose connection broke."""
+EXIT_WAIT = 5.0
+"""Seconds to wait for the exit code of an instance that has closed a connection: a busy machine buries slowly."""
+FAULT_WAIT = 0.5
+"""Seconds to wait for that of one whose connection was cut for what it sent: it may well live."""
 
 
 class Instance:
@@ -155,11 +157,11 @@ class Instance:
             self.opening += 1
             self.pool.node.spawn(self._reopen(slot.deadline))
 
-    def lost(self, slot: Slot, call: Call | None, why: str) -> None:
+    def lost(self, slot: Slot, call: Call | None, why: str, *, cut: bool) -> None:
         """A connection broke: the instance has died, or does not keep the contract; either way it is ended."""
         self.slots.discard(slot)
         if call is not None:
-            self.pool.node.spawn(self._explain(call, why))
+            self.pool.node.spawn(self._explain(call, why, FAULT_WAIT if cut else EXIT_WAIT))
         elif not self.dead:
             self.end(FunctionCrashed(why))
 
@@ -209,8 +211,8 @@ class Instance:
             memory_bytes=memory_bytes,
         )
 
-    async def _explain(self, call: Call, why: str) -> None:
-        """Finds out why a call was cut short and answers it."""
+    async def _explain(self, call: Call, why: str, patience: float) -> None:
+        """Finds out why a call was cut short and answers it; waits for an exit code for ``patience`` seconds."""
         node = self.pool.node
         error = self.lost_to
         if error is None:
@@ -222,15 +224,15 @@ class Instance:
                 limit = self.pool.config.memory // 1024**2
                 error = FunctionOutOfMemory(f"the function used more than its {limit} MiB of memory")
             else:
-                error = FunctionCrashed(await self._last_words(why))
+                error = FunctionCrashed(await self._last_words(why, patience))
             self.pool.note(ScalingAction.END, error.detail)
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
         call.fail(error)
         self.pool.finished(call, error.status, error.code)
 
-    async def _last_words(self, why: str) -> str:
-        done, _ = await asyncio.wait([self.exit_code], timeout=EXIT_WAIT)
+    async def _last_words(self, why: str, patience: float) -> str:
+        done, _ = await asyncio.wait([self.exit_code], timeout=patience)
         if not done:
             return f"the instance broke the contract: {why}"
         code = self.exit_code.result()

@@ -78,10 +78,10 @@ class Slot(Upstream):
         if call is not None:
             self.instance.abandoned(self, call, CLIENT_CLOSED)
 
-    def on_lost(self, exchange: Exchange | None, why: str) -> None:
+    def on_lost(self, exchange: Exchange | None, why: str, *, cut: bool) -> None:
         """The instance has closed the connection, or died, or does not speak HTTP."""
         call, self.call = self.call, None
-        self.instance.lost(self, call, why)
+        self.instance.lost(self, call, why, cut=cut)
 
 
 def _kept(status: int, headers: list[Header]) -> bytes | None:
