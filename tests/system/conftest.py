@@ -20,6 +20,8 @@ from tests.conftest import TOOLCHAINS, require
 from tests.ports import free_port
 
 START_TIMEOUT = 90
+STOP_TIMEOUT = 90
+"""Seconds that a start or a stop of a platform takes at most, on a busy machine too."""
 
 
 def until(
@@ -130,7 +132,7 @@ class Platform:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        code = self.process.wait(STOP_TIMEOUT)
         self.process = None
         return code
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -186,7 +187,7 @@ FEW = 12
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nothing_leaks_in_a_hundred_random_kills_under_load(own_platform):
     platform = own_platform
     assert platform.invoke("survivor").text == "alive"
@@ -198,7 +199,9 @@ def test_nothing_leaks_in_a_hundred_random_kills_under_load(own_platform):
     with Load(platform) as load:
         for kind in kills:
             pids = until(
-                lambda kind=kind: to_kill(platform, kind), within=40, why=f"there is no {kind} to kill"
+                lambda kind=kind: to_kill(platform, kind),
+                within=START_TIMEOUT,
+                why=f"there is no {kind} to kill",
             )
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(pids), signal.SIGKILL)
@@ -215,9 +218,7 @@ def test_nothing_leaks_in_a_hundred_random_kills_under_load(own_platform):
                 platform.wait_ready()
         platform.wait_ready()
         answered = len(load.statuses)
-        until(
-            lambda: load.statuses[answered:].count(200) > 20, within=30, why="no answers after the last kill"
-        )
+        until(lambda: load.statuses[answered:].count(200) > 20, why="no answers after the last kill")
     assert set(load.statuses) <= {0, 200, 502, 503}, set(load.statuses)
     assert load.slowest < 30
 
@@ -225,7 +226,7 @@ def test_nothing_leaks_in_a_hundred_random_kills_under_load(own_platform):
         assert platform.invoke("survivor").text == "alive"  # nobody else asks for its instance any more
         return inventory(platform) == before
 
-    until(restored, within=30, why=Difference(platform, before))
+    until(restored, why=Difference(platform, before))
     after = descriptors(platform)
     assert all(after[kind] <= descriptors_before[kind] + FEW for kind in after), (descriptors_before, after)
     assert platform.client.get("/functions/survivor").json()["latest"] == 1
@@ -284,9 +285,13 @@ def test_a_stop_ends_everything_and_leaves_nothing(own_platform):
     assert groups, "no instance was in a cgroup of its own"
     assert platform.stop() == 0
     until(lambda: not alive(everything), why="processes are left")
-    left = inventory(platform)
-    assert not any(left["processes"].values()), left
-    assert not left["cgroups"] + left["links"] + left["mounts"], left
+
+    def nothing():
+        left = inventory(platform)
+        return not any(left["processes"].values()) and not left["cgroups"] + left["links"] + left["mounts"]
+
+    # What the kernel takes down with a namespace, it takes down a moment after its last process.
+    until(nothing, why=Difference(platform, dict.fromkeys(inventory(platform))))
     assert not [group for group in groups if group.exists()]
     assert not platform.settings.run_directory.exists()
     mounts = Path("/proc/self/mountinfo").read_text()
@@ -316,6 +321,17 @@ def test_nothing_ends_with_the_forkserver_and_what_was_killed_comes_back(platfor
     assert platform.children() == before | {"lane-0": platform.children()["lane-0"]}
     assert alive(members(platform)["forkserver"])
     assert platform.invoke("stays").text == "alive"
+
+
+def test_a_request_is_not_lost_on_a_connection_that_control_finds_idle_for_long(platform):
+    control = platform.children()["control"]
+    assert platform.client.get("/functions").status_code == 200
+    os.kill(control, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(platform.client.get, "/functions")
+        time.sleep(6)  # so long it has nothing to do, as far as it knows
+        os.kill(control, signal.SIGCONT)
+        assert asked.result().status_code == 200, asked.result().text
 
 
 def test_management_answers_503_while_control_restarts_and_functions_answer_on(platform):

@@ -18,6 +18,7 @@ from martlet.control.api import create_app
 from martlet.control.control import Control
 from martlet.control.lanes import Lanes
 from martlet.drivers.networks import Networks
+from martlet.http.hop import KEPT_SECONDS
 from martlet.runtimes.catalogue import Catalogue
 from martlet.settings import Settings
 from martlet.storage.blobs import Blobs
@@ -74,6 +75,7 @@ async def _serve(control: Control, path: Path) -> None:
         access_log=False,
         server_header=False,
         date_header=False,
+        timeout_keep_alive=int(KEPT_SECONDS),
         timeout_graceful_shutdown=DRAIN,
     )
     server = _Server(config)

@@ -8,6 +8,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 from martlet.errors import MartletError, Overloaded, Unavailable
@@ -22,6 +23,11 @@ KEPT_BODY = 1024 * 1024
 """Bytes of a request body that are kept until the answer begins, where it may be sent elsewhere."""
 CONNECT_TIMEOUT = 3.0
 """Seconds a machine may take to take a connection, and to prove who it is."""
+IDLE_SECONDS = 30.0
+"""Seconds for which a connection is kept that carries nothing."""
+KEPT_SECONDS = 10 * IDLE_SECONDS
+"""Seconds for which the other side keeps it, at least. This side has to be the one that closes it, because it knows
+that nothing is on its way: were the other the first, it might close it on a request, which would be lost."""
 SILENCE = 10.0
 """Seconds after which a machine that answers no packet is taken for dead."""
 
@@ -91,7 +97,8 @@ class Hop:
         self._on_lost = on_lost
         self.on_refused = on_refused
         self._connections: set[HopConnection] = set()
-        self._idle: list[HopConnection] = []
+        self._idle: list[HopConnection] = []  # those that were used last come last
+        self._tidying: asyncio.TimerHandle | None = None
         self._open = 0
         self._closing = False
         self._waiting: deque[tuple[Exchange, bytes, bytes]] = deque()
@@ -117,6 +124,9 @@ class Hop:
     def close(self) -> None:
         """Closes the idle connections, and the others when they have nothing more to carry."""
         self._closing = True
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
         self._close_idle()
 
     def cut(self) -> None:
@@ -171,7 +181,20 @@ class Hop:
         if self._closing:
             connection.close()
         else:
+            connection.idle_since = monotonic()
             self._idle.append(connection)
+            if self._tidying is None:
+                self._tidying = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        """Closes the connections that have been idle for long."""
+        self._tidying = None
+        old = monotonic() - IDLE_SECONDS
+        while self._idle and self._idle[0].idle_since <= old:
+            self._idle.pop(0).close()
+        if self._idle:
+            wait = self._idle[0].idle_since - old
+            self._tidying = asyncio.get_running_loop().call_later(wait, self._tidy)
 
     def closed(self, connection: HopConnection) -> None:
         """A connection is gone."""
@@ -199,6 +222,7 @@ class HopConnection(Upstream):
     def __init__(self, hop: Hop) -> None:
         super().__init__()
         self.hop = hop
+        self.idle_since = 0.0
         self._refused = b""
         self._body: list[bytes] | None = None  # what was sent of it, while that may be wanted again
         self._body_size = 0

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -26,7 +27,7 @@ from martlet.gateway.quotas import Quotas
 from martlet.gateway.readiness import Readiness
 from martlet.gateway.routing import Routing
 from martlet.gateway.worker import Worker
-from martlet.http.hop import Hop, notice_silence, over_unix
+from martlet.http.hop import KEPT_SECONDS, Hop, notice_silence, over_unix
 from martlet.http.server import Server, ServerLimits
 from martlet.model import Role
 from martlet.node.endpoint import Endpoint
@@ -155,16 +156,15 @@ async def run_lane(settings: Settings, number: int) -> None:
     withdrawal.on_stopping.append(public.turn_away)
     node.count_connections = lambda: len(public.connections)
     endpoint = Endpoint(node, view, lambda n: run / f"lane-{n}.sock", fleet.relay if fleet else None)
-    private = Server(endpoint, _limits(settings))
+    inner = replace(_limits(settings), keep_alive_timeout=KEPT_SECONDS)
+    private = Server(endpoint, inner)
     loop = asyncio.get_running_loop()
     unix = await loop.create_unix_server(private, str(_fresh(run / f"lane-{number}.sock")), backlog=BACKLOG)
     ports: list[asyncio.Server] = []
     if Role.GATEWAY in system.roles:
         listener = _listener(system.host, system.api_gateway_port)
         ports.append(await loop.create_server(public, sock=listener, backlog=BACKLOG))
-    peers = Server(
-        Peers(node, view, dispatch, endpoint, control if manages else None, run), _limits(settings)
-    )
+    peers = Server(Peers(node, view, dispatch, endpoint, control if manages else None, run), inner)
     if system.peer_address is not None:
         listener = _listener(*system.peer_address)
         notice_silence(listener)  # as all that it accepts will

@@ -15,9 +15,9 @@ from martlet.http.server import Server, ServerLimits
 LIMITS = ServerLimits(
     max_body=1024 * 1024,
     max_header=8192,
-    header_timeout=5,
-    body_timeout=5,
-    keep_alive_timeout=5,
+    header_timeout=60,
+    body_timeout=60,
+    keep_alive_timeout=60,
     max_connections=100,
 )
 

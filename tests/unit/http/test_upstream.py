@@ -5,7 +5,7 @@ All of it holds on one machine, and where there is another machine in between, o
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -124,6 +124,29 @@ async def test_a_hop_that_is_closed_ends_what_it_carries_and_keeps_nothing_open(
             async with asyncio.timeout(60):
                 await ended.wait()
         assert not connect.hop._connections
+
+
+async def test_a_connection_that_is_idle_for_long_is_closed_by_who_sends_over_it(
+    serving, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("martlet.http.hop.IDLE_SECONDS", 0.2)
+    closed = asyncio.Event()
+
+    async def upstream(reader, writer):
+        while not reader.at_eof():
+            with suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        closed.set()
+
+    async with forwarding(serving, tmp_path, upstream) as connect:
+        assert (await (await get(connect)).response())[0] == 200
+        async with asyncio.timeout(60):
+            while connect.hop._connections:
+                await asyncio.sleep(0.01)
+            if serving.identity is None:  # else the machine in between keeps its own
+                await closed.wait()
+        assert (await (await get(connect)).response())[0] == 200
 
 
 async def test_where_one_connection_is_lost_the_idle_ones_are_not_trusted(serving, tmp_path):
