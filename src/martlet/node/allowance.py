@@ -28,7 +28,10 @@ Most = Callable[[Revision], int]
 
 DEAD_FOR = 1.0
 """Seconds a lane that did not answer is left out."""
-ASK_TIMEOUT = 2.0
+ASK_TIMEOUT = 10.0
+"""Seconds after which a lane counts as gone that takes connections and says nothing. What it held is then granted to
+others: one that is busy, or waits for its core, must not be taken for it. One that has died is known at once.
+"""
 REPORT_DELAY = 0.02
 
 

@@ -28,6 +28,7 @@ class Lane:
     def __init__(self, number, lanes, folder):
         self.held = {}
         self.idle = 0
+        self.busy_for = 0.0
         self.most = 100
         self.folder = folder
         self.number = number
@@ -41,6 +42,9 @@ class Lane:
         )
 
     def handle(self, exchange):
+        asyncio.get_running_loop().call_later(self.busy_for, self._handle, exchange)
+
+    def _handle(self, exchange):
         document = orjson.loads(b"".join(exchange.chunks))
         if exchange.target == b"/_node/place":
             q = document
@@ -143,6 +147,15 @@ async def test_a_home_lane_that_is_gone_is_replaced_and_what_it_held_is_free(lan
     async with other.serving():
         assert await other.take(wanted) is Placement.GRANT
     assert other.allowance.home("f@1") == other.number
+
+
+async def test_a_home_lane_that_is_busy_for_a_while_decides_all_the_same(lanes):
+    home, other = lanes
+    wanted = revision(max_instances=1)
+    home.busy_for = 3.0
+    async with home.serving(), other.serving():
+        assert await home.take(wanted) is Placement.GRANT
+        assert await other.take(wanted) is not Placement.GRANT
 
 
 async def test_calls_are_referred_to_the_lane_that_holds_the_instances(lanes):
