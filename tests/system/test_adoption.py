@@ -99,7 +99,7 @@ def load(platform, name):
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join()
 
 
 def test_under_load_no_instance_is_lost_with_its_lane(one_lane):
@@ -134,11 +134,14 @@ def test_what_an_adopted_instance_prints_is_in_the_logs(one_lane):
 def test_an_instance_that_runs_a_lost_request_is_free_when_that_is_over(one_lane):
     one_lane.deploy("sleeps", SLEEPS, timeout=20, max_instances=1)
     token, before = one_lane.invoke("sleeps", content="0").text, pids(one_lane, "sleeps")
-    thread = threading.Thread(target=call_and_lose, args=(one_lane, "sleeps", "4"))
+    thread = threading.Thread(target=call_and_lose, args=(one_lane, "sleeps", "1"))
     thread.start()
     until(lambda: one_lane.instances("sleeps")[0]["state"] == "busy", why="the request does not run")
+    (pid,) = before
+    os.kill(pid, signal.SIGSTOP)  # it answers nobody before the lane is killed, however long that takes
     kill_lane(one_lane)
-    thread.join(10)
+    os.kill(pid, signal.SIGCONT)
+    thread.join()
 
     until(lambda: pids(one_lane, "sleeps") == before, why="the instance has not come back")
     assert one_lane.invoke("sleeps", content="0").text == token
@@ -165,7 +168,7 @@ def test_instances_that_nothing_points_at_any_more_are_not_adopted(one_lane):
     one_lane.deploy("replaced", SLEEPS + "\n")
     assert os.path.exists(f"/proc/{pid}"), "the old instance did not drain"
     kill_lane(one_lane)
-    thread.join(10)
+    thread.join()
 
     until(lambda: not os.path.exists(f"/proc/{pid}"), why="the old instance was not ended")
     assert one_lane.invoke("replaced", content="0").text != old

@@ -2,8 +2,8 @@
 
     run/lane-N/<id>/record.json     how to find the instance, and what it is an instance of
 
-An instance may still run a request of the lane that was lost. It is taken over when it answers for its health, and
-until then nobody counts on it.
+An instance may still run a request of the lane that was lost. It is taken over when it answers for its health. Until
+then it is expected for a while: calls wait for it as for one that starts, and then nobody counts on it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from martlet.storage.registry import RegistryView
 
 if TYPE_CHECKING:
     from martlet.node.node import Node
+    from martlet.node.pool import Pool
 
 log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ RECORD_DELAY = 0.05
 wait for a file, and a lane that is killed sooner loses a start that took less."""
 PATIENCE = 0.5
 """Seconds that a lane waits for its instances before it takes requests; those that are idle answer in some ms."""
+EXPECTED_SECONDS = 3.0
+"""Seconds that calls wait for an instance rather than start another: on a busy machine an idle one may take as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,25 @@ class Record:
         new = directory / f"{RECORD}.new"
         new.write_bytes(orjson.dumps(document))
         new.replace(directory / RECORD)
+
+
+class Expected:
+    """An instance that is yet to answer, counted as one that starts until it has, or for `EXPECTED_SECONDS`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._pool.starting += 1
+        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            EXPECTED_SECONDS, self.end
+        )
+
+    def end(self) -> None:
+        """It is no longer expected, whether it has come or not."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._pool.starting -= 1
+            self._pool.node.allowance.changed()
 
 
 class Adoption:
@@ -149,14 +171,19 @@ class Adoption:
 
     async def _take_over(self, record: Record) -> None:
         handle, revision = record.handle, record.revision
+        expected = Expected(self._node.pool(revision))
         try:
             self._node.read_log(handle, revision)
             await check_health(handle.socket, revision.config.timeout)
-            if await self._is_covered(record) and await self._may_have(revision) and self._is_wanted(record):
+            covered = await self._is_covered(record)
+            expected.end()
+            if covered and await self._may_have(revision) and self._is_wanted(record):
                 await self._join(record)
                 return
         except (FetchError, DriverError, OSError) as error:
             log.warning("instance_not_recovered", instance=handle.id, error=str(error))
+        finally:
+            expected.end()
         await self._node.destroy(handle)
 
     def _is_wanted(self, record: Record) -> bool:
