@@ -44,8 +44,13 @@ def settled(platform):
         last.append(holdings(platform))
         return len(last) > 4 and all(each == last[-1] for each in last[-4:])
 
-    until(unchanged, within=40, why="the platform does not settle")
+    until(unchanged, why="the platform does not settle")
     return last[-1]
+
+
+def nothing_left(platform):
+    """Waits until a platform that was stopped holds nothing: the kernel takes down the last of it a moment later."""
+    until(lambda: not any(holdings(platform).values()), why=Surplus(platform, {}))
 
 
 class Surplus:
@@ -56,9 +61,9 @@ class Surplus:
 
     def __str__(self):
         now = holdings(self.platform)
-        kinds = {kind for kind in now | self.before if now.get(kind) != self.before.get(kind)}
+        differ = {kind: (self.before.get(kind, 0), now.get(kind, 0)) for kind in now | self.before}
         return (
-            f"before and after differ: { {kind: (self.before.get(kind), now.get(kind)) for kind in kinds} }"
+            f"before and after differ: { {kind: pair for kind, pair in differ.items() if len({*pair}) > 1} }"
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from martlet.sandbox.engine import ENGINES
 from tests.conftest import require
 from tests.system.conftest import until
-from tests.system.holdings import Surplus, holdings, settled
+from tests.system.holdings import Surplus, holdings, nothing_left, settled
 from tests.system.test_adoption import SAYS_ITS_TOKEN, SLEEPS, kill_lane
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -67,7 +67,7 @@ def containers(make_platform, engine):
     platform.deploy("stays", SAYS_ITS_TOKEN, execution_mode="container", min_instances=1)
     yield platform
     platform.stop()
-    assert not any(holdings(platform).values())
+    nothing_left(platform)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,13 @@ def unharmed(containers, at_rest):
     for function in containers.client.get("/functions").json():
         if function["name"] != "stays":
             containers.client.delete(f"/functions/{function['name']}")
-    until(lambda: holdings(containers) == at_rest, within=40, why=Surplus(containers, at_rest))
+    until(lambda: holdings(containers) == at_rest, why=Surplus(containers, at_rest))
+
+
+def answered(platform, name):
+    """Returns what a function answers, once it does."""
+    answer = platform.invoke(name)
+    return answer.text if answer.status_code == 200 else None
 
 
 def refused(platform, name):
@@ -215,7 +221,7 @@ def test_a_keeper_that_is_killed_takes_its_containers_along_and_is_replaced(cont
         os.kill(keeper, signal.SIGKILL)
 
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in living), why="containers are left")
-    assert until(lambda: containers.invoke("stays"), why="no answer").text != token
+    assert until(lambda: answered(containers, "stays"), why="no answer") != token
     assert not set(before) & set(keepers_of(containers))
 
 
@@ -244,4 +250,4 @@ def test_a_platform_that_is_killed_while_containers_start_and_serve_begins_anew(
     containers.start()
 
     assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
-    assert until(lambda: containers.invoke("stays"), why="no answer").status_code == 200
+    assert until(lambda: answered(containers, "stays"), why="no answer")

@@ -53,7 +53,7 @@ def containers(make_platform):
     platform.start()
     yield platform
     platform.stop()
-    assert not left_of(platform)
+    until(lambda: not left_of(platform), why="something is left")
 
 
 def left_of(platform):

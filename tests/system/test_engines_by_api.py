@@ -10,8 +10,9 @@ import pytest
 
 from tests.container_engines import DockerOfTests, PodmanOfTests
 from tests.system.conftest import until
-from tests.system.holdings import Surplus, holdings, settled
+from tests.system.holdings import Surplus, holdings, nothing_left, settled
 from tests.system.test_adoption import SAYS_ITS_TOKEN, kill_lane
+from tests.system.test_container_faults import answered
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
@@ -36,8 +37,8 @@ def containers(make_platform, engine):
     platform.deploy("usual", SAYS_ITS_TOKEN, execution_mode="container", min_instances=1)
     yield platform
     platform.stop()
-    assert engine.containers() == []
-    assert not any(holdings(platform).values())
+    until(lambda: not engine.containers(), why="containers outlive the platform")
+    nothing_left(platform)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def unharmed(containers, engine, at_rest):
         if function["name"] != "usual":
             containers.client.delete(f"/functions/{function['name']}")
     before, count = at_rest
-    until(lambda: holdings(containers) == before, within=40, why=Surplus(containers, before))
-    until(lambda: len(engine.containers()) == count, within=40, why="the engine has more than it had")
+    until(lambda: holdings(containers) == before, why=Surplus(containers, before))
+    until(lambda: len(engine.containers()) == count, why="the engine has more than it had")
 
 
 def test_a_container_outlives_its_lane_and_is_replaced_when_it_is_killed(containers):
@@ -86,7 +87,7 @@ def test_a_killed_platform_leaves_nothing_once_the_next_one_runs(containers, eng
     containers.process.wait()
     containers.start()
 
-    assert not left & set(engine.containers())
+    until(lambda: not left & set(engine.containers()), why="containers outlive the platform")
     assert containers.invoke("lost").status_code == 200
 
 
@@ -132,12 +133,6 @@ def test_an_engine_that_is_killed_while_containers_start_leaves_none_too_many(co
     finally:
         engine.restore()
     assert until(lambda: answered(containers, "usual"), why="no answer")
-
-
-def answered(platform, name):
-    """Returns what a function answers, once it does."""
-    answer = platform.invoke(name)
-    return answer.text if answer.status_code == 200 else None
 
 
 def end_cells(platform, known):

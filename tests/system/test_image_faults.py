@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from tests.system.holdings import holdings
+from tests.system.holdings import nothing_left
 from tests.system.test_adoption import kill_lane
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(600)]
@@ -32,7 +32,6 @@ def debian(make_platform):
         base_image="debian",
         container_runtime="crun",
         disable_microvm=True,
-        cold_start_timeout=5,
     )
     mount = f'mount -t tmpfs -o size={SMALL} images "$0" && exec "$@"'
     platform.remember_versions()
@@ -43,7 +42,7 @@ def debian(make_platform):
     platform.admin.timeout = 300
     yield platform
     platform.stop()
-    assert not any(holdings(platform).values())
+    nothing_left(platform)
 
 
 def deploy(platform, name="seen", code=SEEN):
@@ -136,4 +135,4 @@ def test_an_image_that_is_deleted_by_hand_is_said_to_be_gone_until_it_is_back(de
         assert platform.invoke("third").json() == before
     finally:
         platform.stop()
-    assert not any(holdings(platform).values())
+    nothing_left(platform)

@@ -83,15 +83,15 @@ def any_shop(request, make_platform, program, tmp_path_factory):
     shop = make_shop(make_platform, program, tmp_path_factory.mktemp("images"), request.param)
     yield shop
     shop.platform.stop()
-    assert not left_of(shop.platform)
+    until(lambda: not left_of(shop.platform), why="something is left")
 
 
 @pytest.fixture(scope="module")
 def shop(make_platform, program, tmp_path_factory):
-    shop = make_shop(make_platform, program, tmp_path_factory.mktemp("images"), "crun", cold_start_timeout=4)
+    shop = make_shop(make_platform, program, tmp_path_factory.mktemp("images"), "crun", cold_start_timeout=10)
     yield shop
     shop.platform.stop()
-    assert not left_of(shop.platform)
+    until(lambda: not left_of(shop.platform), why="something is left")
 
 
 def test_an_image_without_anything_but_its_server_is_a_function(any_shop):
@@ -122,7 +122,7 @@ def test_an_image_without_anything_but_its_server_is_a_function(any_shop):
 
 
 def test_requests_stream_upgrade_and_end_as_those_of_other_functions_do(any_shop):
-    any_shop.serve("whole", config={"concurrency": 4, "timeout": 5})
+    any_shop.serve("whole", config={"concurrency": 4})
 
     with any_shop.client.stream("GET", "/invoke/whole/stream") as stream:
         pieces = stream.iter_raw()
@@ -147,13 +147,14 @@ def test_requests_stream_upgrade_and_end_as_those_of_other_functions_do(any_shop
 
 
 def test_memory_time_and_idleness_are_limited(shop):
-    shop.serve("limited", config={"memory": "64Mi", "timeout": 1, "idle_ttl": 0.2})
+    shop.serve("limited", config={"memory": "64Mi", "idle_ttl": 0.2})
+    shop.serve("hurried", config={"timeout": 3})  # in which it answers on a busy machine too
 
-    hog, hang = shop.ask("limited", "/hog"), shop.ask("limited", "/hang")
+    hog, hang = shop.ask("limited", "/hog"), shop.ask("hurried", "/hang")
 
     assert (hog.status_code, hog.json()["code"]) == (502, "function_out_of_memory")
     assert (hang.status_code, hang.json()["code"]) == (504, "function_timeout")
-    assert shop.ask("limited").status_code == 200
+    assert shop.ask("limited").status_code == shop.ask("hurried").status_code == 200
     until(lambda: not shop.platform.instances("limited"), why="it was not scaled to zero")
     timing = shop.ask("limited").headers["server-timing"]
     assert all(part in timing for part in ("cell;", "load;", "run;"))
@@ -219,7 +220,7 @@ def test_a_server_on_a_port_of_its_own_is_reached_where_the_function_says_so(sho
         (
             "silent",
             {"Cmd": ["silent"]},
-            "nothing listened on the port that $PORT names within 4 s. Let its server",
+            "nothing listened on the port that $PORT names within 10 s. Let its server",
         ),
         ("ends", {"Cmd": ["exit", "3"]}, "ended with exit code 3"),
         ("absent", {"Entrypoint": ["/absent"]}, "No such file or directory: '/absent'"),

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import MICROVMS
 from tests.driver_rigs import prepare_microvms
 from tests.system.conftest import until
-from tests.system.holdings import holdings
+from tests.system.holdings import nothing_left
 from tests.system.test_adoption import SAYS_ITS_TOKEN, SLEEPS, kill_lane
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
@@ -50,7 +50,7 @@ def microvms(make_platform):
     platform.start()
     yield platform
     platform.stop()
-    assert not any(holdings(platform).values())
+    nothing_left(platform)
 
 
 def test_a_function_runs_in_a_machine_with_a_kernel_of_its_own(microvms):
@@ -87,10 +87,11 @@ def test_clones_of_one_machine_are_no_copies_of_each_other(microvms, request):
     number = MANY if request.config.getoption("every_rung") else CLONES
     told = []
     for name in (f"draws-{each}" for each in range(number)):
+        began = time.time()
         microvms.deploy(name, TELLS, execution_mode="microvm")
-        before = time.time()
         told.append(microvms.invoke(name).json())
-        assert before - CLOCK_SECONDS < told[-1]["time"] < time.time() + CLOCK_SECONDS
+        # It was told the time while it was deployed: as much as that took it may be behind.
+        assert began - CLOCK_SECONDS < told[-1]["time"] < time.time() + CLOCK_SECONDS
         assert told[-1]["host"] == name
         microvms.client.delete(f"/functions/{name}")
 
@@ -124,19 +125,25 @@ def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_anoth
 
     assert (answer.result().status_code, answer.result().json()["code"]) == (502, "function_crashed")
     assert microvms.invoke("struck", content="0").status_code == 200
-    assert instance["id"] not in [each["id"] for each in microvms.instances("struck")]
+    until(
+        lambda: instance["id"] not in [each["id"] for each in microvms.instances("struck")],
+        why="the dead one is listed",
+    )
 
 
 def test_a_machine_that_hangs_costs_its_request_the_timeout_and_is_replaced(microvms):
-    microvms.deploy("hangs", SAYS_ITS_TOKEN, execution_mode="microvm", timeout=1)
-    first = microvms.invoke("hangs").text
+    microvms.deploy("hangs", SAYS_ITS_TOKEN, execution_mode="microvm", timeout=5)
+    first = microvms.invoke("hangs")
+    assert first.status_code == 200, first.text
     (instance,) = microvms.instances("hangs")
 
     os.kill(monitor_of(instance), signal.SIGSTOP)
     answer = microvms.invoke("hangs")
 
     assert (answer.status_code, answer.json()["code"]) == (504, "function_timeout")
-    assert microvms.invoke("hangs").text != first
+    again = microvms.invoke("hangs")
+    assert again.status_code == 200, again.text
+    assert again.text != first.text
     until(lambda: not Path(f"/proc/{instance['pid']}").exists(), why="it is still there")
 
 

@@ -3,7 +3,7 @@
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
                      "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
-    warden → agent   {"op": "equip", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",
+    warden → agent   {"op": "equip", "time", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",
                      "token"}, then one stream of pieces with the code, and one with the dependencies, if there are any
     agent → warden   {"event": "equipped"}, or {"event": "refused", "error"}
     warden → agent   {"op": "signal", "signal"}
@@ -11,6 +11,9 @@
 
 The token is null, or that of the metadata with the variables of the function (`firecracker.mmds`), which the request
 that gives the cell its code does not have then.
+
+A time, in ns, is older when it is heard than when it was said, the more so on a busy machine: of those that it hears a
+guest goes by the latest.
 
 A piece is its length (4 bytes, big-endian) and as many bytes; the piece of length 0 ends the stream (`folders`).
 """

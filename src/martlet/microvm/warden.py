@@ -259,6 +259,7 @@ class Warden:
         dependencies = document["dependencies"] is not None
         self._control.send(
             op="equip",
+            time=time.time_ns(),
             hostname=confinement["hostname"],
             memory=document["memory"],
             processes=confinement["processes"],
