@@ -16,22 +16,27 @@ LONGEST = 4500
 """Bytes of an input."""
 
 
-def fuzz(target: str, seconds: int, folder: Path) -> str | None:
+def fuzz(target: str, seconds: int, folder: Path, seed: int | None = None) -> str | None:
     """Fuzzes one target.
 
     Args:
         target: name of a module beside this one.
         seconds: to spend.
         folder: where the inputs that reach new code gather (and are begun with next time), and those that fail.
+        seed: with one, the same inputs are tried each time, as far as the time reaches.
 
     Returns:
         What went wrong, with the file that has the input; None where nothing did.
     """
     corpus = folder / target
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(import_module(f"tests.fuzz.{target}").SEEDS):
-        (corpus / f"seed-{number}").write_bytes(seed)
+    for number, first in enumerate(import_module(f"tests.fuzz.{target}").SEEDS):
+        (corpus / f"seed-{number}").write_bytes(first)
     limits = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=30", "-rss_limit_mb=2048"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if seed is not None:
+        limits.append(f"-seed={seed}")
+        environment["PYTHONHASHSEED"] = str(seed)
     done = subprocess.run(
         [
             sys.executable,
@@ -43,7 +48,7 @@ def fuzz(target: str, seconds: int, folder: Path) -> str | None:
             *limits,
         ],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
