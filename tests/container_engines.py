@@ -18,7 +18,7 @@ from martlet.drivers.docker.service import Service
 from martlet.sandbox.lifeline import die_with_parent
 from tests.conftest import require
 
-SECONDS = 30.0
+SECONDS = 60.0
 _FLAGS = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false")
 """Nothing of the machine's own network is touched."""
 
@@ -66,7 +66,7 @@ class Dockerd:
             "--silent",
             "--fail",
             "--max-time",
-            "1",
+            "10",
             "--unix-socket",
             str(self.socket),
             "http://docker/_ping",

@@ -60,7 +60,7 @@ class FaultyLink:
         self._loop.close()
 
     def _call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _cut(self) -> None:
         for writer in self._writers:

@@ -126,7 +126,7 @@ class Namespace:
         with self.entered():
             receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             receiver.bind((address, port))
-        receiver.settimeout(20)
+        receiver.settimeout(60)
         self._listeners.append(receiver)
         return receiver
 

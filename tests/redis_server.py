@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.conftest import require
 from tests.ports import free_port
 
-START_SECONDS = 30
+START_SECONDS = 60
 
 
 class RedisServer:
@@ -61,7 +61,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection((self._host, self.port), 1) as connection:
+            with socket.create_connection((self._host, self.port), 10) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(16) == b"+PONG\r\n"
         except OSError:

@@ -13,7 +13,7 @@ from tests.system.test_failures import assert_problem
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300)]
 
-BOUND = 20
+BOUND = 30
 """Seconds within which management answers without a store, with what a busy machine adds."""
 
 
@@ -33,11 +33,11 @@ def test_a_member_of_etcd_is_not_missed(machines: Machines) -> None:
     with Traffic(machines.all, "unmoved", clients=1) as traffic:
         began = time.monotonic()
         leader.kill()
-        until(lambda: deployed(machines.second, "written"), within=40, why="nothing can be written")
+        until(lambda: deployed(machines.second, "written"), why="nothing can be written")
         wrote = time.monotonic() - began
         assert machines.third.invoke("written").status_code == 200
         traffic.goes_on()
-        assert all(len(machine.nodes()) == 3 for machine in machines.all)
+        listed(machines)
     leader.start(machines.etcd.names)
     machines.etcd.wait()
     told("a member of etcd killed", machines, traffic, began, written_after=wrote)
@@ -67,7 +67,7 @@ def test_without_a_majority_of_etcd_functions_go_on_and_management_waits(machine
             back = time.monotonic()
             for member in lost:
                 member.start(machines.etcd.names)
-        until(lambda: deployed(machines.second, "known"), within=60, why="nothing can be written")
+        until(lambda: deployed(machines.second, "known"), why="nothing can be written")
         wrote = time.monotonic() - back
         listed(machines)
         traffic.goes_on()
@@ -76,7 +76,7 @@ def test_without_a_majority_of_etcd_functions_go_on_and_management_waits(machine
     assert traffic.lost == 0
     assert states == {"succeeded": 12}
     assert not later.refused
-    assert machines.first.client.get("/ready").status_code == 200
+    until(lambda: machines.first.client.get("/ready").status_code == 200, why="it is not ready again")
 
 
 def assert_management_waits(machine: Machine) -> None:

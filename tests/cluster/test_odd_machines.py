@@ -114,7 +114,7 @@ def test_a_node_whose_disk_is_full_runs_what_it_has_and_leaves_the_rest_to_other
     with on_small_disk(full):
         listed(machines)
         with machines.cut_off(other):
-            until(lambda: len(machines.first.nodes()) == 2, within=30, why="the other is still listed")
+            until(lambda: len(machines.first.nodes()) == 2, why="the other is still listed")
             machines.first.deploy("aboard", COUNTED)  # so that it is here
         listed(machines)
         filler = full.data / "filler"
@@ -127,13 +127,13 @@ def test_a_node_whose_disk_is_full_runs_what_it_has_and_leaves_the_rest_to_other
                     assert machine.invoke(name).status_code == 200
             traffic.goes_on()
             os.kill(full.children()["lane-0"], 9)
-            until(lambda: full.invoke("aboard").status_code == 200, within=60, why="it does not start anew")
-            until(lambda: machines.first.invoke("aboard").status_code == 200, within=60)
+            until(lambda: full.invoke("aboard").status_code == 200, why="it does not start anew")
+            until(lambda: machines.first.invoke("aboard").status_code == 200)
             shared(machines, "aboard")  # or its calls would be refused until the other is off the list
             filler.unlink()
             freed = time.monotonic()
             with machines.cut_off(other):
-                until(lambda: full.invoke("ashore-1").status_code == 200, within=60, why="it does not fetch")
+                until(lambda: full.invoke("ashore-1").status_code == 200, why="it does not fetch")
             back = time.monotonic() - freed
         listed(machines)
         lines = full.client.get("/functions/aboard").status_code

@@ -141,12 +141,12 @@ def test_a_machine_that_is_cut_off_is_not_waited_for_and_comes_back(machines: Ma
     held = Asking(machines.first, "held", once=True)
     until(lambda: [*machines.warm("held").values()] == [[1, 0]], why="it did not begin")
     with machines.cut_off(cut_off):
-        until(lambda: held.answers, within=30, why="a request in flight on a machine that is cut off hangs")
+        until(lambda: held.answers, why="a request in flight on a machine that is cut off hangs")
         assert (held.answers[0].status_code, held.answers[0].json()["code"]) == (502, "function_crashed")
         for machine in (machines.first, other):
             assert machine.invoke("besides").status_code == 200
-    until(lambda: len(machines.first.nodes()) == 3, within=30, why="it did not come back")
-    until(lambda: cut_off.invoke("besides").status_code == 200, within=30, why="it does not serve")
+    until(lambda: len(machines.first.nodes()) == 3, why="it did not come back")
+    until(lambda: cut_off.invoke("besides").status_code == 200, why="it does not serve")
 
 
 def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) -> None:
@@ -180,10 +180,10 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
         assert other.invoke("later").status_code == 200
         # Nobody else may have an instance before the lease of the dead one is over; its calls wait for that.
         assert [answer.status_code for each in waiting for answer in each.end()] == [200] * 6
-        until(lambda: gone not in machines.first.nodes(), within=60, why="the dead one is still listed")
+        until(lambda: gone not in machines.first.nodes(), why="the dead one is still listed")
     finally:
         dying.launch()  # others need it
-        until(lambda: gone in machines.first.nodes(), within=60, why="it is not back")
+        until(lambda: gone in machines.first.nodes(), why="it is not back")
 
 
 class Asking:

@@ -12,7 +12,7 @@ import pytest
 from martlet.storage.log_shelf import LogShelf
 from tests.cluster.conftest import PORT, Machine, Machines
 from tests.s3 import CREDENTIALS
-from tests.system.conftest import until
+from tests.system.conftest import STOP_TIMEOUT, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -65,10 +65,11 @@ def says(machines: Machines, request: pytest.FixtureRequest) -> Iterator[Says]:
     revive(machines)
     name = request.node.name.removeprefix("test_")[:40].replace("_", "-").strip("-")
     machines.first.deploy(name, SAYS)
-    until(
-        lambda: all(each.invoke(name, content="warm").status_code == 200 for each in machines.all),
-        why="not all machines know it",
-    )
+    for machine in machines.all:
+        until(
+            lambda asked=machine: asked.invoke(name, content="warm").status_code == 200,
+            why="not all machines know it",
+        )
     yield Says(machines, name)
     machines.first.client.delete(f"/functions/{name}")
 
@@ -78,7 +79,7 @@ def revive(machines: Machines) -> None:
     for machine in machines.all:
         if machine.process is None:
             machine.launch()
-    until(lambda: len(machines.first.nodes()) == 3, within=60, why="a machine did not come back")
+    until(lambda: len(machines.first.nodes()) == 3, why="a machine did not come back")
 
 
 def test_logs_of_all_machines_are_in_the_order_of_time(says: Says) -> None:
@@ -159,7 +160,7 @@ def test_a_machine_that_is_silent_is_named(machines: Machines, says: Says) -> No
         assert answer.headers["x-faas-missing"] == says.ids[silent]
         assert "heard" in [line["message"] for line in answer.json()]
         assert says.stats()["missing"] == [says.ids[silent]]
-    until(lambda: "x-faas-missing" not in says.logs().headers, within=40, why="it is not heard again")
+    until(lambda: "x-faas-missing" not in says.logs().headers, why="it is not heard again")
     until(lambda: f"{silent.address}:{PORT}" in machines.first.nodes(), why="it is not listed")
 
 
@@ -172,7 +173,7 @@ def test_what_a_machine_has_printed_that_stops_meanwhile_is_still_read(
         assert next(lines) == "last words"
         assert stopping.process is not None
         stopping.process.terminate()
-        assert stopping.process.wait(30) == 0
+        assert stopping.process.wait(STOP_TIMEOUT) == 0
         stopping.process = None
         says.let(other, "others")
         assert next(lines) == "others"
@@ -205,7 +206,7 @@ def test_logs_and_invocations_outlive_the_machine_that_ran_them(
     says.let(other, "after")
     told = says.lines(len(before) + 1)
     assert sorted(told) == sorted([*before, "after"])  # none is missing, and none there twice
-    until(lambda: "x-faas-missing" not in says.logs().headers, within=30, why="it is still waited for")
+    until(lambda: "x-faas-missing" not in says.logs().headers, why="it is still waited for")
     assert sorted(says.lines(len(before) + 1)) == sorted([*before, "after"])
     listed = says.first.client.get(f"/functions/{says.name}/invocations").json()
     assert "remembered" in [run["id"] for run in listed]

@@ -182,7 +182,7 @@ def test_nothing_accepted_is_lost_when_lanes_and_then_everything_are_killed(plat
 
 def test_what_waits_for_a_function_goes_with_it(platform: Platform) -> None:
     platform.deploy("doomed", SLOW, max_instances=1)
-    waiting = [later(platform, "doomed?seconds=1") for _ in range(4)]
+    waiting = [later(platform, "doomed?seconds=20") for _ in range(4)]
     assert platform.client.delete("/functions/doomed").status_code == 204
     platform.deploy("doomed", ECHO)
     assert look(platform, waiting[-1])["state"] == "failed"

@@ -6,6 +6,7 @@ import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def handle(request):
     time.sleep(1)
     return os.urandom(8).hex() + " " + str(os.getpid())
 """
+QUICK = "import time\nprint('loaded')\ndef handle(r):\n    time.sleep(0.5)\n    return 1\n"
 THREADED = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 
@@ -68,11 +70,12 @@ def is_alive(pid):
 
 
 def family(platform, name):
-    """The pid of a function's template, and the pids of its forks."""
+    """The pid of a function's template, the pids of its forks, and those of its other instances."""
     pids = [instance["pid"] for instance in platform.instances(name)]
     parents = [parent(pid) for pid in pids]
     (template,) = {one for one in parents if parents.count(one) > 1}
-    return template, [pid for pid, one in zip(pids, parents, strict=True) if one == template]
+    forks = [pid for pid, one in zip(pids, parents, strict=True) if one == template]
+    return template, forks, [pid for pid in pids if pid not in forks]
 
 
 def remains(platform, ids):
@@ -88,12 +91,11 @@ def test_a_burst_loads_the_code_once_more_and_forks_the_rest(one_lane):
     answers = burst(one_lane, "slow")
 
     assert len({answer.text for answer in answers}) == 8
-    instances = one_lane.instances("slow")
-    assert len(instances) >= 4
     until(lambda: len(loads(one_lane, "slow")) == 2, why="not two loads in the log")
     assert 0.0 in {loads_ms(answer) for answer in answers}
-    _, forks = family(one_lane, "slow")
-    assert len(forks) == len(instances) - 1
+    _, forks, others = family(one_lane, "slow")
+    assert len(forks) >= 3
+    assert len(others) == 1
 
 
 def test_code_that_starts_threads_is_loaded_by_each_instance(one_lane):
@@ -110,19 +112,26 @@ def test_code_that_starts_threads_is_loaded_by_each_instance(one_lane):
 
 
 def test_code_that_loads_quickly_is_loaded_by_each_instance(one_lane):
-    one_lane.deploy("quick", "import time\nprint('loaded')\ndef handle(r): time.sleep(0.5)\n")
+    names = (f"quick-{number}" for number in count())
 
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda _: one_lane.invoke("quick"), range(6)))
+    def unforked():
+        """Whether all instances of one more function have loaded it; on a busy machine nothing loads quickly."""
+        name = next(names)
+        one_lane.deploy(name, QUICK)
+        burst(one_lane, name, 6)
+        instances = one_lane.instances(name)
+        return len({parent(instance["pid"]) for instance in instances}) == 1 and (name, instances)
 
-    ids = {instance["id"] for instance in one_lane.instances("quick")}
-    until(lambda: ids <= set(loads(one_lane, "quick")), why="an instance has not loaded the code")
+    name, instances = until(unforked, why="code that loads quickly is forked")
+    assert len(instances) > 1
+    ids = {instance["id"] for instance in instances}
+    until(lambda: ids <= set(loads(one_lane, name)), why="an instance has not loaded the code")
 
 
 def test_a_template_that_dies_is_replaced_by_instances_that_load(one_lane):
     one_lane.deploy("orphans", SLOW)
     burst(one_lane, "orphans")
-    template, forks = family(one_lane, "orphans")
+    template, forks, _ = family(one_lane, "orphans")
 
     os.kill(template, signal.SIGKILL)
 
@@ -133,11 +142,13 @@ def test_a_template_that_dies_is_replaced_by_instances_that_load(one_lane):
 
 
 def test_a_template_ends_after_the_last_instance(one_lane):
-    one_lane.deploy("brief", SLOW, idle_ttl=1)
+    one_lane.deploy("brief", SLOW)
     burst(one_lane, "brief")
-    template, forks = family(one_lane, "brief")
+    template, forks, _ = family(one_lane, "brief")
 
-    until(lambda: not one_lane.instances("brief"), why="idle instances stay")
+    for instance in one_lane.instances("brief"):
+        assert one_lane.client.delete(f"/instances/{instance['id']}").status_code == 204
+    until(lambda: not one_lane.instances("brief"), why="instances stay")
     until(lambda: not is_alive(template), why="the template stays")
     assert not any(map(is_alive, forks))
 
@@ -145,7 +156,7 @@ def test_a_template_ends_after_the_last_instance(one_lane):
 def test_a_killed_lane_leaves_neither_template_nor_forks(one_lane):
     one_lane.deploy("left", SLOW)
     burst(one_lane, "left")
-    template, forks = family(one_lane, "left")
+    template, forks, _ = family(one_lane, "left")
     ids = [instance["id"] for instance in one_lane.instances("left") if instance["pid"] in forks]
     lane = one_lane.children()["lane-0"]
     assert len(remains(one_lane, ids)) >= 2 * len(ids)

@@ -30,7 +30,7 @@ def test_the_commands_of_a_page_work_as_written(page, platform, tmp_path):
             continue
         script = "set -e\n" + text.replace("http://127.0.0.1:8000", platform.url)
         done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         output = done.stdout

@@ -84,7 +84,7 @@ def test_a_key_that_was_revoked_or_has_expired_is_refused(platform, repeating):
 
 
 def test_limits_count_every_repetition(platform, repeating):
-    platform.deploy("bounded", "def handle(r):\n    return 'in'\n", rate_limit="5/min")
+    platform.deploy("bounded", "def handle(r):\n    return 'in'\n", rate_limit="5/h")
     client = repeating("/invoke/bounded")
     assert [client.ask()[0] for _ in range(4)] == [200, 200, 200, 429]
 

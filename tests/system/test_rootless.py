@@ -9,7 +9,7 @@ import pytest
 
 from martlet.drivers.identities import FIRST
 from tests.alone import status_of
-from tests.system.conftest import Platform
+from tests.system.conftest import START_TIMEOUT, Platform
 from tests.unprivileged import USER, stage
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def test_what_strict_refuses_relaxed_runs_with_and_says_so(rootless: Callable[..
     missing = {"lent": False, "limits": False}  # what else there is: tests/unit/drivers/test_host.py
     strict = rootless(**missing)
     strict.launch()
-    assert strict.process.wait(30) == 1
+    assert strict.process.wait(START_TIMEOUT) == 1
     relaxed = rootless("relaxed", **missing)
     relaxed.start()
 
@@ -75,5 +75,5 @@ def test_a_folder_of_sockets_that_somebody_else_made_is_refused(rootless: Callab
 
     platform.launch()
 
-    assert platform.process.wait(30) == 1
+    assert platform.process.wait(START_TIMEOUT) == 1
     assert f"{runtime}/martlet must belong to the user of the platform" in " ".join(platform.log().split())

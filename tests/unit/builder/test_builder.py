@@ -21,10 +21,10 @@ from martlet.runtimes import Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry
+from tests.driver_rigs import WORKSHOP_LANE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
-LANE = 90 + os.getpid() % 100
 LIMITS = Limits(bytes=1_000_000, entries=100)
 BUILD = 'command = ["sh", "{runtime}/build"]'
 
@@ -37,8 +37,8 @@ class Bench:
         self.packages = PackageStore(Blobs.local(folder / "blobs"))
         self.builds = Builds(Registry(MemoryStore()), folder / "builds", 2)
         limits = {"memory": 256 * MiB, "disk": 64 * MiB, "environment": {}, "shown": []}
-        self.workshop = Workshop(folder / "run", LANE, network=Network.NONE, egress=None, **limits)
-        given = {"cache": 1 << 30, "limits": LIMITS, "timeout": 20, "lack": None, **more}
+        self.workshop = Workshop(folder / "run", WORKSHOP_LANE, network=Network.NONE, egress=None, **limits)
+        given = {"cache": 1 << 30, "limits": LIMITS, "timeout": 100, "lack": None, **more}
         self.builder = Builder(self.workshop, self.packages, folder / "cache", **given)
         self.log: list[str] = []
 

@@ -301,7 +301,7 @@ def sshd(tmp_path: Path, repository: Path) -> Iterator[Callable[[], tuple[str, P
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     server = subprocess.Popen([program, "-D", "-f", "/dev/null", *words], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 5).close()

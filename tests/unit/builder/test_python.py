@@ -22,12 +22,12 @@ from martlet.runtimes import INTERPRETER, Catalogue
 from martlet.storage.blobs import Blobs
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry
+from tests.driver_rigs import WORKSHOP_LANE
 from tests.unit.builder.conftest import only_links
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
 LIMITS = Limits(bytes=10_000_000, entries=1000)
-LANE = 90 + os.getpid() % 100
 
 
 class Bench:
@@ -39,7 +39,7 @@ class Bench:
         self.builds = Builds(Registry(MemoryStore()), folder / "builds", 2)
         self.workshop = Workshop(
             folder / "run",
-            LANE,
+            WORKSHOP_LANE,
             network=Network.HOST,
             egress=None,
             memory=1024 * MiB,

@@ -40,7 +40,7 @@ async def test_changed_added_and_removed_files_are_named_once(folder):
         while len(found) < count:
             await asyncio.sleep(0.05)
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(look())
         await asyncio.sleep(0)  # the first look is what later ones are compared with
         touch(folder / "handler.py", "x = 1")

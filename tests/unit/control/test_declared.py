@@ -25,7 +25,7 @@ async def deployed(platform: Platform, name: str, latest: int) -> dict[str, obje
 
 async def settled(platform: Platform) -> None:
     """Waits until nothing is left to deploy."""
-    await asyncio.wait_for(asyncio.gather(*platform.control.duties._declared._tasks), 10)
+    await asyncio.wait_for(asyncio.gather(*platform.control.duties._declared._tasks), 60)
 
 
 async def test_a_declared_function_is_made_and_stays_as_it_is_on_the_next_start(tmp_path: Path) -> None:

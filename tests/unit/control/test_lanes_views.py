@@ -200,7 +200,7 @@ async def test_followed_logs_are_the_last_lines_and_then_those_to_come_of_every_
     everything = followed(platform.control.machines, "hello", 2)
     lines = (line async for line in everything if not isinstance(line, Missing))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert [(await anext(lines)).message for _ in range(2)] == ["b", "c"]
             platform.lanes[1].say(line(4, "d"))
             assert (await anext(lines)).message == "d"
@@ -244,7 +244,7 @@ async def test_followed_logs_are_sent_as_events(platform, client):
         "server": None,
         "client": None,
     }
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await create_app(platform.control)(scope, receive, send)
     (event,) = received.decode().strip().split("\n\n")
     assert json.loads(event.removeprefix("data: "))["message"] == "a"

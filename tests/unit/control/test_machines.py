@@ -180,7 +180,7 @@ async def test_machines_are_followed_also_those_that_come_later(platform, other,
     monkeypatch.setattr("martlet.control.following.LOOK_AGAIN", 0.02)
     platform.lanes[0].lines = [line(1, "a")]
     other[0].lines = [line(2, "b")]
-    async with asyncio.timeout(10), aclosing(followed(platform.control.machines, "hello", 5)) as lines:
+    async with asyncio.timeout(60), aclosing(followed(platform.control.machines, "hello", 5)) as lines:
         assert [(await anext(lines)).message for _ in range(2)] == ["a", "b"]
         other[1].say(line(3, "c"))
         assert (await anext(lines)).message == "c"
@@ -197,7 +197,7 @@ async def test_machines_are_followed_also_those_that_come_later(platform, other,
 async def test_who_follows_is_told_which_machines_are_silent(platform, other, monkeypatch):
     monkeypatch.setattr("martlet.control.following.LOOK_AGAIN", 0.02)
     silence(platform, "other/lane-0")
-    async with asyncio.timeout(10), aclosing(followed(platform.control.machines, "hello", 0)) as lines:
+    async with asyncio.timeout(60), aclosing(followed(platform.control.machines, "hello", 0)) as lines:
         assert await anext(lines) == Missing(missing=("other",))
         for own in platform.lanes:
             own.others["other/lane-0"] = other[0]
@@ -206,7 +206,7 @@ async def test_who_follows_is_told_which_machines_are_silent(platform, other, mo
 
 async def test_what_lines_a_follower_has_had_do_not_come_again_with_no_tail(platform, other):
     platform.lanes[0].lines, other[0].lines = [line(1, "a")], [line(2, "b")]
-    async with asyncio.timeout(10), aclosing(followed(platform.control.machines, "hello", 0)) as lines:
+    async with asyncio.timeout(60), aclosing(followed(platform.control.machines, "hello", 0)) as lines:
         following = asyncio.ensure_future(anext(lines))
         while not other[0].asked_to_follow or not platform.lanes[0].asked_to_follow:
             await asyncio.sleep(0.01)

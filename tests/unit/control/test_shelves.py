@@ -73,7 +73,7 @@ async def test_who_follows_has_the_past_of_machines_that_are_gone_and_no_line_tw
     await put(platform, shelf, *shelved("lane-0", "a", machine=platform.control.machines.own))
     await put(platform, shelf, *shelved("lane-0", "of one that is gone"))
     await platform.lanes[0].stop()
-    async with asyncio.timeout(10), aclosing(followed(platform.control.machines, "hello", 9)) as all_of_it:
+    async with asyncio.timeout(60), aclosing(followed(platform.control.machines, "hello", 9)) as all_of_it:
         lines = (each async for each in all_of_it if not isinstance(each, Missing))
         assert {(await anext(lines)).message for _ in range(2)} == {"a", "of one that is gone"}
         await platform.lanes[0].start()
@@ -98,7 +98,7 @@ async def test_a_log_store_that_is_out_of_reach_is_named(platform, client, shelf
     for path in ("logs", "invocations"):
         answer = await client.get(f"/functions/hello/{path}")
         assert (len(answer.json()), answer.headers["x-faas-missing"]) == (1, "log_store")
-    async with asyncio.timeout(10), aclosing(followed(platform.control.machines, "hello", 9)) as lines:
+    async with asyncio.timeout(60), aclosing(followed(platform.control.machines, "hello", 9)) as lines:
         assert (await anext(lines)).message == "here"
         assert await anext(lines) == Missing(missing=("log_store",))
 
@@ -109,7 +109,7 @@ async def test_what_is_put_aside_goes_with_its_function(platform, client, shelf)
     other = Shelved("other", made_at(platform.control.view.functions["other"]), "gone", "lane-0", 1)
     await shelf.put(other, b"")
     assert (await client.delete("/functions/hello")).status_code == 204
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while [found.function for found in await shelf.list()] != ["other"]:
             await asyncio.sleep(0.01)
 
@@ -124,7 +124,7 @@ async def test_a_sweep_removes_what_is_of_no_function_and_what_is_beyond_the_bou
     await put(platform, shelf, "lane-0", "gone", 1, b"x", made=7)  # of a function that had the name before
     await shelf.put(Shelved("nobody", 7, own, "lane-0", 1), b"x")
     platform.control.shelves.sweep_soon()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found := await shelf.list()) > 2:
             await asyncio.sleep(0.01)
     assert {(each.function, each.node, each.number) for each in found} == {

@@ -25,7 +25,7 @@ from martlet.sandbox.cgroups import Limits
 from tests.alone import status_of
 from tests.conftest import require
 from tests.container_engines import Dockerd, docker_service, podman_service
-from tests.driver_rigs import LANE, Rig, ask, docker_rig, eventually, podman_rig
+from tests.driver_rigs import LANE, SECONDS, Rig, ask, docker_rig, eventually, podman_rig
 from tests.namespaces import Namespace
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
@@ -68,7 +68,7 @@ import socket
 
 def handle(request):
     with socket.socket() as client:
-        client.settimeout(5)
+        client.settimeout(20)
         return str(client.connect_ex(tuple(request.get_json())))
 """
 
@@ -354,10 +354,7 @@ async def test_an_engine_killed_during_a_start_is_said_and_nothing_is_left_when_
             container_of(instance)
         }
         service = service_of_frail(frail)(tmp_path)
-        for _ in range(100):
-            left = set(await containers_of(rig, service))
-            if len(left - living) == 1:
-                break
-            await asyncio.sleep(0.1)
-        assert len(left - living) == 1  # the one that was started last
+        async with asyncio.timeout(SECONDS):
+            while len(set(await containers_of(rig, service)) - living) != 1:  # the one that was started last
+                await asyncio.sleep(0.1)
     assert await containers_of(rig, service) == []

@@ -66,7 +66,7 @@ class Guest:
     def reach(self, address: str, port: int = 80) -> str | int:
         """Returns from which address a server has seen it, or the error of the attempt."""
         with self.inside.entered(), socket.socket() as client:
-            client.settimeout(5)
+            client.settimeout(20)
             if error := client.connect_ex((address, port)):
                 return error
             return client.recv(100).decode()
@@ -74,7 +74,7 @@ class Guest:
     def send(self, address: str) -> int:
         """Returns the error that a datagram is answered with."""
         with self.inside.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(20)
             client.connect((address, 9))
             client.send(b"x")
             try:

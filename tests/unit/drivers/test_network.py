@@ -23,7 +23,7 @@ import errno, os, socket, threading
 
 def reach(family, address):
     with socket.socket(family) as client:
-        client.settimeout(5)
+        client.settimeout(20)
         return client.connect_ex(address)
 
 def talk_to_oneself():

@@ -319,7 +319,7 @@ async def test_a_zygote_to_which_no_lane_comes_back_ends_and_takes_everything_al
     killed = make_killed_lane(0.3)
 
     await eventually(lambda: not any(map(lives, killed.processes)), "all have ended")
-    assert not groups()
+    await eventually(lambda: not groups(), "their cgroups are gone")
 
 
 async def test_the_next_life_of_a_lane_takes_over_the_instances_of_a_killed_one(
@@ -360,7 +360,8 @@ async def test_what_is_not_taken_over_is_swept(make_killed_lane: MakeKilledLane)
 
 
 async def test_a_zygote_serves_the_next_life_of_its_lane(make_killed_lane: MakeKilledLane, tmp_path: Path):
-    killed = make_killed_lane(2)
+    lease = 8.0  # in which the next life comes on a busy machine too
+    killed = make_killed_lane(lease)
     rig = Rig(await killed.open(), tmp_path)
     assert await rig.driver.recover(killed.echo)
     await rig.driver.sweep()
@@ -370,7 +371,7 @@ async def test_a_zygote_serves_the_next_life_of_its_lane(make_killed_lane: MakeK
 
     assert zygote_of(fresh.pid or 0) == killed.zygote
     assert fresh.state["identity"] != killed.echo.state["identity"]
-    await asyncio.sleep(2.1)  # for longer than the lease, which is over as soon as there is a lane
+    await asyncio.sleep(lease + 0.1)  # which is over as soon as there is a lane
     assert await ask(fresh) == b"done"
     assert await ask(killed.echo, 1) == b"1"
 

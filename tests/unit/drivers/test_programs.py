@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from http.client import HTTPConnection
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 import pytest
@@ -275,9 +275,10 @@ async def test_a_server_that_sends_head_and_body_apart_is_not_kept_waiting(http:
     handle = await http.start()
     await http.specialise(handle, "server", source=SERVER)
 
-    took = await asyncio.to_thread(_ask_again_and_again, str(handle.socket), 50)
+    took = await asyncio.to_thread(_ask_again_and_again, str(handle.socket), 100)
 
-    assert median(took) < DELAYED_ACKNOWLEDGEMENT
+    # The first are acknowledged at once in any case; of the others a busy machine delays many, and that delays all.
+    assert quantiles(took[50:])[0] < DELAYED_ACKNOWLEDGEMENT
 
 
 def _ask_again_and_again(path: str, count: int) -> list[float]:

@@ -350,7 +350,7 @@ async def test_a_drained_machine_gets_what_no_other_can_run(cluster, serving):
         await machines.drain("drained")
         assert {(await ask(machines))[2] for _ in range(4)} == {b"other"}
         await machines.put(node("other", machines.view.nodes["other"].peer, capacity=0))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await ask(machines))[2] != b"drained":
                 await asyncio.sleep(0.01)
 

@@ -127,7 +127,7 @@ class Lane:
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -325,7 +325,7 @@ def test_habits_are_written_and_those_of_functions_that_are_gone_are_not_read(tm
     again.load({"here"})
     assert [name for name, _ in again] == ["here"]
     assert again.of("here").idle_times.known == 1
-    assert monotonic() - again.of("here").used == pytest.approx(100, abs=5)
+    assert monotonic() - again.of("here").used == pytest.approx(100, abs=60)
 
 
 def test_a_clock_that_was_set_back_makes_no_function_used_in_the_future():
@@ -366,7 +366,7 @@ async def test_what_is_known_of_a_function_goes_with_it_whoever_has_deleted_it(t
         assert await lane.logs.read("f")
         assert await lane.history.list("f", 1)
         await lane.view.catch_up(await lane.registry.delete_function("f"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await lane.logs.read("f") or await lane.history.list("f", 1):
                 await asyncio.sleep(0.005)
         assert "f" not in lane.node.recorder.stats.functions
@@ -379,7 +379,7 @@ async def test_logs_of_a_function_that_was_deleted_while_the_lane_was_away_go_wh
         assert await lane.logs.read("f")
         assert await lane.logs.functions() == ["f"]
         await lane.node.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await lane.logs.read("f"):
                 await asyncio.sleep(0.005)
 

@@ -114,7 +114,7 @@ async def test_what_goes_before_it_is_shipped_is_counted_and_the_rest_is_shipped
         shelf.put = refuse
         for number in range(30):
             lane.print(f"{number:03}" + "x" * 400)
-        await asyncio.wait_for(refused.wait(), 30)
+        await asyncio.wait_for(refused.wait(), 60)
         await lane.shipping.round()  # the one that was refused has ended
         assert lane.stats.logs_wait_since is not None
         kept = await lane.logs.read("f", 1000)

@@ -42,7 +42,7 @@ async def stocks(tmp_path: Path) -> AsyncIterator[Stocks]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -9,7 +9,7 @@ from martlet.sandbox.lifeline import Lifeline
 
 def is_gone(pid: int) -> bool:
     """Whether the process ends within a deadline. Its parent is dead, so nobody here can wait for it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             with open(f"/proc/{pid}/stat") as stat:

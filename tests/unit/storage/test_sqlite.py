@@ -34,7 +34,7 @@ async def test_a_killed_writer_leaves_all_that_it_was_told_is_written(tmp_path: 
         writer = await asyncio.create_subprocess_exec(
             sys.executable, "-c", WRITER, path, stdout=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             told = [await writer.stdout.readline() for _ in range(40)]
             writer.send_signal(signal.SIGKILL)
             told += (await writer.stdout.read()).splitlines()
@@ -57,7 +57,7 @@ async def test_own_writes_are_seen_without_waiting_for_a_poll(
     monkeypatch.setattr("martlet.storage.sqlite.POLL_SECONDS", 3600)
     store = await SqliteStore.open(tmp_path / "store.db")
     changes = store.watch("/", 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for number in range(1, 4):
             waiting = asyncio.ensure_future(anext(changes))
             await store.get("/")  # the watch has found nothing and waits
@@ -82,7 +82,7 @@ async def test_a_lease_of_a_dead_process_ends(tmp_path: Path) -> None:
     await store.close()
     store = await SqliteStore.open(tmp_path / "store.db")
     changes = store.watch("/", 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await anext(changes) == Change("/a", None, 2)
     await changes.aclose()
     await store.close()

@@ -63,7 +63,7 @@ async def view(store: MemoryStore) -> AsyncIterator[RegistryView]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -153,7 +153,7 @@ async def test_catch_up_does_not_wait_for_the_poll(tmp_path: Path, monkeypatch: 
     mine, theirs = [await SqliteStore.open(tmp_path / "store.db") for _ in range(2)]
     view = RegistryView(mine)
     await view.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         revision = await Registry(theirs).put_function(HELLO)
         await view.catch_up(revision)
         assert view.functions == {"hello": HELLO}

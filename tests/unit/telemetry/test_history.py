@@ -150,7 +150,7 @@ async def test_records_survive_a_kill_once_they_are_a_second_old(
     open_history: Callable[..., History], tmp_path: Path
 ) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", RECORDER, tmp_path / "history.db")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not written(tmp_path / "history.db"):
             await asyncio.sleep(0.02)
     process.send_signal(signal.SIGKILL)
