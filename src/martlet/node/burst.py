@@ -13,6 +13,8 @@ LONG = 0.005
 """Seconds that a call runs before anybody looks: most are over by then."""
 SHARE = 0.05
 """Share of the time between two looks from which on an instance is said to compute: it may have had to wait."""
+LITTLE = 0.002
+"""Share up to which one that gives way is said to wait again: giving way, it may get far less than it would compute."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds between two looks; each is twice as long as the one before, because there may be many calls that wait."""
 
@@ -43,7 +45,8 @@ class Burst:
             return
         if self.seen:
             then, before = self._last
-            self._give_way(used - before > SHARE * (now - then) * 1e3)
+            share = LITTLE if self._gives_way else SHARE
+            self._give_way(used - before > share * (now - then) * 1e3)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self.seen = True
         self._last = now, used

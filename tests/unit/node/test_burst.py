@@ -76,6 +76,16 @@ def test_who_waits_again_while_it_is_called_has_its_share_back():
     assert scales.changes == [True, False]
 
 
+def test_who_gets_less_than_it_wants_because_it_gives_way_goes_on_giving_way():
+    scales = Scales()
+    burst = Burst(scales, HANDLE)
+    later = run(burst, scales, 1, 1.0)
+
+    run(burst, scales, 5, 0.01, later)
+
+    assert scales.changes == [True]
+
+
 def test_it_is_looked_at_ever_less_often():
     scales = Scales()
 
