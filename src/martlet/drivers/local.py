@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -290,10 +291,11 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         """Returns the name of a package as the sandbox knows it."""
         if not self._confined:
             return str(package.absolute())
-        try:
-            return str(package.absolute().relative_to(self._packages))
-        except ValueError:
-            raise DriverError(f"{package} is not in the folder of packages, {self._packages}") from None
+        # As text: to take paths apart is a good part of what a lane does for a start.
+        place, folder = os.path.abspath(package), f"{self._packages}/"
+        if not place.startswith(folder):
+            raise DriverError(f"{package} is not in the folder of packages, {self._packages}")
+        return place.removeprefix(folder)
 
 
 def _lives(starting: asyncio.Future[ParentT]) -> bool:

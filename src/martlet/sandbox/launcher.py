@@ -101,6 +101,7 @@ class Sandbox:
         shown: the folders that it sees beside the system's.
         kept: descriptors that it has from its zygote.
         early: what of the filter of system calls holds before there is code; ``filter`` is the rest then.
+        mounts_as_user: whether it needs no power of root before it has code, but what `confine` takes to mount that.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Sandbox:
         shown: Collection[str] = (),
         kept: Collection[int] = (),
         early: Filter | None = None,
+        mounts_as_user: bool = False,
     ) -> None:
         self._belongings = belongings
         self._lifeline = lifeline
@@ -120,6 +122,7 @@ class Sandbox:
         self._last_capability = last_capability
         self._filter = filter
         self._early = early
+        self._mounts_as_user = mounts_as_user and means.confined and means.users is Users.OWN
         self._shown = shown
         self._kept = kept
         self._own = {} if means.confined else dict.fromkeys(shown, landlock.READ)
@@ -143,6 +146,9 @@ class Sandbox:
         privileges.forbid_new_privileges()
         _keep_only(belongings, self._lifeline, self._kept)
         self._rules = rules_for(means, self._own)
+        if self._mounts_as_user:
+            privileges.become_who_mounts(belongings.identity)
+            self._hold_for_good()
         if self._early is not None:
             self._early.load()
 
@@ -159,14 +165,26 @@ class Sandbox:
             os.chdir(root.FUNCTION)
         else:
             _hold_code(confinement, self._rules)
-        become(self._belongings.identity, self._means, self._last_capability)
-        self._lifeline.hold()
-        self._lifeline.release()
+        if self._mounts_as_user:
+            privileges.drop_capabilities()  # who stays the same user stays tied to the zygote
+        else:
+            become(self._belongings.identity, self._means, self._last_capability)
+            self._hold_for_good()
         # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
         for process in (0, self._program):
             if process is not None:
                 self._limit(process, confinement)
         return self._lock()
+
+    def practise(self) -> None:
+        """Goes the way of `confine` as far as that changes nothing yet, so that the cell has copied the memory that it
+        takes before anybody waits for it."""
+        if self._mounts_as_user:
+            root.practise()
+            root.resize_scratch(_CELL_SCRATCH)
+            socket.sethostname(socket.gethostname())
+            os.chdir("/")
+            rlimits.practise()
 
     def fork(self, child: Callable[[], NoReturn]) -> int:
         """Forks a process that loses all power first, then runs ``child``: what starts before there is code.
@@ -183,6 +201,11 @@ class Sandbox:
             self._rules.close()
         self._rules = rules_for(self._means, self._own, scoped=False)
         return pid
+
+    def _hold_for_good(self) -> None:
+        """Ties it to its zygote once more, and for the last time, as it has become another user."""
+        self._lifeline.hold()
+        self._lifeline.release()
 
     def _run(self, child: Callable[[], NoReturn]) -> NoReturn:
         try:

@@ -27,10 +27,22 @@ def empty_bounding_set(last: int) -> None:
 
 def become(identity: int) -> None:
     """Becomes the user and group ``identity``, in no other group and without any capability."""
+    _change_user(identity)
+    drop_capabilities()
+
+
+def become_who_mounts(identity: int) -> None:
+    """Does the same, but keeps of root's capabilities the one to mount, until `drop_capabilities`."""
+    syscalls.prctl(Process.KEEP_CAPABILITIES, 1)
+    _change_user(identity)
+    syscalls.prctl(Process.KEEP_CAPABILITIES, 0)
+    syscalls.keep_power_to_mount()
+
+
+def _change_user(identity: int) -> None:
     os.setgroups([])
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
-    drop_capabilities()
 
 
 def drop_capabilities() -> None:

@@ -77,6 +77,7 @@ class Process(IntEnum):
 
     SET_PARENT_DEATH_SIGNAL = 1
     SET_DUMPABLE = 4
+    KEEP_CAPABILITIES = 8
     SET_SECCOMP = 22
     DROP_BOUNDING_CAPABILITY = 24
     SET_CHILD_SUBREAPER = 36
@@ -112,6 +113,8 @@ _CLEAR_ALL = 4
 # Made here once, because making the type of an array costs more than the call that it is for.
 _CAPABILITIES_OF_THIS_PROCESS = _CapabilityHeader(version=0x20080522, pid=0)
 _NO_CAPABILITIES = (_CapabilityData * 2)()
+_TO_ADMINISTER = 1 << 21
+_POWER_TO_MOUNT = (_CapabilityData * 2)(_CapabilityData(effective=_TO_ADMINISTER, permitted=_TO_ADMINISTER))
 
 
 def unshare(namespaces: Clone) -> None:
@@ -233,8 +236,16 @@ def clear_ambient_capabilities() -> None:
 
 def clear_capabilities() -> None:
     """Empties the effective, permitted and inheritable sets."""
-    header, nothing = ctypes.byref(_CAPABILITIES_OF_THIS_PROCESS), ctypes.byref(_NO_CAPABILITIES)
-    _check(_libc.capset(header, nothing), "capset")
+    _set_capabilities(_NO_CAPABILITIES)
+
+
+def keep_power_to_mount() -> None:
+    """Does the same, but for what mounting takes, and naming the host (``CAP_SYS_ADMIN``)."""
+    _set_capabilities(_POWER_TO_MOUNT)
+
+
+def _set_capabilities(sets: ctypes.Array[_CapabilityData]) -> None:
+    _check(_libc.capset(ctypes.byref(_CAPABILITIES_OF_THIS_PROCESS), ctypes.byref(sets)), "capset")
 
 
 def _check(result: int, *call: object) -> None:

@@ -169,7 +169,7 @@ class Zygote(Parent):
             sandbox = self._enter(cell, belongings)
             listener, prepare = (
                 socket.socket(fileno=belongings.listener),
-                partial(self._confine, cell, sandbox),
+                _Prepare(partial(self._confine, cell, sandbox), sandbox.practise),
             )
             if self._plan.program is None:
                 self._module.serve(listener, prepare)
@@ -200,6 +200,7 @@ class Zygote(Parent):
             plan.shown,
             self._kept,
             self._early_filter,
+            mounts_as_user=plan.program is None,
         )
         try:
             sandbox.enter()
@@ -215,6 +216,17 @@ class Zygote(Parent):
             os.close(heard)
             if self._lane is not None:
                 self._lane.close()
+
+
+class _Prepare:
+    """What a module calls with the request that brings the code; it may ``practise`` that while nobody waits."""
+
+    def __init__(self, confine: Callable[[dict[str, Any]], None], practise: Callable[[], None]) -> None:
+        self._confine = confine
+        self.practise = practise
+
+    def __call__(self, request: dict[str, Any]) -> None:
+        self._confine(request)
 
 
 def _import(module: str, folder: str) -> Any:

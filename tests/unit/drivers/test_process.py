@@ -73,6 +73,41 @@ async def test_each_cell_has_a_network_namespace_of_its_own_also_one_that_was_ma
         ahead = await eventually(made, "none was made")
 
 
+async def test_a_cell_has_a_user_of_its_own_before_it_has_code_and_only_the_power_to_mount_that(rig: Rig):
+    cell = await rig.start()
+    assert cell.pid is not None
+    before = status_of(cell.pid)
+    assert before["Uid"].split() == before["Gid"].split() == [str(cell.state["identity"])] * 4
+    assert [int(before[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd")] == [
+        0,
+        1 << 21,
+        1 << 21,
+        0,
+    ]
+    await rig.specialise(cell, "echo")
+    after = status_of(cell.pid)
+    assert after["Uid"] == before["Uid"]
+    assert [int(after[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd")] == [0, 0, 0, 0]
+
+
+async def test_a_cell_that_has_practised_sees_the_code_that_it_is_given(rig: Rig):
+    cell = await rig.start()
+    assert cell.pid is not None
+
+    def practised() -> bool:
+        return Path(f"/proc/{cell.pid}/mountinfo").read_text().count(" /function ") == 1
+
+    await eventually(practised, "it did not practise")
+    source = """
+        import os, pathlib
+
+        def handle(request):
+            return [os.uname().nodename, sorted(os.listdir("/function")), os.getcwd()]
+    """
+    await rig.specialise(cell, "seeing", source=dedent(source))
+    assert json.loads(await ask(cell)) == ["seeing", ["handler.py"], "/function"]
+
+
 async def test_instances_of_one_zygote_draw_their_own_numbers_and_have_locks_and_threads_that_work(rig: Rig):
     source = """
         import logging, os, random, threading

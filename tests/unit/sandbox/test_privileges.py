@@ -53,3 +53,24 @@ def test_capabilities_go_even_where_the_user_stays():
         return status_of()
 
     assert int(alone(stay)["CapEff"], 16) == 0
+
+
+def test_who_mounts_code_later_is_another_user_with_that_power_alone_and_then_with_none():
+    def become_in_two_steps() -> list[dict[str, str]]:
+        os.setgroups([4, 20])
+        privileges.become_who_mounts(IDENTITY)
+        before = status_of()
+        privileges.drop_capabilities()
+        return [before, status_of()]
+
+    before, after = alone(become_in_two_steps)
+    for status in before, after:
+        assert status["Uid"].split() == status["Gid"].split() == [str(IDENTITY)] * 4
+        assert status["Groups"] == ""
+    assert [int(before[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [
+        0,
+        1 << 21,
+        1 << 21,
+        0,
+    ]
+    assert [int(after[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0, 0, 0, 0]

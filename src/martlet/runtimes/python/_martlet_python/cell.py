@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from . import forkable, instance, loader, logs, open_runtimes, process, warmth
@@ -19,7 +20,8 @@ from .spec import Spec
 from .template import Template
 
 Prepare = Callable[[dict[str, Any]], None]
-"""Called with the request to specialise, just before user code is loaded: mounts the code and drops privileges."""
+"""Called with the request to specialise, just before user code is loaded: mounts the code and drops privileges. It may
+have a method ``practise``, for when nobody waits."""
 
 
 def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
@@ -34,7 +36,7 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     process.detach()
     logs.install()
     cell = _Cell(prepare)
-    connection = Reception(cell.specialise, practise=warmth.practise).receive(listener)
+    connection = Reception(cell.specialise, practise=partial(_practise, prepare)).receive(listener)
     assert cell.instance is not None
     if cell.is_template:
         if connection is not None:
@@ -44,6 +46,14 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     atexit._run_exitfuncs()
     logs.end()
     os._exit(0)
+
+
+def _practise(prepare: Prepare | None) -> None:
+    """Goes the way of becoming an instance, as far as the sandbox lets it."""
+    rehearse = getattr(prepare, "practise", None)
+    if rehearse is not None:
+        rehearse()
+    warmth.practise()
 
 
 class _Cell:

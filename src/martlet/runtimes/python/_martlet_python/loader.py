@@ -6,8 +6,9 @@ import importlib
 import inspect
 import os
 import sys
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from .failures import Failure
@@ -18,6 +19,7 @@ USUAL_MODULES = ("handler", "main", "app", "function", "index")
 DEFAULT_HANDLER = "handle"
 _OTHER_HANDLERS = ("app", "application", "main")
 _SOURCES = "src"
+_COMPILED = "__pycache__"
 
 
 class HandlerNotFound(Exception):
@@ -39,10 +41,11 @@ def load(code: str, handler: str) -> Any:
         BaseException: whatever the user's code raised while it was imported.
     """
     module_name, names = _split(handler)
+    files = os.listdir(code)
     if module_name is None:
-        module_name = _usual_module(code, handler)
+        module_name = _usual_module(code, _modules(files), handler)
     try:
-        module = _import(module_name, code)
+        module = _import(module_name, code, files)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             message = f"handler {handler!r} names the module {error.name!r}, and {_listed(code)}"
@@ -61,21 +64,30 @@ def load(code: str, handler: str) -> Any:
     )
 
 
-def _import(name: str, code: str) -> ModuleType:
+def _import(name: str, code: str, files: list[str]) -> ModuleType:
     """Imports a module; one that is a file right in the code is found without a search along the path."""
-    place = os.path.join(code, f"{name}.py")
-    if name in sys.modules or not os.path.isfile(place):
+    if name in sys.modules or f"{name}.py" not in files:
         return importlib.import_module(name)
-    spec = spec_from_file_location(name, place)
+    place = os.path.join(code, f"{name}.py")
+    loader = SourceFileLoader(name, place) if _COMPILED in files else _Uncompiled(name, place)
+    spec = spec_from_file_location(name, place, loader=loader, submodule_search_locations=None)
     assert spec is not None
-    assert spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
         raise
     return sys.modules[name]
+
+
+class _Uncompiled(SourceFileLoader):
+    """Loads a file of which it is known that it has not been compiled before, without looking for that."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiles it."""
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def explain(error: BaseException, code: str) -> Failure:
@@ -86,7 +98,7 @@ def explain(error: BaseException, code: str) -> Failure:
         return failure._replace(message=f"{place}, line {error.lineno}: {error.msg}")
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        if package not in _modules(code) and package not in sys.stdlib_module_names:
+        if package not in _modules(os.listdir(code)) and package not in sys.stdlib_module_names:
             return failure._replace(message=f"{failure.message}; add it to `dependencies`")
     if isinstance(error, HandlerNotFound):
         return failure._replace(traceback="")
@@ -103,13 +115,12 @@ def _split(handler: str) -> tuple[str | None, str]:
     return module or None, name
 
 
-def _usual_module(code: str, handler: str) -> str:
-    modules = _modules(code)
+def _usual_module(code: str, modules: list[str], handler: str) -> str:
     for name in USUAL_MODULES:
         if name in modules:
             return name
     sources = os.path.join(code, _SOURCES)
-    inside = _modules(sources) if os.path.isdir(sources) else []
+    inside = _modules(os.listdir(sources)) if os.path.isdir(sources) else []
     for name in USUAL_MODULES:
         if name in inside:
             return f"{_SOURCES}.{name}"
@@ -122,8 +133,8 @@ def _usual_module(code: str, handler: str) -> str:
     )
 
 
-def _modules(code: str) -> list[str]:
-    return sorted(name.removesuffix(".py") for name in os.listdir(code) if name.endswith(".py"))
+def _modules(files: list[str]) -> list[str]:
+    return sorted(name.removesuffix(".py") for name in files if name.endswith(".py"))
 
 
 def _listed(code: str) -> str:
