@@ -57,9 +57,11 @@ class Machine:
     def control(self):
         """Returns what the warden speaks to the agent by: the second of its sockets that are connected from the start,
         of which the first leads to the monitor itself."""
-        numbers = sorted(int(number) for number in os.listdir(f"/proc/{self.warden}/fd"))
-        links = {number: os.readlink(f"/proc/{self.warden}/fd/{number}") for number in numbers}
-        sockets = [_taken(self.warden, number) for number in numbers if links[number].startswith("socket:")]
+        sockets = []
+        for number in sorted(int(number) for number in os.listdir(f"/proc/{self.warden}/fd")):
+            with suppress(OSError):  # the connection that brought the code may be closed just now
+                if os.readlink(f"/proc/{self.warden}/fd/{number}").startswith("socket:"):
+                    sockets.append(_taken(self.warden, number))
         connected = [each for each in sockets if not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
         for each in sockets:
             if each is not connected[1]:

@@ -132,7 +132,7 @@ def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_anoth
 
 
 def test_a_machine_that_hangs_costs_its_request_the_timeout_and_is_replaced(microvms):
-    microvms.deploy("hangs", SAYS_ITS_TOKEN, execution_mode="microvm", timeout=5)
+    microvms.deploy("hangs", SAYS_ITS_TOKEN, execution_mode="microvm", timeout=20)
     first = microvms.invoke("hangs")
     assert first.status_code == 200, first.text
     (instance,) = microvms.instances("hangs")
