@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.lambda_programs import BOOTSTRAP, cell
-from tests.contract.python_shim import Answer, Shim
+from tests.contract.python_shim import Answer, Shim, until
 
 INVOKE = "/2015-03-31/functions/anything/invocations"
 STREAM = {
@@ -367,12 +367,29 @@ def test_what_is_printed_has_the_id_of_the_invocation_that_runs(shim: Shim) -> N
     )
     for name in ("one", "two"):
         shim.ask(x_request_id=name)
-    shim.logged(lambda frame: (frame["id"], frame["m"]) == ("two", "unfinished"))
-    assert {(frame["id"], frame["s"], frame["m"]) for frame in shim.frames()} == {
+    printed = {
         (None, "stdout", "loading"),
         *((name, "stdout", text) for name in ("one", "two") for text in ("to stdout", "unfinished")),
         *((name, "stderr", "to stderr") for name in ("one", "two")),
     }
+    until(lambda: len(shim.frames()) >= len(printed))
+    assert {(frame["id"], frame["s"], frame["m"]) for frame in shim.frames()} == printed
+
+
+@pytest.mark.parametrize("headers", [{}, STREAM | {"Content-Type": "text/plain"}], ids=["whole", "streamed"])
+def test_what_has_no_line_end_is_logged_before_the_response_has_ended(
+    shim: Shim, headers: dict[str, str]
+) -> None:
+    source = f"""
+def handle(event, told):
+    os.write(1, b"no end")
+    path = f"invocation/{{told['Lambda-Runtime-Aws-Request-Id']}}/response"
+    ask("POST", path, iter([b'"answer"']), {headers!r}, encode_chunked=True)
+    time.sleep(600)
+"""
+    deploy(shim, source)
+    assert shim.ask(x_request_id="one").json == "answer"
+    assert shim.logged(lambda frame: frame["m"] == "no end")["id"] == "one"
 
 
 def test_the_last_words_of_a_program_are_logged(shim: Shim) -> None:

@@ -40,6 +40,11 @@ export async function within(id, work) {
   }
 }
 
+/** Ends the lines of the request that runs here: before its response ends, since whoever has that may look for them. */
+export function endLines() {
+  finish(current());
+}
+
 /** Writes the lines of a request that were never ended. */
 function finish(own) {
   for (const stream of ['stdout', 'stderr']) {

@@ -56,17 +56,21 @@ function webHeaders(headers) {
   return cookies.length > 0 ? [...pairs, ['set-cookie', cookies]] : pairs;
 }
 
-/** Sends a reply. A stream whose first piece fails throws, and nothing has been sent; later it is cut short. */
-export async function send(outgoing, reply, method) {
+/**
+ * Sends a reply. A stream whose first piece fails throws, and nothing has been sent; later it is cut short.
+ * `beforeEnd`: called before the last bytes are sent.
+ */
+export async function send(outgoing, reply, method, beforeEnd = () => {}) {
   if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 599) {
     throw new RangeError(`${reply.status} is not an HTTP status (200 to 599)`);
   }
   const fields = lines(reply.headers);
-  if (typeof reply.body?.next === 'function') return stream(outgoing, reply.status, fields, reply.body, method);
+  if (typeof reply.body?.next === 'function') return stream(outgoing, reply.status, fields, reply.body, method, beforeEnd);
   const bodiless = reply.status === 204 || reply.status === 304;
   const body = bodiless || reply.body === null ? '' : reply.body;
   if (!bodiless) fields.push('content-length', String(Buffer.byteLength(body)));
   outgoing.writeHead(reply.status, fields);
+  beforeEnd();
   outgoing.end(method === 'HEAD' ? '' : body);
 }
 
@@ -86,18 +90,22 @@ function lines(headers) {
   return fields;
 }
 
-async function stream(outgoing, status, fields, pieces, method) {
+async function stream(outgoing, status, fields, pieces, method, beforeEnd) {
   try {
     const first = await pieces.next();
     if (!fields.includes('content-type')) fields.push(...(typeof first.value === 'string' ? TEXT_TYPE : BYTES_TYPE));
     const opening = first.done ? '' : encode(first.value);
     outgoing.writeHead(status, fields);
-    if (method === 'HEAD' || status === 204 || status === 304) return void outgoing.end();
+    if (method === 'HEAD' || status === 204 || status === 304) {
+      beforeEnd();
+      return void outgoing.end();
+    }
     if (opening.length > 0) await write(outgoing, opening);
     for (let piece = first; !piece.done && !outgoing.destroyed; ) {
       piece = await pieces.next();
       if (!piece.done) await write(outgoing, encode(piece.value));
     }
+    beforeEnd();
     outgoing.end();
   } finally {
     await pieces.return?.();

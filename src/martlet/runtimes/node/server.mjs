@@ -4,7 +4,7 @@ import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 
 import { BadJson, kind, log, message } from './failures.mjs';
-import { within } from './logs.mjs';
+import { endLines, within } from './logs.mjs';
 import { NOTHING_RETURNED, Terms, operation } from './open-runtimes.mjs';
 import { Reply, replyOf, send } from './reply.mjs';
 import { FunctionRequest, readHeaders } from './request.mjs';
@@ -87,12 +87,12 @@ export class Server {
     try {
       const reply = operation(target, this.#startup) ?? terms.refusal() ?? (await terms.within(this.#call(request)));
       reply.headers = terms.mark(reply.headers);
-      await send(outgoing, reply, method);
+      await send(outgoing, reply, method, endLines);
     } catch (error) {
       if (outgoing.headersSent) throw error;
       const reply = failed(error);
       reply.headers = terms.mark(reply.headers);
-      await send(outgoing, reply, method);
+      await send(outgoing, reply, method, endLines);
     }
   }
 

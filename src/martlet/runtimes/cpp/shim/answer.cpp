@@ -1,4 +1,5 @@
 // Responses: what handlers return, and what it looks like on the wire.
+#include <cstdio>
 #include <cstdlib>
 #include <cxxabi.h>
 #include <memory>
@@ -92,6 +93,7 @@ bool send_whole(const Connection& connection, const Head& head, const Response& 
         data += "content-length: " + std::to_string(response.body().size()) + "\r\n";
     }
     data = finished(std::move(data), head.keep_alive);
+    std::fflush(stdout); // before the response ends: whoever has that may look for what was printed
     if (bodiless || head.method == "HEAD") {
         connection.send(data);
     } else if (response.body().size() > copied_bytes) {
@@ -138,6 +140,7 @@ bool send_stream(const Connection& connection, const Head& head, const Response&
         failure();
         return false;
     }
+    std::fflush(stdout);
     if (head.chunks && head.method != "HEAD") {
         connection.send("0\r\n\r\n");
     }

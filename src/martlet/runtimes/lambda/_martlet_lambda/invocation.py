@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from _martlet_python.evented import Channel
@@ -16,10 +16,13 @@ class Answered(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """The program answers piece by piece: they are read from its channel, by whoever sends them on."""
+    """The program answers piece by piece: they are read from its channel, by whoever sends them on, and who calls
+    ``before_end`` before the last one.
+    """
 
     fields: Mapping[str, str]
     channel: Channel
+    before_end: Callable[[], None]
 
 
 class Raised(NamedTuple):

@@ -42,10 +42,14 @@ class Output:
 
     def belongs_to(self, request_id: str | None) -> None:
         """Says which invocation the program has from here on; what it printed before was the last one's."""
+        self.finish()
+        self._request_id = request_id
+
+    def finish(self) -> None:
+        """Sends on all that has been printed, also what has no line end yet."""
         self.take()
         for lines in (self._out, self._err):
             lines.finish(self._request_id)
-        self._request_id = request_id
 
 
 class _Lines:

@@ -142,6 +142,7 @@ async def stream(head: Head, outcome: Streamed, client: Any, *, plain: bool = Fa
         await client.send(framing.send(piece, more=True))
     if any(line.lower().startswith(_FAILED) for line in pieces.trailers):
         raise Disconnected  # a response that is cut short is known to be none
+    outcome.before_end()
     await client.send(framing.send(b"", more=False))
     return framing.keep_alive
 

@@ -114,12 +114,12 @@ class RuntimeApi:
     async def _respond(self, output: Output, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
         streamed = _is_streamed(head)
         body = b"" if streamed else await channel.body()
-        output.take()
+        output.take() if streamed else output.finish()
         invocation = self._running.pop(id, None)
         if invocation is None:
             return _unknown(head, id)
         if streamed:
-            invocation.outcome.set_result(Streamed(head.fields, channel))
+            invocation.outcome.set_result(Streamed(head.fields, channel, output.finish))
             await invocation.over.wait()
             await channel.body()  # what nobody wanted any more
         else:
@@ -128,7 +128,7 @@ class RuntimeApi:
 
     async def _fail(self, output: Output, head: Head, channel: Channel, id: str) -> bytes:  # noqa: A002
         body = await channel.body()
-        output.take()
+        output.finish()
         invocation = self._running.pop(id, None)
         if invocation is None:
             return _unknown(head, id)

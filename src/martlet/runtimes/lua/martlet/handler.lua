@@ -49,6 +49,7 @@ local function stream(head, response, stamp, piece, pieces, send)
     logs.emit("error", problem.traceback)
     os.exit(1)
   end
+  io.stdout:flush() -- before the response ends: whoever has that may look for what was printed
   send(http1.chunk(""))
 end
 
@@ -75,6 +76,7 @@ function handler.answer(called, seconds, head, body, send)
     data = failed(head, stamp, problem)
   end
   if data then
+    io.stdout:flush()
     send(data)
   end
 end

@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use Martlet::Failure;
 use Martlet::Http1;
+use Martlet::Logs;
 use Martlet::OpenRuntimes;
 use Martlet::Request;
 use Martlet::Response;
@@ -39,6 +40,7 @@ sub answer {
         $data = Martlet::Failure::answer($error, $head);
     };
     return $goes_on unless defined $data;
+    Martlet::Logs::flush();    # before its response ends: whoever has that may look for it
     $send->($data);
     return $head->{keep_alive};
 }
@@ -72,6 +74,7 @@ sub stream {
             $send->($head->{chunks} ? Martlet::Http1::chunk($piece) : $piece) if length $piece;
         }
         $begin->(undef) unless $started;
+        Martlet::Logs::flush();
         $send->("0\r\n\r\n") if $head->{chunks} && $head->{method} ne 'HEAD';
         1;
     };

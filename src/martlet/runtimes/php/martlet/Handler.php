@@ -32,6 +32,7 @@ final class Handler
         } catch (\Throwable $error) {
             $data = Failure::respond($error, $head);
         }
+        Logs::flush(); // before its response ends: whoever has that may look for it
         $send($data);
         return $head->keepAlive;
     }
@@ -69,6 +70,7 @@ final class Handler
                 $piece === '' || $send($head->chunks ? Http1::chunk($piece) : $piece);
             }
             $started || $begin(null);
+            Logs::flush();
             $head->chunks && $head->method !== 'HEAD' && $send("0\r\n\r\n");
         } catch (Disconnected) {
             return false;

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from . import logs
 from .evented import Channel
 from .failures import Failure, answer
 from .http1 import BadRequest, Disconnected, Framing, Head, decode_path, header_block
@@ -48,7 +49,9 @@ class Application:
             if channel.closed and _because_of_disconnect(error):
                 return False
             if not exchange.framing.started:
-                await channel.send(answer(error, head))
+                refusal = answer(error, head)
+                logs.finish()
+                await channel.send(refusal)
                 return head.keep_alive
             Failure.of(error).log()
         return exchange.complete and exchange.framing.keep_alive
@@ -143,6 +146,7 @@ class Exchange:
             if not more:
                 self.complete = True
                 self._channel.wake()
+                logs.finish()
             await self._channel.send(data)
         else:
             raise RuntimeError(f"the application sent {kind!r} at a moment when it may not")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
-from . import open_runtimes
+from . import logs, open_runtimes
 from .blocking import Send
 from .evented import Channel
 from .failures import Failure, answer
@@ -43,6 +43,7 @@ class SyncHandler:
             raise
         except BaseException as error:
             data = answer(error, head)
+        logs.finish()
         send(data)
         return head.keep_alive
 
@@ -79,6 +80,7 @@ def _stream(head: Head, response: Response, send: Send) -> bool:
         if head.method != "HEAD":
             for piece in pieces:
                 send(framing.send(encode_piece(piece), more=True))
+        logs.finish()
         send(framing.send(b"", more=False))
     except Disconnected:
         return False
@@ -131,6 +133,7 @@ class AsyncHandler:
             if channel.cancelled(error):
                 raise
             data = answer(error, head)
+        logs.finish()
         await channel.send(data)
         return head.keep_alive
 
@@ -163,6 +166,7 @@ async def _stream_async(head: Head, response: Response, channel: Channel) -> boo
         if head.method != "HEAD":
             async for piece in pieces:
                 await channel.send(framing.send(encode_piece(piece), more=True))
+        logs.finish()
         await channel.send(framing.send(b"", more=False))
     except Disconnected:
         return False

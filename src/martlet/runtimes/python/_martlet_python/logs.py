@@ -37,12 +37,19 @@ def begin(head: Head) -> None:
         _request.set(head)
 
 
-def end() -> None:
-    """Says that the request is answered: its unfinished lines are written, and later ones are not its own."""
-    global _only_request
+def finish() -> None:
+    """Writes the unfinished lines of this request: before the end of its response is sent, since whoever has that may
+    look for them.
+    """
     for buffer in _buffers:
         if buffer.unfinished:
             buffer.flush()
+
+
+def end() -> None:
+    """Says that the request is answered: its unfinished lines are written, and later ones are not its own."""
+    global _only_request
+    finish()
     if _one_at_a_time:
         _only_request = None
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from . import logs
 from .blocking import Send
 from .failures import Failure, answer
 from .http1 import Disconnected, Framing, Head, header_block
@@ -38,7 +39,9 @@ class Application:
             if framing.started:
                 Failure.of(error).log()
                 return False
-            send(answer(error, head))
+            refusal = answer(error, head)
+            logs.finish()
+            send(refusal)
             return head.keep_alive
         return framing.keep_alive
 
@@ -84,12 +87,12 @@ class _Exchange:
         pieces = app(environ, self._start_response)
         try:
             if isinstance(pieces, list | tuple):
-                self._send(self._ready().send(b"".join(map(_checked, pieces)), more=False))
+                self._finish(b"".join(map(_checked, pieces)))
                 return
             for piece in pieces:
                 if _checked(piece):
                     self._write(piece)
-            self._send(self._ready().send(b"", more=False))
+            self._finish(b"")
         finally:
             if hasattr(pieces, "close"):
                 pieces.close()
@@ -106,6 +109,11 @@ class _Exchange:
 
     def _write(self, data: bytes) -> None:
         self._send(self._ready().send(data, more=True))
+
+    def _finish(self, data: bytes) -> None:
+        last = self._ready().send(data, more=False)
+        logs.finish()
+        self._send(last)
 
     def _ready(self) -> Framing:
         if not self._framing.ready:

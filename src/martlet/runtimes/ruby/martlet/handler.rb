@@ -20,6 +20,7 @@ module Martlet
       rescue Exception => error # `exit` too: what ends a script is an error of a function
         data = Failure.answer(error, head)
       end
+      Logs.finish
       send.call(data)
       head.keep_alive?
     end
@@ -47,6 +48,7 @@ module Martlet
         yield(head.chunks? ? Http1.chunk(piece) : piece) unless piece.empty?
       end
       yield begin_stream(head, response, nil, keep_alive) unless started
+      Logs.finish
       yield "0\r\n\r\n" if head.chunks? && head.method != "HEAD"
       keep_alive
     rescue Http1::Disconnected

@@ -58,8 +58,13 @@ module Martlet
         Thread.current.thread_variable_set(KEY, id)
         yield
       ensure
-        [STDOUT, STDERR].each(&:flush)
+        finish
         Thread.current.thread_variable_set(KEY, nil)
+      end
+
+      # Ends the lines of this thread: before its response ends, since whoever has that may look for them.
+      def finish
+        [STDOUT, STDERR].each(&:flush)
       end
 
       # What this thread has not finished, by stream.

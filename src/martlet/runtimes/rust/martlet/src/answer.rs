@@ -39,6 +39,7 @@ pub fn send(connection: &mut Connection, manner: &Manner, response: Response) ->
                 data.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
             }
             finish(&mut data, manner.keep_alive);
+            logs::finish();
             if !bodiless && !manner.head_only {
                 if body.len() > 64 * 1024 {
                     connection.send(&data)?;
@@ -91,6 +92,7 @@ fn stream(
             Err(_) => return Ok(false), // cut short, so that the client sees it is not whole
         };
     }
+    logs::finish();
     if manner.chunks {
         connection.send(b"0\r\n\r\n")?;
     }

@@ -41,6 +41,11 @@ pub fn current_request() -> String {
     REQUEST.with_borrow(Clone::clone)
 }
 
+/// Writes what was printed and has no line end yet: before a response ends, since whoever has that may look for it.
+pub fn finish() {
+    let _ = std::io::stdout().flush();
+}
+
 /// Writes text as frames of a stream: a level, or `stdout` and `stderr`.
 pub fn emit(stream: &str, text: &str) {
     emit_for(&current_request(), stream, text);

@@ -154,6 +154,7 @@ where
             }
         };
         let go_on = send(connection, &manner, response)?;
+        logs::finish();
         logs::work_on("");
         if !go_on {
             return Ok(());

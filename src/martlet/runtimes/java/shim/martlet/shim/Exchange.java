@@ -24,10 +24,13 @@ final class Exchange {
     private boolean chunked;
     private boolean started;
     private boolean keepAlive;
+    private final Runnable beforeEnd;
 
-    Exchange(Connection connection, Head head) {
+    /** What {@code beforeEnd} does is done before the last bytes of the response are sent. */
+    Exchange(Connection connection, Head head, Runnable beforeEnd) {
         this.connection = connection;
         this.head = head;
+        this.beforeEnd = beforeEnd;
         this.keepAlive = head.keepAlive;
     }
 
@@ -97,6 +100,9 @@ final class Exchange {
             throw new IllegalStateException("the body has " + sent + " bytes where its content-length says " + promised);
         }
         String before = started ? "" : begin(more);
+        if (!more) {
+            beforeEnd.run();
+        }
         if (bodiless()) {
             send(before, data, 0, 0, "");
         } else if (chunked) {

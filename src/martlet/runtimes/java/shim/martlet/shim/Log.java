@@ -47,10 +47,15 @@ final class Log {
         }
     }
 
-    /** Says that the request is answered: its unfinished lines are written, and later ones are not its own. */
-    static void end() {
+    /** Writes the unfinished lines of the request: before its response ends, since whoever has that may look for them. */
+    static void finish() {
         OUT.finish(request());
         ERR.finish(request());
+    }
+
+    /** Says that the request is answered: its unfinished lines are written, and later ones are not its own. */
+    static void end() {
+        finish();
         begin(null);
     }
 

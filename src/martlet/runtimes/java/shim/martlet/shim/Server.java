@@ -75,8 +75,9 @@ final class Server {
         if (head == null) {
             return false;
         }
-        Exchange exchange = new Exchange(connection, head);
-        if (head.target.startsWith(OURS)) {
+        boolean ours = head.target.startsWith(OURS);
+        Exchange exchange = new Exchange(connection, head, ours ? () -> { } : Log::finish);
+        if (ours) {
             answerOurs(head, exchange);
         } else {
             invoke(head, body, exchange);
