@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -200,6 +200,21 @@ async def ask(handle: Handle, document: Any = None) -> bytes:
     status, body = await fetch(handle.socket, "POST", "/", document, timeout=SECONDS)
     assert status == 200, (status, body)
     return body
+
+
+async def printed(log: int, what: bytes) -> None:
+    """Waits until a log, open for reading without waiting, has said that: a guest's own comes by another way than its
+    answers do.
+    """
+    said = b""
+
+    def has_said() -> bool:
+        nonlocal said
+        with suppress(BlockingIOError):
+            said += os.read(log, 4096)
+        return what in said
+
+    await eventually(has_said, f"{what!r} is printed")
 
 
 @cache

@@ -14,6 +14,7 @@ class FaultyLink:
     Attributes:
         delay: seconds each chunk of at most 64 KiB waits before it is passed on.
         silent: bytes are taken and none are passed on, either way.
+        silent_after: once this many bytes more have been passed on, both ways together, it is silent.
         breaks_after: the connection that passes this many bytes more, both ways together, is cut; once.
         breaks: which way those bytes go: "up" to the server, "down" to the client, or "any".
         passed: bytes passed on so far, both ways together.
@@ -23,6 +24,7 @@ class FaultyLink:
     def __init__(self, server_port: int, host: str = "127.0.0.1", server: str = "127.0.0.1") -> None:
         self.delay = 0.0
         self.silent = False
+        self.silent_after: int | None = None
         self.breaks_after: int | None = None
         self.breaks = "any"
         self.passed = 0
@@ -108,6 +110,10 @@ class FaultyLink:
             while data := await reader.read(CHUNK):
                 if self.delay:
                     await asyncio.sleep(self.delay)
+                if self.silent_after is not None:
+                    self.silent_after -= len(data)
+                    if self.silent_after < 0:
+                        self.silent, self.silent_after = True, None
                 if self.silent:
                     continue
                 if self.breaks_after is not None and self.breaks in ("any", way):

@@ -387,10 +387,13 @@ async def test_a_template_is_not_believed(sandbox: Rig, words: str):
 @pytest.mark.root
 async def test_a_fork_is_asked_to_stop_before_it_is_ended(sandbox: Rig):
     (handle,) = await forks(
-        sandbox, "import atexit\natexit.register(print, 'bye', flush=True)\ndef handle(r): 0", 1
+        sandbox, "import atexit\natexit.register(print, 'bye', flush=True)\ndef handle(r): return 'here'", 1
     )
     reader = os.open(handle.log, os.O_RDONLY | os.O_NONBLOCK)
     try:
+        await ask(handle)  # it serves: a fork that is told before that has nothing to finish
+        status = Path(f"/proc/{handle.pid}/stat")
+        await eventually(lambda: status.read_text().rpartition(") ")[2][0] == "S", "it waits")
         await sandbox.driver.stop(handle, grace=SECONDS)
         assert b"bye" in os.read(reader, 4096)
     finally:

@@ -132,7 +132,8 @@ async def test_what_was_taken_and_did_not_arrive_comes_again(
 ) -> None:
     message_id = await queue.put(b"lost on the way")
     await _spoil(link, far_queue, answered=True)
-    assert list(await far_queue.take(1, 0.3)) == [], "the first answer was lost, and the message is held"
+    # It asks again after a fifth of a second at most, or, on a busy machine, whenever it gets to it.
+    assert list(await far_queue.take(1, 3)) == [], "the first answer was lost, and the message is held"
     assert (await queue.depth()).taken == 1
     async with asyncio.timeout(PATIENT):
         while not (taken := await queue.take(1, LONG)):

@@ -31,6 +31,8 @@ MAVEN = TOOLCHAINS / "maven-repository"
 """Where `scripts/maven` puts the plugins that Maven takes."""
 BUILD_SECONDS = 300
 """What a compiler may take on a machine that has much else to do."""
+COMPILED = pytest.mark.timeout(BUILD_SECONDS + 120)
+"""Of tests the first of which waits for a compiler."""
 
 
 class Function:

@@ -61,7 +61,7 @@ def exchange(serving):
 
 def _exchange(path: str, *pieces: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(20)
+        peer.settimeout(60)
         peer.connect(path)
         for piece in pieces:
             peer.sendall(piece)
@@ -164,7 +164,7 @@ def test_requests_under_way_are_finished_when_it_is_told_to_end(serving):
         while data := streaming.recv(65536):
             received += data
     assert received.endswith(b"4\r\ntwo\n\r\n0\r\n\r\n")
-    assert running.process.wait(10) == 0
+    assert running.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
-from tests.runtimes.conftest import Function, contract_functions
+from tests.runtimes.conftest import COMPILED, Function, contract_functions
 from tests.runtimes.test_runtime_contract import *  # noqa: F403  (these are the tests)
 from tests.system.conftest import Platform
 
@@ -15,6 +15,7 @@ LANGUAGES = ("python", "node", "go", "ruby", "php", "java", "http", "lambda")
 FUNCTIONS = [each for each in contract_functions() if each.values[0][0].name in LANGUAGES]
 
 pytestmark = [
+    COMPILED,
     pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize("function", FUNCTIONS, indirect=True, scope="module"),

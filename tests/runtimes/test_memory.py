@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
-from tests.runtimes.conftest import BUILD_SECONDS
+from tests.runtimes.conftest import BUILD_SECONDS, COMPILED
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [COMPILED, pytest.mark.root, pytest.mark.slow]
 
 MEMORY = "128Mi"
+SECONDS = 120
+"""A request may take so long on a machine that has much else to do."""
 JAVASCRIPT = """
 const kept = [];
 
@@ -65,14 +67,14 @@ def hungry(request, platform, runtimes):
     found = [runtime for runtime in runtimes.values() if name in runtime["names"] and runtime["builds"]]
     require(found, f"{name}, with what its builds take")
     function = f"hungry-{name}"
-    config = {"runtime": name, "memory": MEMORY, "max_instances": 1}
+    config = {"runtime": name, "memory": MEMORY, "max_instances": 1, "timeout": SECONDS}
     document = {"name": function, "code": code, "config": config}
     answer = platform.client.post("/functions", json=document, timeout=BUILD_SECONDS)
     assert answer.status_code == 201, answer.text
 
     def ask(count: int, keep: int) -> Any:
         query = {"kind": kind, "count": count, "keep": keep}
-        return platform.client.get(f"/invoke/{function}", params=query, timeout=60)
+        return platform.client.get(f"/invoke/{function}", params=query, timeout=2 * SECONDS)
 
     return Hungry(name, function, ask, count, keep)
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.runtimes.conftest import OPEN, contract_functions
+from tests.runtimes.conftest import COMPILED, OPEN, contract_functions
 
 pytestmark = [
+    COMPILED,
     pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize(

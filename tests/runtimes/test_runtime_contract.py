@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.runtimes.conftest import contract_functions
+from tests.runtimes.conftest import COMPILED, contract_functions
+from tests.system.conftest import until
 
 pytestmark = [
+    COMPILED,
     pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize("function", contract_functions(), indirect=True, scope="module"),
@@ -116,14 +118,13 @@ def test_a_stream_comes_as_it_is_written(function):
     function.needs("streaming")
 
     def behind() -> float:
-        """Returns the seconds from the first piece to the last."""
+        """Returns the seconds from the first piece to the last; none where they came as one."""
         with function.stream("/stream") as response:
             pieces = response.iter_raw()
             first = next(pieces)
             at = time.monotonic()
-            assert first == b"one\n"
-            assert b"".join(pieces) == b"two\n"
-        return time.monotonic() - at
+            assert first + b"".join(pieces) == b"one\ntwo\n"
+        return time.monotonic() - at if first == b"one\n" else 0.0
 
     # The second piece is 300 ms behind the first; held back until the end, both would come at once. That they do once
     # in a while says only that the machine stood still.
@@ -181,7 +182,10 @@ def test_requests_share_an_instance_up_to_its_concurrency(function):
 
     # One after the other they never take less; all at once they take longer only where the machine stood still.
     assert any(together() < 4 * ms / 1000 for _ in range(5))
-    assert len(function.instances()) == 1
+    newest = max(
+        instance["revision"] for instance in function.instances()
+    )  # that before may not have ended yet
+    assert [instance["revision"] for instance in function.instances()].count(newest) == 1
 
 
 def test_lines_of_requests_at_once_have_their_own_ids(function):
@@ -204,4 +208,5 @@ def test_a_request_that_runs_too_long_is_ended(function):
     function.configure(timeout=1, concurrency=1)
     answer = function.get("/sleep?ms=20000")
     assert (answer.status_code, answer.json()["code"]) == (504, "function_timeout")
-    assert function.get("/count").json() == {"count": 1}
+    # The next may take more than its second too, where the machine has much else to do.
+    until(lambda: function.get("/count").json() == {"count": 1}, why="it does not answer again")

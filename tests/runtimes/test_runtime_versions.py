@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runtimes.conftest import contract_functions
+from tests.runtimes.conftest import COMPILED, contract_functions
 from tests.runtimes.test_runtime_contract import (  # noqa: F401  (these are the tests)
     test_a_body_comes_back,
     test_a_process_that_ends_is_replaced,
@@ -13,6 +13,7 @@ from tests.runtimes.test_runtime_contract import (  # noqa: F401  (these are the
 )
 
 pytestmark = [
+    COMPILED,
     pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.parametrize("function", contract_functions(older=True), indirect=True, scope="module"),

@@ -27,7 +27,7 @@ def handle(request):
 """
 NEIGHBOUR_SECRETS = "[n]obody-else-knows"
 """Matches the secrets in the neighbour's code and environment and in the platform's environment, and not itself."""
-PATIENCE = 10
+PATIENCE = 30
 """Seconds a neighbour may wait for its answer on a busy machine; whoever is locked out waits for ever."""
 
 

@@ -69,6 +69,11 @@ def request(attempt, *arguments):
     return post("/invoke/answering", json.dumps({"attempt": attempt, "arguments": arguments}).encode())
 
 
+def in_time(send):
+    """Returns a response that was not too late: a busy machine may not have one in the function's second."""
+    return until(lambda: (response := send()).status_code != 504 and response, why="it is always too late")
+
+
 def ask(wire, *attempt):
     """Returns the answer to a request, or None where the connection was cut under it."""
     wire.send(request(*attempt))
@@ -103,7 +108,7 @@ def test_an_error_nested_too_deeply_to_be_written_down_is_an_error(answering, pl
     nested = "[" * 1020 + "]" * 1020
     body = f'{{"type": {nested}, "message": {nested}}}'
     head = f"HTTP/1.1 500 X\r\nx-martlet-error: E\r\ncontent-length: {len(body)}\r\n\r\n"
-    response = answering.send("answer", [head + body], "wait")
+    response = in_time(lambda: answering.send("answer", [head + body], "wait"))
     assert (response.status_code, response.json()["code"]) == (500, "function_error")
 
 
@@ -139,19 +144,19 @@ def test_an_endless_body_goes_no_faster_than_its_client_reads(answering, platfor
     "value", ["a\r\nset-cookie: evil", "a\nset-cookie: evil", "a\r\n\r\nevil", "a\0b", "a\rb"]
 )
 def test_a_header_cannot_be_made_into_two(answering, value):
-    response = answering.send("header", "x-value", value)
+    response = in_time(lambda: answering.send("header", "x-value", value))
     assert response.status_code == 500
     assert "set-cookie" not in response.headers
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "a\r\nb", "", "content-length\0"])
 def test_a_header_needs_a_name(answering, name):
-    assert answering.send("header", name, "value").status_code == 500
+    assert in_time(lambda: answering.send("header", name, "value")).status_code == 500
 
 
 @pytest.mark.parametrize(
     "name", ["x-request-id", "x-faas-revision", "x-martlet-error", "connection", "keep-alive"]
 )
 def test_headers_of_the_platform_are_not_the_functions_to_set(answering, name):
-    response = answering.send("header", name, "evil")
+    response = in_time(lambda: answering.send("header", name, "evil"))
     assert response.headers.get(name) != "evil"

@@ -63,8 +63,16 @@ def test_no_answer_and_no_log_tells_a_key_again(platform):
         platform.invoke("neighbour", headers={"authorization": f"Bearer {made['secret']}"}).status_code == 200
     )
     assert made["secret"] not in platform.log()
-    stored = [file for file in platform.data.rglob("*") if file.is_file() and file.name != "admin.key"]
-    assert not [file for file in stored if made["secret"].encode() in file.read_bytes()]
+    stored = [file for file in platform.data.rglob("*") if file.name != "admin.key"]
+    assert not [file for file in stored if made["secret"].encode() in content(file)]
+
+
+def content(file):
+    """Returns what is in a file; nothing where it has just gone, or is none."""
+    try:
+        return file.read_bytes() if file.is_file() else b""
+    except FileNotFoundError:
+        return b""
 
 
 @pytest.mark.parametrize("scopes", [["invoke"], ["manage"], ["admin"], []])
@@ -148,17 +156,25 @@ def test_a_key_for_one_function_learns_nothing_of_others(platform):
     platform.client.delete("/functions/of-the-key")
 
 
-def test_a_revoked_and_an_expired_key_open_nothing(platform):
-    keys = [
-        platform.admin.post("/keys", json={"name": name, "scopes": ["manage"], "expires": expires}).json()
-        for name, expires in (("revoked", None), ("expired", time.time() + 1.5))
-    ]
-    clients = [platform.client_for(key["secret"]) for key in keys]
-    assert [client.get("/functions").status_code for client in clients] == [200, 200]
-    assert platform.admin.delete(f"/keys/{keys[0]['id']}").status_code == 204
-    assert clients[0].get("/functions").status_code == 401
-    time.sleep(max(0.0, keys[1]["expires"] - time.time()) + 0.05)
-    assert clients[1].get("/functions").status_code == 401
+def test_a_revoked_key_opens_nothing(platform):
+    key = platform.admin.post("/keys", json={"name": "revoked", "scopes": ["manage"]}).json()
+    client = platform.client_for(key["secret"])
+    assert client.get("/functions").status_code == 200
+    assert platform.admin.delete(f"/keys/{key['id']}").status_code == 204
+    assert client.get("/functions").status_code == 401
+
+
+def test_an_expired_key_opens_nothing(platform):
+    for seconds in (1.5, 5, 30):  # a busy machine may not ask in the time of the first
+        document = {"name": "expired", "scopes": ["manage"], "expires": time.time() + seconds}
+        key = platform.admin.post("/keys", json=document).json()
+        client = platform.client_for(key["secret"])
+        opened = client.get("/functions").status_code
+        if time.time() < key["expires"]:
+            break
+    assert opened == 200
+    time.sleep(max(0.0, key["expires"] - time.time()) + 0.05)
+    assert client.get("/functions").status_code == 401
 
 
 def test_guessing_is_limited_and_nobody_else_is(platform):
@@ -170,4 +186,4 @@ def test_guessing_is_limited_and_nobody_else_is(platform):
         ]
     assert set(statuses) == {401, 429}
     assert statuses.count(401) <= 2 * platform.settings.system.wrong_keys_per_client.events
-    assert statuses[-1] == 429
+    assert 429 in statuses[-10:]  # a further one is allowed each second

@@ -1,9 +1,12 @@
 """A function reaches neither the platform's sockets, nor the host's, nor its neighbours'; paths and keys are in
 test_hostile_requests.py, the kinds of network in tests/unit/drivers/test_network.py."""
 
+import os
 import socket
 
 import pytest
+
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,8 @@ def test_the_socket_that_it_is_served_by_has_no_name_inside(reaching):
 
 def test_no_service_of_the_host_is_reached(reaching, platform):
     with socket.create_server(("127.0.0.1", 0)) as service, socket.socket(socket.AF_UNIX) as abstract:
-        abstract.bind("\0martlet-hostile-test")
+        name = f"martlet-hostile-test-{os.getpid()}"
+        abstract.bind(f"\0{name}")
         abstract.listen()
         port = service.getsockname()[1]
         addresses = [
@@ -47,8 +51,8 @@ def test_no_service_of_the_host_is_reached(reaching, platform):
         ]
         for address, outcome in reaching.attempt("connect", *addresses).items():
             assert outcome != "connected", address
-        for name, outcome in reaching.attempt("connect_to_files", "@martlet-hostile-test").items():
-            assert outcome == "ECONNREFUSED", name
+        for path, outcome in reaching.attempt("connect_to_files", f"@{name}").items():
+            assert outcome == "ECONNREFUSED", path
         service.setblocking(False)
         with pytest.raises(BlockingIOError):
             service.accept()
@@ -63,7 +67,7 @@ def test_no_packet_leaves(reaching):
 
 
 def test_functions_do_not_reach_each_other(reaching, other):
-    port = reaching.attempt("serve", 18_000)
+    port = reaching.attempt("serve", free_port())
     assert reaching.attempt("connect", ["127.0.0.1", port]) == {f"127.0.0.1:{port}": "connected"}
     assert other.attempt("connect", ["127.0.0.1", port]) == {f"127.0.0.1:{port}": "ECONNREFUSED"}
     assert other.attempt("serve", port) == port
