@@ -247,6 +247,7 @@ async def container_rig(
     rig = Rig(driver, folder, runtime)
     rig.many = 8
     if ENGINES[engine].own_kernel:
+        rig.many = 4
         rig.processes = 100
     async with _opened(rig):
         yield rig

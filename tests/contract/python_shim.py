@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from martlet.runtimes import INTERPRETER, Catalogue
 
-SECONDS = 20.0
+SECONDS = 60.0
 """Deadline of everything that is waited for."""
 
 

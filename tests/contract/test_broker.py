@@ -104,7 +104,7 @@ async def test_what_is_kept_is_found_by_its_key(connect: Connect, name: str) -> 
 
 async def test_what_is_kept_is_kept_for_its_time(broker: Broker, name: str) -> None:
     await broker.keep(name, b"soon gone", SHORT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await broker.kept(name) is not None:
             await asyncio.sleep(0.01)
     await broker.keep(name, b"again", LONG, replace=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.lambda_programs import BOOTSTRAP, cell
-from tests.contract.python_shim import Answer, Shim, until
+from tests.contract.python_shim import SECONDS, Answer, Shim, until
 
 INVOKE = "/2015-03-31/functions/anything/invocations"
 STREAM = {
@@ -340,7 +340,7 @@ def test_the_instance_ends_as_its_program(shim: Shim, how: str, code: int) -> No
     deploy(shim, f"def handle(event, told):\n    {how}")
     with pytest.raises(http.client.RemoteDisconnected):
         shim.ask()
-    assert shim.process.wait(20) == code
+    assert shim.process.wait(SECONDS) == code
 
 
 def test_a_request_is_finished_before_the_end(shim: Shim) -> None:
@@ -355,7 +355,7 @@ def test_a_request_is_finished_before_the_end(shim: Shim) -> None:
         shim.logged(lambda frame: frame["m"] == "runs")
         shim.process.terminate()
         assert client.getresponse().read() == b'"done"'
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0
     shim.logged(lambda frame: frame["m"] == "told to end")
 
 

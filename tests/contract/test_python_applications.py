@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.contract.python_shim import Shim, send_until_refused
+from tests.contract.python_shim import SECONDS, Shim, send_until_refused
 
 RESPOND = (
     "async def respond(send, body, status=200, headers=()):\n"
@@ -244,7 +244,7 @@ def test_the_lifespan_surrounds_the_requests(shim: Shim) -> None:
     assert shim.ask().text == "hello"
     shim.process.terminate()
     shim.logged(lambda frame: frame["m"] == "shut down")
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_wsgi_head_request_keeps_the_length_it_was_told(shim: Shim) -> None:
 def test_wsgi_requests_run_in_threads_when_there_is_concurrency(shim: Shim) -> None:
     shim.deploy(
         "import threading\nbarrier = threading.Barrier(2)\n"
-        "def application(environ, start_response):\n    barrier.wait(20)\n    start_response('200 OK', [])\n"
+        "def application(environ, start_response):\n    barrier.wait(60)\n    start_response('200 OK', [])\n"
         "    return [str(environ['wsgi.multithread']).encode()]",
         concurrency=2,
     )

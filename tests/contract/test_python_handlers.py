@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.contract.python_shim import Shim
+from tests.contract.python_shim import SECONDS, Shim
 
 KINDS = pytest.mark.parametrize("define", ["def", "async def"], ids=["sync", "async"])
 
@@ -327,7 +327,7 @@ def test_os_exit_is_a_crash(shim: Shim) -> None:
     with shim.raw() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(100) == b""
-    assert shim.process.wait(20) == 7
+    assert shim.process.wait(SECONDS) == 7
 
 
 @pytest.mark.parametrize("names", [["handler"], ["main"], ["app"], ["function"], ["index"], ["anything"]])
@@ -553,4 +553,4 @@ def test_the_interpreter_answers_while_a_thread_of_the_user_runs(shim: Shim) -> 
     )
     assert shim.ask().text == "ok"
     shim.process.terminate()
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0

@@ -159,7 +159,7 @@ def test_a_thread_of_the_handler_belongs_to_the_request_that_runs(shim: Shim) ->
 
 @KINDS
 def test_requests_that_run_at_once_are_told_apart(shim: Shim, define: str) -> None:
-    wait = "barrier.wait(20)" if define == "def" else "await barrier.wait()"
+    wait = "barrier.wait(60)" if define == "def" else "await barrier.wait()"
     kind = "threading" if define == "def" else "asyncio"
     shim.deploy(
         handler(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.python_shim import Shim, until
+from tests.contract.python_shim import SECONDS, Shim, until
 
 FIXTURE = Path(__file__).parents[1] / "runtimes" / "functions" / "python-open-runtimes"
 KINDS = pytest.mark.parametrize("define", ["def", "async def"], ids=["sync", "async"])
@@ -133,7 +133,7 @@ def test_a_run_that_takes_too_long_is_answered_and_its_instance_ends(shim: Shim)
     assert (answer.status, answer.text) == (500, "Execution timed out.")
     assert answer.headers["connection"] == "close"
     assert shim.logged(lambda frame: frame["m"] == "Execution timed out.")["s"] == "error"
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0
 
 
 def test_an_async_run_that_takes_too_long_is_cancelled_and_the_instance_lives(shim: Shim) -> None:
@@ -237,4 +237,4 @@ def test_neighbours_are_told_apart_while_a_run_times_out(shim: Shim) -> None:
         until(lambda: any(frame["id"] == "neighbour" for frame in shim.frames()))
         assert shim.ask("GET", "/?s=600", x_open_runtimes_timeout="1").status == 500
         assert neighbour.getresponse().read() == b"finished"
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0

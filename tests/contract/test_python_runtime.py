@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.contract.python_shim import Shim, Zygote, until
+from tests.contract.python_shim import SECONDS, Shim, Zygote, until
 
 HELLO = "def handle(request):\n    return {'hello': request.path}\n"
 POST = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody"
@@ -237,7 +237,7 @@ class TestHttp:
             shim.process.terminate()
             gate.touch()
             assert client.getresponse().read() == b"late"
-        assert shim.process.wait(20) == 0
+        assert shim.process.wait(SECONDS) == 0
 
     def test_an_idle_instance_ends_at_once_when_asked_to(self, shim: Shim, handler: str) -> None:
         marker = shim.code / "ended"
@@ -245,14 +245,14 @@ class TestHttp:
         with shim.client() as client:
             client.ask()
             shim.process.terminate()
-            assert shim.process.wait(20) == 0
+            assert shim.process.wait(SECONDS) == 0
         assert marker.exists()
 
 
 def test_a_cell_without_code_ends_when_asked_to(shim: Shim) -> None:
     assert shim.ask(target="/_martlet/health").status == 200
     shim.process.terminate()
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0
 
 
 def test_the_shim_is_a_program_too(program_shim: Shim) -> None:
@@ -263,13 +263,13 @@ def test_the_shim_is_a_program_too(program_shim: Shim) -> None:
     assert (name, arguments) == ("handler", [f"{program_shim.code}/handler.py"])
     assert "LEFT_OVER" not in environment
     program_shim.process.terminate()
-    assert program_shim.process.wait(20) == 0
+    assert program_shim.process.wait(SECONDS) == 0
 
 
 def test_up_to_concurrency_requests_run_at_once_in_threads(shim: Shim) -> None:
     shim.deploy(
         "import threading\nbarrier = threading.Barrier(3)\n"
-        "def handle(request):\n    barrier.wait(20)\n    return 'together'",
+        "def handle(request):\n    barrier.wait(60)\n    return 'together'",
         concurrency=3,
     )
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, unix_connect
 
-from tests.contract.python_shim import Shim, send_until_refused
+from tests.contract.python_shim import SECONDS, Shim, send_until_refused
 
 PREAMBLE = (
     "import asyncio, json\n"
@@ -35,6 +35,7 @@ def app(body: str) -> str:
 
 
 def connect(shim: Shim, target: str = "/", **options: object) -> ClientConnection:
+    options = {"open_timeout": SECONDS, "close_timeout": SECONDS} | options
     return unix_connect(str(shim.path), f"ws://localhost{target}", compression=None, **options)
 
 
@@ -62,7 +63,7 @@ def test_text_and_bytes_of_any_size_come_back(shim: Shim, size: int) -> None:
     with connect(shim, max_size=None) as client:
         for message in ("\u00e9" * (size // 2), bytes(size)):
             client.send(message)
-            assert client.recv(20) == message
+            assert client.recv(SECONDS) == message
 
 
 def test_the_scope_and_the_handshake(shim: Shim) -> None:
@@ -75,7 +76,7 @@ def test_the_scope_and_the_handshake(shim: Shim) -> None:
         "app",
     )
     with connect(shim, "/chat", subprotocols=["one", "two"]) as client:
-        assert client.recv(20) == '["/chat", "ws"]'
+        assert client.recv(SECONDS) == '["/chat", "ws"]'
         assert client.subprotocol == "two"
         assert client.response is not None
         assert client.response.headers["x-a"] == "b"
@@ -84,7 +85,7 @@ def test_the_scope_and_the_handshake(shim: Shim) -> None:
 def test_a_ping_is_answered_even_while_the_application_does_not_listen(shim: Shim) -> None:
     shim.deploy(app("await send({'type': 'websocket.accept'})\nawait asyncio.sleep(60)"), "app")
     with connect(shim, close_timeout=0.1) as client:  # nor would it hear of a close
-        assert client.ping(b"abc").wait(20)
+        assert client.ping(b"abc").wait(SECONDS)
 
 
 def test_fragments_are_put_together_around_a_ping(shim: Shim) -> None:
@@ -115,7 +116,7 @@ def test_the_applications_close_is_told_to_the_client(shim: Shim) -> None:
         "app",
     )
     with connect(shim) as client, pytest.raises(ConnectionClosed) as closed:
-        client.recv(20)
+        client.recv(SECONDS)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4002, "no")
 
@@ -184,7 +185,7 @@ def test_an_application_that_raises_first_is_a_500(shim: Shim) -> None:
 def test_an_application_that_raises_later_closes_with_1011(shim: Shim) -> None:
     shim.deploy(app("await send({'type': 'websocket.accept'})\nraise KeyError('x')"), "app")
     with connect(shim) as client, pytest.raises(ConnectionClosed) as closed:
-        client.recv(20)
+        client.recv(SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
     assert "KeyError" in shim.logged(lambda f: f["s"] == "error")["m"]
@@ -230,7 +231,7 @@ def test_the_end_of_the_instance_closes_with_1012(shim: Shim) -> None:
     with connect(shim) as client:
         shim.process.terminate()
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(20)
+            client.recv(SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
-    assert shim.process.wait(20) == 0
+    assert shim.process.wait(SECONDS) == 0

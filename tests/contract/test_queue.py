@@ -62,7 +62,7 @@ async def queue(connect: Connect) -> Queue:
 async def taken(queue: Queue, n: int = 1, visibility: float = LONG) -> Sequence[Delivery]:
     """Takes ``n`` messages, as soon as there are so many."""
     found: list[Delivery] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < n:
             found += await queue.take(n - len(found), visibility)
             await asyncio.sleep(0.005)
@@ -272,7 +272,7 @@ async def test_what_nobody_finishes_is_a_dead_letter(queue: Queue) -> None:
     await queue.put(b"crash")
     for attempt in range(1, MOST + 1):
         assert [each.attempt for each in await taken(queue, 1, SHORT)] == [attempt]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await queue.depth()).dead == 0:
             assert list(await queue.take(1, SHORT)) == []
             await asyncio.sleep(0.01)

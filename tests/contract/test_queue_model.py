@@ -44,7 +44,7 @@ class Model(RuleBasedStateMachine):
         self.deliveries: list[Delivery] = []
 
     def run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
     @initialize()
     def connect(self) -> None:

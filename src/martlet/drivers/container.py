@@ -46,6 +46,8 @@ from martlet.sandbox.inside import Task
 from martlet.sandbox.keeper import Plan
 from martlet.sandbox.launcher import Confinement
 
+_ENGINE_SECONDS = 10.0
+"""What an engine may take to start a container, whose first process begins then."""
 _MOUNTS = Path("/proc/self/mountinfo")
 _PROMISE = "functions with execution_mode: container run, each in a container of its own"
 _IMAGES, _OF_IMAGES = "_images", "_of_images"
@@ -248,11 +250,11 @@ class ContainerDriver(LocalDriver[Keeper]):
     ) -> int:
         shared = cell.directory / _DOOR
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(_ENGINE_SECONDS):
                 return await parent.launch(cell.id, network, cell.identity, shared, descriptors, frame)
         except TimeoutError:
             raise DriverError(
-                f"{self._engine.name} has not started a container within {START_SECONDS:g} s"
+                f"{self._engine.name} has not started a container within {_ENGINE_SECONDS:g} s"
             ) from None
 
     async def _replace(self, parent: Keeper, cell: Cell) -> Keeper:

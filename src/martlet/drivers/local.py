@@ -33,8 +33,8 @@ from martlet.model import Network
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox.cgroups import USUAL_WEIGHT, Group, Limits
 
-START_SECONDS = 10.0
-"""What the start of a cell may take."""
+START_SECONDS = 30.0
+"""What the start of a cell may take, where dozens of programs start at once and the machine has much else to do too."""
 _LAST_WORDS_SECONDS = 1.0
 # Of a core that is wanted by more. Together the instances of a lane have less than the lane, which serves all of them.
 _WEIGHT_OF_ALL = USUAL_WEIGHT // 2
