@@ -83,8 +83,8 @@ defmodule Martlet.Connection do
   end
 
   defp print(message, state) do
-    text = state.unfinished <> Logs.answer(message)
-    %{state | unfinished: Logs.lines("stdout", state.id, text)}
+    rest = Logs.answer(message, fn text -> Logs.lines("stdout", state.id, state.unfinished <> text) end)
+    %{state | unfinished: rest}
   end
 
   # Before the end of a response is sent, since nobody may look at this process after that.

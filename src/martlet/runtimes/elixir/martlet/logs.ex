@@ -37,7 +37,7 @@ defmodule Martlet.Logs do
     receive do
       {:io_request, from, _, _} = message ->
         id = from |> Process.info(:group_leader) |> request_of()
-        message |> answer() |> String.split("\n", trim: true) |> Enum.each(&emit(level, id, &1))
+        answer(message, fn text -> text |> String.split("\n", trim: true) |> Enum.each(&emit(level, id, &1)) end)
         serve(level)
     end
   end
@@ -64,11 +64,15 @@ defmodule Martlet.Logs do
     for pid <- Process.list(), Process.info(pid, :group_leader) == ours, do: Process.group_leader(pid, leader)
   end
 
-  @doc "Answers what a process asks of its group leader. Returns the text that it has written."
-  def answer({:io_request, from, reply_as, request}) do
+  @doc """
+  Answers what a process asks of its group leader, once `write` has been called with the text: who prints goes on when it
+  is printed. Returns what `write` does.
+  """
+  def answer({:io_request, from, reply_as, request}, write) do
     {reply, text} = perform(request)
+    written = write.(text)
     send(from, {:io_reply, reply_as, reply})
-    text
+    written
   end
 
   defp perform({:put_chars, encoding, module, function, arguments}),
