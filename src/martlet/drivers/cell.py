@@ -19,7 +19,9 @@ from martlet.sandbox.cgroups import Group, Limits, Usage
 
 _BACKLOG = 128
 _END_SECONDS = 5.0
-_RETRY_SECONDS = 0.002
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1
+"""Seconds between two attempts to remove a cgroup, each twice as long as the one before: hundreds of processes take a
+while to end, and to tell all of them so again takes time that the lane's requests wait for."""
 
 
 class Cell(Held):
@@ -128,11 +130,13 @@ async def empty(group: Group) -> None:
     Raises:
         DriverError: its processes did not end.
     """
+    pause = _FIRST_PAUSE
     try:
         async with asyncio.timeout(_END_SECONDS):
             while not group.remove():
                 group.kill()
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
     except TimeoutError:
         raise DriverError(f"processes in the cgroup {group} do not end") from None
 
