@@ -9,8 +9,9 @@ then it is expected for a while: calls wait for it as for one that starts, and t
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Self
@@ -83,17 +84,18 @@ class Record:
 
     def write(self) -> None:
         """Writes it into the instance's directory, all of it or nothing. Raises OSError."""
-        directory = Path(self.handle.socket).parent
+        # Each start is written down: what paths, files and copies of Python's own would add is most of it.
         document = {
-            "handle": self.handle.to_json(),
-            "revision": self.revision.model_dump(mode="json"),
-            "loaded": asdict(self.loaded),
+            "handle": self.handle,
+            "revision": orjson.Fragment(self.revision.model_dump_json()),
+            "loaded": self.loaded,
             "start_seconds": self.start_seconds,
             "created": self.created,
         }
-        new = directory / f"{RECORD}.new"
-        new.write_bytes(orjson.dumps(document))
-        new.replace(directory / RECORD)
+        place = f"{os.path.dirname(self.handle.socket)}/{RECORD}"
+        with open(f"{place}.new", "wb") as new:
+            new.write(orjson.dumps(document))
+        os.rename(f"{place}.new", place)
 
 
 class Expected:

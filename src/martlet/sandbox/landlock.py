@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import stat
 from enum import IntFlag
+from functools import cache
 
 from martlet.sandbox import syscalls
 
@@ -66,8 +66,9 @@ class _PathRule(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
+@cache
 def version() -> int:
-    """Returns the version of Landlock that the kernel has in use; 0 where there is none."""
+    """Returns the version of Landlock that the kernel has in use; 0 where there is none. It is asked once."""
     try:
         return syscalls.call(_CREATE_RULESET, None, 0, _ASK_FOR_VERSION)
     except OSError:
@@ -87,6 +88,7 @@ class Ruleset:
         scopes = _SCOPES if scoped and version >= _SCOPES_SINCE else 0
         attributes = _RulesetAttributes(accesses=self._accesses, scopes=scopes)
         size = ctypes.sizeof(attributes)
+        self._rule = _PathRule()
         self._descriptor = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
 
     def allow(self, place: str | int, access: Access) -> None:
@@ -109,14 +111,18 @@ class Ruleset:
                 os.close(descriptor)
             return
         allowed = int(access) & self._accesses  # as numbers: new combinations of flags are slow to make
-        if not stat.S_ISDIR(os.fstat(place).st_mode):
-            allowed &= _FOR_FILES
-        rule = _PathRule(allowed=allowed, parent=place)
         try:
-            syscalls.call(_ADD_RULE, self._descriptor, _BENEATH_PATH, ctypes.byref(rule), 0)
+            self._add(place, allowed)
         except OSError as error:
-            if error.errno != errno.EBADFD:
+            # The kernel says that it is no folder: to look at each place before would cost a cell more than its rule.
+            if error.errno == errno.EINVAL and allowed & ~_FOR_FILES:
+                self._add(place, allowed & _FOR_FILES)
+            elif error.errno != errno.EBADFD:
                 raise
+
+    def _add(self, place: int, allowed: int) -> None:
+        self._rule.allowed, self._rule.parent = allowed, place
+        syscalls.call(_ADD_RULE, self._descriptor, _BENEATH_PATH, ctypes.byref(self._rule), 0)
 
     def enforce(self) -> None:
         """Holds this process and all that it starts to it, for good. It must have forbidden itself new privileges.

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import cgroups, namespaces, privileges, root, syscalls, users
+from martlet.sandbox import cgroups, landlock, namespaces, privileges, root, syscalls, users
 from martlet.sandbox.launcher import Belongings, Confinement, Sandbox, is_late
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means
@@ -109,6 +109,7 @@ class Zygote(Parent):
             # The kernel takes long to check and to compile a filter: most of it, while nobody waits for the cell.
             self._early_filter = Filter(Policy.load(), decides=lambda call: not is_late(call))
             self._filter = Filter(Policy.load(), decides=is_late)
+        landlock.version()  # asked here, it is known in all cells
         if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(

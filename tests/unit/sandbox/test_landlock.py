@@ -56,6 +56,17 @@ def test_reading_is_not_writing(tmp_path: Path):
         assert held_to({"/": READ}, action) == errno.EACCES
 
 
+def test_a_rule_for_a_file_allows_what_it_says_of_files(tmp_path: Path):
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.touch()
+    other.touch()
+
+    assert held_to({str(file): ALL}, lambda: file.write_text("text")) is None
+    assert held_to({str(file): READ}, file.read_bytes) is None
+    assert held_to({str(file): READ}, lambda: file.write_text("text")) == errno.EACCES
+    assert held_to({str(file): ALL}, other.read_bytes) == errno.EACCES
+
+
 def test_a_folder_of_its_own_is_free_for_everything_but_devices(tmp_path: Path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
