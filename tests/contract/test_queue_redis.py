@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from martlet.storage.queue import Delivery, Depth, QueueError
+from martlet.storage.queue import Delivery, DeliveryLost, Depth, QueueError
 from martlet.storage.redis_queue import RedisQueue
 from tests.faulty_link import FaultyLink
 from tests.redis_server import RedisServer
@@ -171,8 +171,12 @@ async def test_two_consumers_never_hold_the_same_at_once(redis_server: RedisServ
                 assert until.get(each.id, 0.0) <= loop.time() + 0.002, "it was still held"
                 until[each.id] = asked + visibility
                 if each.attempt > 2:  # others are left to come again
-                    await queue.ack(each)
-                    done.add(each.id)
+                    try:
+                        await queue.ack(each)
+                    except DeliveryLost:
+                        visibility *= 2  # on a machine as busy as this it was too short
+                    else:
+                        done.add(each.id)
             await asyncio.sleep(0.001)
 
     async with asyncio.timeout(PATIENT):
