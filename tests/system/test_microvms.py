@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from martlet.units import parse_bytes
 from tests.conftest import MICROVMS
 from tests.driver_rigs import prepare_microvms
 from tests.system.conftest import until
@@ -36,7 +37,16 @@ def handle(request):
     held = {name: status[name].strip() for name in ("Seccomp", "NoNewPrivs", "CapPrm", "CapBnd")}
     ctypes.CDLL(None, use_errno=True).unshare(0)
     limits = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("CORE", "MSGQUEUE", "MEMLOCK")}
-    return held | {"errno": ctypes.get_errno(), "limits": limits}
+    held |= {"errno": ctypes.get_errno(), "limits": limits}
+    return held | {"landlock": ctypes.CDLL(None).syscall(444, None, 0, 1)}
+"""
+TAKES = """
+import os
+def handle(request):
+    if request.get_text() == "all":
+        return len(b"x" * 2**28)
+    space = os.statvfs("/tmp")
+    return space.f_blocks * space.f_frsize
 """
 CLONES, MANY = 4, 50
 """How many are compared, and how many with ``--every-rung``."""
@@ -81,6 +91,19 @@ def test_a_function_is_behind_the_walls_that_its_cell_was_saved_with(microvms):
     assert (seen["Seccomp"], seen["NoNewPrivs"]) == ("2", "1")
     assert int(seen["CapPrm"], 16) == int(seen["CapBnd"], 16) == 0
     assert seen["limits"] == {"CORE": [1, 1], "MSGQUEUE": [0, 0], "MEMLOCK": [65536, 65536]}
+    assert seen["landlock"] > 0
+
+
+@pytest.mark.parametrize("config", [{}, {"memory": "64Mi"}, {"memory": "192Mi"}])
+def test_a_function_has_the_limits_that_it_asks_for_and_those_of_most_where_it_asks_for_none(
+    microvms, config
+):
+    name = f"takes-{config.get('memory', 'what-is-usual').lower()}"
+    microvms.deploy(name, TAKES, execution_mode="microvm", **config)
+    memory = parse_bytes(config.get("memory", "128Mi"))
+
+    assert microvms.invoke(name).json() == memory // 2
+    assert microvms.invoke(name, content="all").status_code == 502
 
 
 def test_clones_of_one_machine_are_no_copies_of_each_other(microvms, request):

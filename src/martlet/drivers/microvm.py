@@ -28,6 +28,7 @@ from martlet.drivers.identities import Identities
 from martlet.drivers.local import LEASE, LocalDriver
 from martlet.drivers.remains import socket_name
 from martlet.drivers.resolvers import Resolvers
+from martlet.drivers.sandboxes import limits_of, scratch_of
 from martlet.drivers.startup import Startup
 from martlet.drivers.zygote import Zygote
 from martlet.errors import MartletError
@@ -264,5 +265,7 @@ def what_is_missing() -> Missing | None:
 
 def describe(runtime: Runtime) -> Task:
     """Returns what the agent of a guest does for a runtime whose programs have the paths that they have in there."""
-    startup = Startup.of(runtime, confined=True)
-    return Task(startup.module, startup.seen_folder, startup.program, own_kernel=False)
+    startup, config = Startup.of(runtime, confined=True), FunctionConfig()
+    limits = limits_of(config)
+    usual = {"memory": limits.memory, "processes": limits.processes, "scratch": scratch_of(config)}
+    return Task(startup.module, startup.seen_folder, startup.program, own_kernel=False, usual=usual)

@@ -150,8 +150,7 @@ class SandboxDriver(ABC, Generic[CellT]):
             code=self._inside(code),
             dependencies=None if dependencies is None else self._inside(dependencies),
             hostname=revision.function,
-            # Half of the memory that it counts against: a full /tmp is an error to handle, not the end.
-            scratch=config.memory // 2,
+            scratch=scratch_of(config),
             open_files=open_files_of(config),
             # Forks have one user, and each a cgroup.
             processes=None if template else limits_of(config).processes,
@@ -300,6 +299,11 @@ def limits_of(config: FunctionConfig) -> Limits:
 def open_files_of(config: FunctionConfig) -> int:
     """Returns how many descriptors a process of an instance may have."""
     return _OPEN_FILES + _OPEN_FILES_PER_REQUEST * config.concurrency
+
+
+def scratch_of(config: FunctionConfig) -> int:
+    """Returns the bytes that ``/tmp`` may hold: half of the memory, so that a full one is an error and not the end."""
+    return config.memory // 2
 
 
 USUAL_LIMITS = limits_of(FunctionConfig())

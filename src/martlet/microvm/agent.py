@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -45,7 +46,7 @@ RESOLVERS = "/run/resolv.conf"
 _SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
 _PRACTICE = f"{view.RUN}/practice"
 _LIMITS = {"memory": "memory.max", "processes": "pids.max"}
-_NO_LIMITS = dict.fromkeys(_LIMITS, "max")
+_NO_LIMITS = dict.fromkeys(_LIMITS, "max") | {"scratch": view.SCRATCH}
 _LINE = 4096
 _LOOK_AGAIN = 0.02
 _IDLE_SECONDS = 0.25
@@ -85,6 +86,8 @@ class Agent:
             limit: os.open(f"{view.GROUP}/{file}", os.O_WRONLY | os.O_CLOEXEC)
             for limit, file in _LIMITS.items()
         }
+        self._usual: dict[str, Any] = task.usual or _NO_LIMITS
+        self._limited: dict[str, Any] = dict(_NO_LIMITS)
 
     def warm(self) -> None:
         """Does what all clones share, and returns in a clone, once that has been woken."""
@@ -156,14 +159,25 @@ class Agent:
             getattr(self._module, "practise", self._module.warm)()
 
     def _rehearse(self, stream: bytes) -> None:
-        """Goes the way of taking code; before the machine is saved, too: what that reads and loads, no clone has to."""
+        """Goes the way of taking code; before the machine is saved, too: what that reads and loads, no clone has to.
+
+        A cell waits with the limits of most functions, which then have to change nothing. A program that has still to
+        start has none: what it takes for that is not the function's.
+        """
         reader, writer = os.pipe()
         os.write(writer, stream)
         os.close(writer)
         Control(reader).receive_folder(_PRACTICE)
         os.close(reader)
-        os.unlink(f"{_PRACTICE}/handler")
-        self._limit({"hostname": socket.gethostname(), "scratch": view.SCRATCH} | _NO_LIMITS)
+        for name in os.listdir(_PRACTICE):
+            Path(_PRACTICE, name).read_bytes()
+            os.unlink(f"{_PRACTICE}/{name}")
+        for limits in (_NO_LIMITS, self._usual, self._usual if self._early else _NO_LIMITS):
+            self._limit(limits)
+        socket.sethostname(socket.gethostname())
+        if self._early:  # a limit that it has already
+            kind = resource.RLIMIT_NOFILE
+            resource.prlimit(self._pid, kind, resource.prlimit(self._pid, kind))
 
     def _renew(self) -> None:
         if self._device.renew():
@@ -250,6 +264,7 @@ class Agent:
         if failure is not None:
             raise failure
         self._limit(message)
+        socket.sethostname(message["hostname"])
         if self._early:
             rlimits.apply(message["open_files"], message["scratch"], message["processes"], self._pid)
         variables = {} if message["token"] is None else _told(message["token"])
@@ -257,12 +272,16 @@ class Agent:
         os.write(self._tells, told)  # a pipe has room for all that there may be
         os.close(self._tells)
 
-    def _limit(self, message: dict[str, Any]) -> None:
-        """Gives the cell its name, its space and the limits of its cgroup."""
-        root.resize_space(root.SCRATCH, message["scratch"])
-        socket.sethostname(message["hostname"])
-        for limit, file in self._limits.items():
-            os.pwrite(file, str(message[limit]).encode(), 0)
+    def _limit(self, wanted: dict[str, Any]) -> None:
+        """Gives the cell its space and the limits of its cgroup, where it has others yet."""
+        for name, limited in self._limited.items():
+            if limited == wanted[name]:
+                continue
+            if name == "scratch":
+                root.resize_space(root.SCRATCH, wanted[name])
+            else:
+                os.pwrite(self._limits[name], str(wanted[name]).encode(), 0)
+            self._limited[name] = wanted[name]
 
     def _serve(self, descriptor: int, event: int) -> None:
         for link in self._links:
@@ -314,7 +333,7 @@ def _connect() -> socket.socket:
 def _practice() -> bytes:
     """Returns a small folder as it comes from a warden."""
     os.mkdir(_PRACTICE)
-    Path(_PRACTICE, "handler").write_text("")
+    Path(_PRACTICE, "handler").write_text("nothing")
     reader, writer = os.pipe()
     Control(writer).send_folder(_PRACTICE)
     os.close(writer)

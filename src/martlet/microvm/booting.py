@@ -32,6 +32,7 @@ _WORDS = (
     "no_timer_check",
     "nowatchdog",  # which would wake every idle guest
     "psi=0",  # likewise, and every change of the process costs more with it
+    "lsm=lockdown,yama,landlock",  # the others have no rules in a guest, and are asked at every step
     "reboot=t",
     "panic=-1",
     "rcupdate.rcu_expedited=1",

@@ -41,6 +41,8 @@ def make() -> None:
     Path(GROUP, "memory.oom.group").write_text("1")
     # A function that takes more than its limit is ended for it, whatever the machine has.
     Path("/proc/sys/vm/overcommit_memory").write_text("1")
+    # The kernel looks twice a second whether there is something to do there.
+    Path("/proc/sys/vm/compaction_proactiveness").write_text("0")
     enable_loopback()
 
 

@@ -43,12 +43,14 @@ class Task:
         module_folder: the folder it is imported from.
         program: what ``serve`` is to start; None: the module runs functions itself.
         own_kernel: whether the kernel is the container's own, and not Linux.
+        usual: the limits of most functions, which a guest's cell waits with, by their names in `microvm.control`.
     """
 
     module: str
     module_folder: str
     program: Program | None
     own_kernel: bool
+    usual: dict[str, int] | None = None
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import time
 import token
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
@@ -120,13 +121,14 @@ def _load() -> None:
     process.become(spec)
     logs.tell_apart(one_at_a_time=True)
     known = sys.modules.pop(token.__name__)
+    started = time.perf_counter()
     try:
         loaded = instance.load(spec._replace(code=os.path.dirname(token.__file__)))
     finally:
         sys.modules[token.__name__] = known
         os.chdir(before[0])
         sys.path[:], sys.argv = before[1:]
-    json.dumps({"mode": loaded.mode, "load_ms": 0.1})
+    json.dumps({"mode": loaded.mode, "load_ms": round((time.perf_counter() - started) * 1000, 3)})
 
 
 def _converse() -> None:
