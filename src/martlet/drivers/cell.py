@@ -19,6 +19,8 @@ from martlet.sandbox.cgroups import Group, Limits, Usage
 
 _BACKLOG = 128
 _END_SECONDS = 5.0
+_EMPTY_SECONDS = 30.0
+"""What the end of killed processes may take: of hundreds, on a machine that has much else to do."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1
 """Seconds between two attempts to remove a cgroup, each twice as long as the one before: hundreds of processes take a
 while to end, and to tell all of them so again takes time that the lane's requests wait for."""
@@ -132,7 +134,7 @@ async def empty(group: Group) -> None:
     """
     pause = _FIRST_PAUSE
     try:
-        async with asyncio.timeout(_END_SECONDS):
+        async with asyncio.timeout(_EMPTY_SECONDS):
             while not group.remove():
                 group.kill()
                 await asyncio.sleep(pause)
