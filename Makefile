@@ -4,7 +4,8 @@ PORT ?= 8000
 DATA ?= .martlet
 ARGS ?=
 SECONDS ?= 60
-WORKERS ?= 2
+# Processes that test: three on two cores, because what they test often waits.
+WORKERS ?= 3
 
 BIN := .venv/bin
 PACKAGES := nftables
@@ -30,7 +31,7 @@ up: $(BIN)/.installed ## Start Martlet with an example; PORT=8000 and DATA=.mart
 	@scripts/packages $(PACKAGES) || echo "Without them functions have no way out (network: egress)." >&2
 	@$(BIN)/python scripts/up.py
 
-test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test, in WORKERS=2 processes; ARGS="-k keys -x" goes to pytest
+test: $(BIN)/.installed-test $(if $(filter true,$(CI)),$(BIN)/.installed-fuzz) ## Run every test, in WORKERS=3 processes; ARGS="-k keys -x" goes to pytest
 	@scripts/packages $(TEST_PACKAGES) || test "$(CI)" != true
 	@scripts/backports $(BACKPORTS) || test "$(CI)" != true
 	@$(BIN)/python -m scripts.toolchains .toolchains || test "$(CI)" != true

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -102,10 +103,15 @@ class Machine(Platform):
         """Ends all of its processes at once: nobody says goodbye."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)  # it would start them anew
-        for pid in self.children().values():
+        pids = [*self.children().values()]
+        ends = [os.pidfd_open(pid) for pid in pids]
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        for end in ends:  # until then one may still take a request
+            select.select([end], [], [])
+            os.close(end)
         self.process = None
 
     def close(self) -> None:

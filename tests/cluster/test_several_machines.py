@@ -160,7 +160,6 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
 
     gone = f"{dying.address}:{PORT}"
     dying.kill()
-    waiting = [Asking(machine, "lasting", once=True) for machine in (machines.first, other) for _ in range(3)]
     try:
         until(lambda: lasting.answers, why="a request in flight on the dead machine hangs")
         assert (lasting.answers[0].status_code, lasting.answers[0].json()["code"]) == (
@@ -172,13 +171,16 @@ def test_the_death_of_a_machine_costs_what_it_was_running(machines: Machines) ->
             lambda: all(len(load.answers) > count + 50 for load, count in zip(loads, before, strict=True)),
             why="the others do not go on",
         )
+        # They know of its death by now. Nobody else may have an instance before its lease is over: calls wait for that.
+        waiting = [
+            Asking(machine, "lasting", once=True) for machine in (machines.first, other) for _ in range(3)
+        ]
         for load in loads:
             failed = [answer for answer in load.end() if answer.status_code != 200]
             assert len(failed) <= 1, [answer.text for answer in failed]  # the one in flight, if there was one
             assert {answer.json()["code"] for answer in failed} <= {"function_crashed"}
         other.deploy("later", WHO)
         assert other.invoke("later").status_code == 200
-        # Nobody else may have an instance before the lease of the dead one is over; its calls wait for that.
         assert [answer.status_code for each in waiting for answer in each.end()] == [200] * 6
         until(lambda: gone not in machines.first.nodes(), why="the dead one is still listed")
     finally:
