@@ -48,9 +48,13 @@ def alive(pids):
 
 
 def cgroups(pid):
-    """Returns the cgroup folders of a process, in every hierarchy, that Martlet made."""
+    """Returns the cgroup folders of a process, in every hierarchy, that Martlet made; none when it is gone."""
     found = set()
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for line in lines:
         _, controllers, path = line.split(":", 2)
         top = Path("/sys/fs/cgroup") / controllers if controllers else Path("/sys/fs/cgroup")
         if path.startswith("/martlet-"):
