@@ -15,7 +15,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -158,7 +158,9 @@ class PackageCache:
         """Makes the scratch folder of a package, empty, and locks it."""
         scratch = self.directory / f".{digest}"
         while True:
-            scratch.mkdir(mode=0o700, exist_ok=True)
+            # Another lane may remove it right after: pathlib's `exist_ok` would take it for a file then.
+            with suppress(FileExistsError):
+                os.mkdir(scratch, 0o700)
             try:
                 lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
             except FileNotFoundError:

@@ -103,6 +103,23 @@ async def test_many_who_need_a_package_at_once_get_the_same(tmp_path, blobs, sto
     assert contents(tmp_path / "cache") == {digest}
 
 
+async def test_another_lane_may_end_its_work_on_a_package_at_any_moment(tmp_path, blobs, store, monkeypatch):
+    make, failed = os.mkdir, []
+
+    def too_late(path, *args, **more):
+        if Path(path).name.startswith(".") and not failed:
+            failed.append(path)
+            raise FileExistsError(path)
+        make(path, *args, **more)
+
+    digest = store()
+    cache = PackageCache(tmp_path / "cache", blobs)
+    monkeypatch.setattr(os, "mkdir", too_late)
+    await cache.ensure(digest)
+    assert failed
+    assert contents(tmp_path / "cache") == {digest}
+
+
 async def test_a_package_that_is_not_stored_is_said_to_be_missing(tmp_path, blobs):
     cache = PackageCache(tmp_path / "cache", blobs)
     with pytest.raises(BlobNotFound):
