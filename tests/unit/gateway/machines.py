@@ -26,7 +26,8 @@ OWN = "own"
 REVISION = Revision(function="hello", number=1, config=FunctionConfig(max_queue=3), code="0" * 64, created=0)
 
 
-def node(name, peer=None, *, roles=tuple(Role), warm=0, **facts):
+def node(name, peer=None, *, roles=tuple(Role), warm=0, capacity=100, **facts):
+    lane = NodeLane(name="lane-0", state="ready", capacity=capacity)
     return Node(
         id=name,
         host=name,
@@ -38,7 +39,7 @@ def node(name, peer=None, *, roles=tuple(Role), warm=0, **facts):
         cores=2,
         memory=2**34,
         load=facts.pop("load", 0.0),
-        lanes=(NodeLane(name="lane-0", state="ready", capacity=facts.pop("capacity", 100)),),
+        lanes=facts.pop("lanes", (lane,)),
         started=facts.pop("started", 0.0),
         peer=peer,
         memory_free=2**34,

@@ -13,25 +13,14 @@ from martlet.http.inward import Inward
 from martlet.model import Node, NodeLane, Role
 from martlet.node.withdrawal import Withdrawal
 from martlet.storage.registry import RegistryView
+from tests.unit.gateway.machines import node
 
 pytestmark = pytest.mark.anyio
 
 
 def machine(name: str, *roles: Role) -> Node:
-    return Node(
-        id=name,
-        host=name,
-        address=None,
-        roles=roles,
-        version="1",
-        rungs=(),
-        runtimes=(),
-        cores=1,
-        memory=1,
-        load=0.0,
-        lanes=(NodeLane(name="lane-0", state="ready"), NodeLane(name="lane-1", state="away")),
-        started=0.0,
-    )
+    lanes = NodeLane(name="lane-0", state="ready"), NodeLane(name="lane-1", state="away")
+    return node(name, roles=roles, lanes=lanes)
 
 
 def readiness(*nodes: Node, manages: bool = False) -> tuple[Readiness, Withdrawal]:
