@@ -37,6 +37,10 @@ CODE = {
         "<?php\nfunction handle($request)\n{\n    echo 'no end';\n    return 'answered';\n}\n",
     ),
     "perl": ("handler.pl", "sub handle { print 'no end'; return 'answered' }\n1;\n"),
+    "elixir": (
+        "handler.exs",
+        'defmodule Handler do\n  def handle(_) do\n    IO.write("no end")\n    "answered"\n  end\nend\n',
+    ),
     "java": (
         "Handler.java",
         "public class Handler {\n    public Object handle(martlet.Request request) {\n"

@@ -88,10 +88,10 @@ defmodule Martlet.Connection do
   end
 
   # Before the end of a response is sent, since nobody may look at this process after that.
-  defp end_line(%{unfinished: ""} = state), do: state
-
-  defp end_line(state) do
-    Logs.emit("stdout", state.id, state.unfinished)
+  defp end_lines(state, failure \\ nil) do
+    if state.unfinished != "", do: Logs.emit("stdout", state.id, state.unfinished)
+    if failure && Failure.logged?(failure), do: Logs.emit("error", state.id, failure.traceback)
+    Logs.flush()
     %{state | unfinished: ""}
   end
 
@@ -108,7 +108,7 @@ defmodule Martlet.Connection do
         finish(state, Http1.whole(head, status, lines, body))
 
       {^worker, {:start, status, lines}} when head.method == "HEAD" ->
-        state = end_line(state)
+        state = end_lines(state)
         stream(state, worker, Http1.start_stream(head, status, lines), false)
         state
 
@@ -132,15 +132,14 @@ defmodule Martlet.Connection do
   end
 
   defp failed(state, head, failure, started) do
-    state = end_line(state)
-    if Failure.logged?(failure), do: Logs.emit("error", state.id, failure.traceback)
+    state = end_lines(state, failure)
     # A response that has begun is cut short, so that the client sees that it is not whole.
     if started, do: raise(Http1.Disconnected)
     finish(state, Failure.answer(head, failure))
   end
 
   defp finish(state, data) do
-    state = end_line(state)
+    state = end_lines(state)
     transmit(state, data)
     state
   end

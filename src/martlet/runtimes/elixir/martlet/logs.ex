@@ -10,6 +10,8 @@ defmodule Martlet.Logs do
 
   # Bytes a pipe takes without mixing them with another writer's.
   @frame 4096
+  # How often a process looks whether its frames are written before it sleeps in between.
+  @yields 200
   @levels %{emergency: "critical", alert: "critical", notice: "info"}
 
   @doc "Makes this process, and those it will start, write frames, and `Logger` and stderr too."
@@ -106,6 +108,24 @@ defmodule Martlet.Logs do
     unless match?(%{domain: [:otp | _]}, meta) and :logger.compare_levels(level, :warning) == :lt do
       text = event |> :logger_formatter.format(%{template: [:msg], single_line: false}) |> IO.chardata_to_string()
       emit(Map.get(@levels, level, Atom.to_string(level)), request_of(meta.gl), text)
+    end
+  end
+
+  @doc """
+  Waits until what was printed is written. A thread of the runtime writes, after `Port.command` has returned, and whoever
+  reads a request's lines must find them once its response is there.
+  """
+  def flush do
+    port = :persistent_term.get(__MODULE__).port
+    with {:output, bytes} <- Port.info(port, :output), do: flush(port, bytes, 0)
+  end
+
+  # Most often it is a matter of 20 µs.
+  defp flush(port, bytes, round) do
+    with {:output, taken} <- Port.info(port, :output),
+         {:queue_size, queued} when taken - queued < bytes <- Port.info(port, :queue_size) do
+      if round < @yields, do: :erlang.yield(), else: Process.sleep(1)
+      flush(port, bytes, round + 1)
     end
   end
 
