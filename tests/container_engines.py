@@ -149,10 +149,16 @@ def _podman_folder() -> Path:
     return folder
 
 
-def podman_service(folder: Path) -> Service:
-    """Returns the way to podman, whose service must be started, for a platform in ``folder``."""
+def podman_service(folder: Path, *further: str) -> Service:
+    """Returns the way to podman, whose service must be started, for a platform in ``folder``.
+
+    Args:
+        folder: the platform's.
+        further: global options of that service.
+    """
     own = _podman_folder()
-    options = ("--root", str(own / "root"), "--runroot", str(own / "run"), "--tmpdir", str(own / "tmp"))
+    folders = ("--root", str(own / "root"), "--runroot", str(own / "run"), "--tmpdir", str(own / "tmp"))
+    options = (*folders, *further)
     return Service("podman", folder / "podman.sock", own / "nobody-listens-here", options)
 
 

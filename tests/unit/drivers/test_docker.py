@@ -6,9 +6,11 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -17,6 +19,7 @@ from martlet.drivers.docker import remains
 from martlet.drivers.docker.images import SKELETONS
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import Service
+from martlet.drivers.docker.strangers import Strangers
 from martlet.drivers.docker.verification import group_of, lacks
 from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
 from martlet.drivers.egress import Egress
@@ -309,6 +312,60 @@ async def test_what_a_killed_platform_left_is_swept_by_its_run_directory(
         await eventually(lambda: rig.exits, "the end is reported")
         assert await containers_of(rig, rig.driver._service) == []  # type: ignore[attr-defined]
         await rig.driver.destroy(handle)
+
+
+FATAL_RUNC = """#!/bin/sh
+case " $* " in *" create "*)
+    runc "$@" || exit
+    rm "{armed}" && pkill -KILL -f "unix://{folder}/podman.sock"
+    exit 0
+esac
+exec runc "$@"
+"""
+"""The runtime, after whose first container podman is killed."""
+
+
+async def sweep_lane(rig: Rig) -> None:
+    await rig.driver.sweep()
+
+
+async def sweep_platform(rig: Rig) -> None:
+    await remains.sweep(rig.run)
+
+
+@pytest.mark.parametrize("sweep", [None, sweep_lane, sweep_platform])
+async def test_a_container_that_podman_died_of_is_not_forgotten_by_the_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Callable[[Rig], Awaitable[None]] | None
+):
+    require(shutil.which("runc"), "runc (Debian: runc)")
+    armed, program = tmp_path / "armed", tmp_path / "runtime"
+    program.write_text(FATAL_RUNC.format(armed=armed, folder=tmp_path))
+    program.chmod(0o755)
+    name = Labels.of(tmp_path / "run", LANE).name("")
+
+    def left() -> list[str]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                words = place.read_text(errors="replace").split("\0")
+                if any(word.startswith(name) for word in words):
+                    found.append(words[words.index("-c") + 1])
+        return found
+
+    async with docker_rig(tmp_path, lambda folder: podman_service(folder, "--runtime", str(program))) as rig:
+        with monkeypatch.context() as patch:
+            if sweep is not None:  # as if the lane had been killed as well
+                patch.setattr(Strangers, "remove", AsyncMock())
+            armed.touch()
+            with pytest.raises(DriverError, match="closed before the answer"):
+                await rig.start()
+        if sweep is not None:
+            (container,) = left()
+            assert [*Path("/sys/fs/cgroup").glob(f"**/libpod-{container}")]
+            await sweep(rig)
+            assert not [*Path("/sys/fs/cgroup").glob(f"**/libpod-{container}")]
+        assert left() == []
+        assert await ask(await rig.instance("echo"), 1) == b"1"
 
 
 async def test_without_an_engine_it_says_what_to_do(tmp_path: Path):

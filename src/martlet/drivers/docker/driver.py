@@ -324,12 +324,12 @@ class DockerDriver(SandboxDriver[Cell]):
         if cell.making is not None:
             await asyncio.wait([cell.making])
         if cell.making is not None or cell.pid is not None:
-            await self._strangers.remove(cell.container)
+            await self._strangers.remove(cell.container, ran=cell.pid is not None)
         cell.let_go()
         shutil.rmtree(cell.directory, ignore_errors=True)
 
     async def _remove_remains(self, handle: Handle) -> None:
-        await self._strangers.remove(self._labels.name(handle.id))
+        await self._strangers.remove(self._labels.name(handle.id), ran=True)
         shutil.rmtree(Path(handle.socket).parent, ignore_errors=True)
 
     async def _rehearse(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from martlet.drivers.docker import monitors
 from martlet.drivers.docker.labels import Labels
 from martlet.drivers.docker.service import noted
 
@@ -15,10 +16,12 @@ async def sweep(run: Path) -> None:
     Raises:
         DriverError: an engine does not answer.
     """
+    labels = Labels.of(run, 0)
     for service in noted(run):
         try:
             engine = await service.reach()
-            found = await engine.labelled(Labels.of(run, 0).of_platform)
+            found = await engine.labelled(labels.of_platform)
             await asyncio.gather(*map(engine.remove, found))
+            await monitors.end_forgotten(engine, labels.of_platform, labels.platform)
         finally:
             await service.close()

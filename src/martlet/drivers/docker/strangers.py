@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import structlog
 
-from martlet.drivers.docker.engine import EngineError
+from martlet.drivers.docker import monitors
+from martlet.drivers.docker.engine import Engine, EngineError
 from martlet.drivers.docker.labels import CELL, Labels
 from martlet.drivers.docker.service import Service
 from martlet.drivers.driver import DriverError
@@ -32,10 +33,18 @@ class Strangers:
         self._cells = cells
         self._trying: asyncio.Task[None] | None = None
 
-    async def remove(self, container: str) -> None:
-        """Removes a container, or has it done as soon as the engine answers."""
+    async def remove(self, container: str, *, ran: bool) -> None:
+        """Removes a container, or has it done as soon as the engine answers.
+
+        Args:
+            container: its id or name.
+            ran: whether the engine has said that it runs; else it may have forgotten that it was to.
+        """
         try:
-            await (await self._service.reach()).remove(container)
+            engine = await self._service.reach()
+            await engine.remove(container)
+            if not ran:
+                await self._end_forgotten(engine)
         except EngineError as error:
             log.warning("container_not_removed", container=container, error=str(error))
             self._try_again()
@@ -75,3 +84,7 @@ class Strangers:
             container for container, labels in found.items() if labels.get(CELL) not in self._cells()
         ]
         await asyncio.gather(*(engine.remove(container) for container in strangers))
+        await self._end_forgotten(engine)
+
+    async def _end_forgotten(self, engine: Engine) -> None:
+        await monitors.end_forgotten(engine, self._labels.of_lane, self._labels.name(""))
