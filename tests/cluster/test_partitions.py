@@ -76,13 +76,15 @@ def test_a_node_without_the_bucket_runs_what_it_has_and_leaves_the_rest_to_other
                 pytest.fail("the machine without the bucket was never asked")
             figures("deployed without the bucket", seconds=time.monotonic() - asked)
             traffic.goes_on()
+        assert traffic.lost == 0
         healed = time.monotonic()
         with machines.cut_off(other):
             until(lambda: holder.invoke(name).status_code == 200, why="it does not fetch")
         back = time.monotonic() - healed
     listed(machines)
     told("node and bucket cut", machines, traffic, began, fetched_after=back)
-    assert traffic.lost == 0
+    assert traffic.lost <= traffic.clients  # the other had one of each under way
+    assert set(traffic.codes) <= {"function_crashed"}
 
 
 @pytest.mark.rare
