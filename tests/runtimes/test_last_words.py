@@ -30,6 +30,8 @@ fs.writeSync = (...given) => {
 require('module').syncBuiltinESMExports();
 """
 CODE = {
+    "node": ("handler.cjs", SCRIPT),
+    "bun": ("handler.cjs", SCRIPT),
     "deno": ("handler.cjs", SCRIPT),
     "ruby": ("handler.rb", "def handle(request)\n  print 'no end'\n  'answered'\nend\n"),
     "php": (
@@ -117,22 +119,21 @@ def test_what_has_no_line_end_is_printed_before_the_response_has_ended(served):
 
         def has_printed() -> bool:
             nonlocal printed
-            printed += os.read(reader, 65536)
+            if select.select([reader], [], [], 0)[0]:
+                printed += os.read(reader, 65536)
             return b"no end" in printed
 
         until(has_printed, why="it is not printed")
         assert rest(peer).endswith(b"answered")
 
 
-@pytest.mark.parametrize("code", [SCRIPT, STREAM], ids=["whole", "streamed"])
-def test_node_prints_it_before_the_response_has_ended_however_long_that_takes(tmp_path, code):
-    """It loses what there is no room for, and so cannot be shown to wait."""
+def test_what_a_stream_prints_is_printed_before_it_has_ended_however_long_that_takes(tmp_path):
     folder, log = tmp_path / "function", tmp_path / "log"
     folder.mkdir()
-    (folder / "handler.cjs").write_text(code + SLOW_LOG)
+    (folder / "handler.cjs").write_text(STREAM + SLOW_LOG)
     with build.serving(build.find("node"), folder, log) as running, connected(running) as peer:
         peer.sendall(get("/"))
         answer = b""
-        while not answer.endswith((b"answered", b"\r\n0\r\n\r\n")):
+        while not answer.endswith(b"\r\n0\r\n\r\n"):
             answer += peer.recv(65536)
         assert b"no end" in log.read_bytes()

@@ -13,6 +13,9 @@ const METHODS = [
   ...['info', 'log', 'table', 'time', 'timeEnd', 'timeLog', 'trace', 'warn'],
 ];
 
+const ROOM_MS = 1;
+const nothing = new Int32Array(new SharedArrayBuffer(4));
+
 const scopes = new AsyncLocalStorage();
 const nobody = scope(null);
 let latest = nobody;
@@ -57,6 +60,20 @@ function current() {
   return scopes.getStore() ?? (oneAtATime ? latest : nobody);
 }
 
+/** Writes a frame, and waits for room as any print does; returns whether somebody may read it. */
+function put(descriptor, frame) {
+  for (;;) {
+    try {
+      writeSync(descriptor, frame);
+      return true;
+    } catch (error) {
+      // Node and Bun have made the descriptor one that never waits.
+      if (error.code !== 'EAGAIN') return false;
+      Atomics.wait(nothing, 0, 0, ROOM_MS);
+    }
+  }
+}
+
 /** Writes text as frames of a stream: `stdout`, `stderr`, or a level. */
 export function emit(stream, text, { id } = current()) {
   const head = `\x1e{"t":${(Date.now() / 1000).toFixed(3)},"id":${JSON.stringify(id)},"s":"${stream}","m":`;
@@ -77,11 +94,7 @@ export function emit(stream, text, { id } = current()) {
         quoted = JSON.stringify(piece.slice(0, lineEnd));
       }
     }
-    try {
-      writeSync(stream === 'stdout' ? 1 : 2, `${head}${quoted}}\n`);
-    } catch {
-      return; // nobody reads the log
-    }
+    if (!put(stream === 'stdout' ? 1 : 2, `${head}${quoted}}\n`)) return; // nobody reads the log
   } while (start < text.length);
 }
 
