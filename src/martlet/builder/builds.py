@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from martlet.builder.build_logs import BuildLogs
+from martlet.builder.build_records import BuildRecords
 from martlet.builder.hold import Hold
 from martlet.builder.lines import BuildLine, read_log
 from martlet.builder.report import Report
@@ -27,9 +28,6 @@ from martlet.storage.store import GuardLost, StoreError
 
 log = structlog.get_logger()
 
-BUILDS_KEPT = 200
-"""Finished builds that are remembered, with their logs."""
-INTERRUPTED = "interrupted; deploy again"
 CANCELLED = "it was cancelled"
 
 
@@ -84,8 +82,7 @@ class Builds:
         self._slots = asyncio.Semaphore(at_once)
         self._node = node
         self._sharing = sharing
-        self._known: dict[str, Build] = {}
-        self._last: dict[str, Build] = {}
+        self._records = BuildRecords(registry, folder, node, None if sharing is None else sharing.logs)
         self._running: dict[str, RunningBuild] = {}
         self._awaited: set[asyncio.Task[Outcome]] = set()
         self.closing = False
@@ -97,17 +94,7 @@ class Builds:
             resumed: returns those that somebody goes on with; asked after the builds, so that none that has just begun
                 is taken for one that was left.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        builds = sorted(await self._registry.list_builds(), key=lambda build: build.started)
-        waiting = await resumed()
-        for build in builds:
-            if build.finished is None and build.id not in waiting:
-                build = await self._fail(build, INTERRUPTED)
-            self._known[build.id] = self._last[build.function] = build
-        for folder in self._folder.iterdir():
-            known = self._known.get(folder.name)
-            here = known is not None and known.node in (None, self._node)
-            remove_tree(folder / "work" if here else folder)
+        await self._records.open(resumed)
 
     async def close(self) -> None:
         """Stops the builds under way. It is no fault of theirs, and not counted against them."""
@@ -144,7 +131,7 @@ class Builds:
         lines = [line for part in said for line in part]
         running = RunningBuild(build, folder, self._slots, self._registry, hold, lines)
         report = None if self._sharing is None else Report(running, self._sharing.logs, len(said))
-        self._known[build.id] = build
+        self._records.begun(build)
         self._running[build.id] = running
         running.task = asyncio.create_task(self._run(running, work, report, done or _nothing))
         running.task.add_done_callback(_look_at)
@@ -161,7 +148,7 @@ class Builds:
     async def again(self, build_id: str) -> Build | None:
         """Returns a build that was cut off, to be begun again, or as it has ended; None where it is not remembered."""
         try:
-            build = await self._registry.get_build(build_id)
+            build = await self._records.read(build_id)
         except NotFound:
             return None
         begun = {"state": BuildState.QUEUED, "phase": BuildPhase.CREATED}
@@ -173,7 +160,7 @@ class Builds:
 
     async def give_up(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> None:
         """Lets a build that was cut off have failed, or whatever ``state`` it has ended in."""
-        self._known[build.id] = await self._fail(build, error, state)
+        await self._records.end(build, error, state)
 
     async def cancel(self, build_id: str) -> Build:
         """Ends a build under way here, with all that runs for it.
@@ -219,11 +206,11 @@ class Builds:
 
     def last(self, function: str) -> Build | None:
         """Returns the build of a function that has ended last, as far as is known here."""
-        return self._last.get(function)
+        return self._records.last(function)
 
     async def recent(self, function: str | None = None) -> list[Build]:
         """Returns the builds of all machines, newest first, of one function or of all."""
-        builds = {build.id: build for build in await self._registry.list_builds()}
+        builds = await self._records.all()
         builds |= {name: running.build for name, running in self._running.items()}
         newest_first = sorted(builds.values(), key=lambda build: build.started, reverse=True)
         return [build for build in newest_first if function in (None, build.function)]
@@ -232,19 +219,17 @@ class Builds:
         """Returns a build, as it is known here. Raises `NotFound`."""
         if build_id in self._running:
             return self._running[build_id].build
-        if build_id not in self._known:
+        build = self._records.get(build_id)
+        if build is None:
             raise NotFound(f"there is no build {build_id!r}")
-        return self._known[build_id]
+        return build
 
     async def find(self, build_id: str) -> Build:
         """Returns a build, perhaps of another machine, which says how it goes. Raises `NotFound`."""
-        build = self._known.get(build_id)
+        build = self._records.get(build_id)
         if build_id in self._running or (build is not None and build.finished is not None):
             return self.get(build_id)
-        try:
-            return await self._registry.get_build(build_id)
-        except NotFound:
-            raise NotFound(f"there is no build {build_id!r}") from None
+        return await self._records.read(build_id)
 
     def is_running(self, build_id: str) -> bool:
         """Whether a build is under way here."""
@@ -343,10 +328,10 @@ class Builds:
         error: MartletError | None,
     ) -> None:
         running.end(state, outcome, error)
-        self._known[running.build.id] = self._last[running.build.function] = running.build
+        self._records.ended(running.build)
         with suppress(Exception):
             await running.registry.put_build(running.build)
-            await self._prune()
+            await self._records.prune(self._running)
         await done()
         await asyncio.to_thread(remove_tree, running.folder)
         del self._running[running.build.id]
@@ -365,46 +350,18 @@ class Builds:
         """Forgets a build that another machine has, or will have, and returns how it has ended there."""
         log.info("build_left_to_another", build=running.build.id)
         running.abandon()
-        build = self._known.pop(running.build.id)
-        await asyncio.to_thread(remove_tree, self._folder / build.id)
-        del self._running[build.id]
+        self._records.forget(running.build.id)
+        await asyncio.to_thread(remove_tree, running.folder)
+        del self._running[running.build.id]
         running.tell()
-        return await self._hear(build.id)
+        return await self._hear(running.build.id)
 
     async def _hear(self, build_id: str) -> Outcome:
         assert self._sharing is not None
         try:
             return await self._sharing.outcome(build_id)
         finally:
-            with suppress(StoreError, NotFound):
-                build = await self._registry.get_build(build_id)
-                self._known[build_id] = build
-                if build.finished is not None:
-                    self._last[build.function] = build
-
-    async def _prune(self) -> None:
-        finished = [build for build in self._known if build not in self._running]
-        for build_id in finished[: max(0, len(self._known) - BUILDS_KEPT)]:
-            build = self._known.pop(build_id)
-            if self._last.get(build.function) == build:
-                del self._last[build.function]
-            with suppress(NotFound):  # another machine has done it
-                await self._registry.delete_build(build_id)
-            if self._sharing is not None:
-                await self._sharing.logs.delete(build_id)
-            await asyncio.to_thread(remove_tree, self._folder / build_id)
-
-    async def _fail(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> Build:
-        ended = {
-            "state": state,
-            "phase": build.phase.after(state),
-            "error": error,
-            "code": Unavailable.code,
-            "finished": time(),
-        }
-        build = build.model_copy(update=ended)
-        await self._registry.put_build(build)
-        return build
+            await self._records.learn(build_id)
 
 
 def new_build(function: str, build_id: str | None = None) -> Build:

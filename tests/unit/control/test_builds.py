@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from martlet.builder import builds
+from martlet.builder import build_records, builds
 from martlet.control import elsewhere
 from martlet.model import BuildState
 from tests.unit.control.conftest import HANDLER, Platform, assert_problem, running
@@ -61,7 +61,7 @@ async def test_a_build_of_another_machine_is_found_and_followed_to_its_end(platf
 
 
 async def test_old_builds_are_forgotten_with_their_logs(tmp_path, monkeypatch):
-    monkeypatch.setattr(builds, "BUILDS_KEPT", 3)
+    monkeypatch.setattr(build_records, "BUILDS_KEPT", 3)
     async with running(Platform(tmp_path)) as platform:
         made = await platform.create()
         for number in range(4):
