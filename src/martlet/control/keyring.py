@@ -79,7 +79,8 @@ class Keyring:
                 await self._registry.put_key(key)
             elif not settings.system.development and name in keys:
                 await self._registry.delete_key(name)
-        if not settings.system.development and not _administrators(keys.values()):
+        lasting = [key for key in keys.values() if key.id not in DEVELOPMENT_KEYS]
+        if not settings.system.development and not _administrators(lasting):
             new = _new_key(KeyRequest(name="administrator", scopes=frozenset(Scope), trusted=True))
             _write_secret(settings.system.function_storage_path / ADMIN_KEY_FILE, new.secret)
             await self._registry.put_key(new.key)
@@ -125,14 +126,9 @@ class Keyring:
 
 
 def _administrators(keys: Iterable[ApiKey]) -> list[ApiKey]:
-    """Returns the keys that may manage keys, now and for ever."""
+    """Returns those that may manage keys, now and for ever."""
     return [
-        key
-        for key in keys
-        if Scope.ADMIN in key.scopes
-        and key.functions is None
-        and key.expires is None
-        and key.id not in DEVELOPMENT_KEYS
+        key for key in keys if Scope.ADMIN in key.scopes and key.functions is None and key.expires is None
     ]
 
 

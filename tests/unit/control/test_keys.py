@@ -129,3 +129,9 @@ async def test_the_last_key_that_can_make_others_cannot_be_revoked(tmp_path):
         assert_problem(await platform.client.delete(f"/keys/{only['id']}"), 409, "conflict")
         await platform.client.post("/keys", json={"name": "other", "scopes": ["admin"]})
         assert (await platform.client.delete(f"/keys/{only['id']}")).status_code == 204
+
+
+async def test_nor_can_the_well_known_one_where_there_is_no_other(client):
+    assert_problem(await client.delete("/keys/admin-key"), 409, "conflict")
+    await client.post("/keys", json={"name": "other", "scopes": ["admin"]})
+    assert (await client.delete("/keys/admin-key")).status_code == 204
