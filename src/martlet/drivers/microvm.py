@@ -183,6 +183,9 @@ class MicroVmDriver(LocalDriver[Zygote]):
     def _names(self) -> list[str]:
         return [runtime.name for runtime in self._runtimes.available()]
 
+    def _listening(self, cell: Cell) -> list[int]:
+        return []  # what listens is inside of the guest
+
     async def _make_way_out(self, egress: Egress) -> int:
         return await egress.make(guest=True)
 

@@ -8,8 +8,6 @@ package.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -42,7 +40,6 @@ _HOSTS, _RESOLVERS, _PRELOAD = "/etc/hosts", "/etc/resolv.conf", "/etc/ld.so.pre
 _NOTHING = "nothing"
 """The empty file, in the folder of what images are shown."""
 _FOLDERS = (CODE, DOOR, SANDBOX, RUNTIMES, PLACE, root.SCRATCH, "/proc", "/dev", "/etc")
-_LISTENS = "0A"
 
 
 class OwnImages:
@@ -179,35 +176,6 @@ def explained(error: LoadFailed) -> LoadFailed:
         )
         return LoadFailed(error.kind, f"the image does not serve: {said}. {what_to_do}")
     return error
-
-
-def not_served(deadline: float, listening: Sequence[int]) -> LoadFailed:
-    """Returns what is said of an image that did not listen in time.
-
-    Args:
-        deadline: seconds that it had.
-        listening: the ports that it listens on instead.
-    """
-    instead = f", but it listens on {', '.join(map(str, listening))}" if listening else ""
-    return LoadFailed(
-        "Timeout",
-        f"the image does not serve: nothing listened on the port that $PORT names within {deadline:g} s{instead}. Let "
-        "its server listen on $PORT, or set PORT, among the variables of the function, to the port that it listens on",
-    )
-
-
-def ports_of(pid: int) -> list[int]:
-    """Returns the TCP ports that processes in the network of this one listen on; none where it is this machine's."""
-    ports: set[int] = set()
-    with suppress(OSError, ValueError, IndexError):  # it has ended, say
-        if Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
-            return []
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                _, local, _, state, *_ = line.split()
-                if state == _LISTENS:
-                    ports.add(int(local.rpartition(":")[2], 16))
-    return sorted(ports)
 
 
 def _inside(folder: Path, place: str) -> Path:

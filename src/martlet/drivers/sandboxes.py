@@ -16,6 +16,7 @@ from martlet.drivers.driver import DriverError, Handle, Loaded, LoadFailed, OnEx
 from martlet.drivers.egress import Egress
 from martlet.drivers.held import Held
 from martlet.drivers.identities import Identities
+from martlet.drivers.listening import not_served, ports_of
 from martlet.drivers.own_images import PROGRAM, OwnImages
 from martlet.errors import Invalid
 from martlet.http.conversation import Conversation
@@ -222,6 +223,10 @@ class SandboxDriver(ABC, Generic[CellT]):
             raise DriverError("this lane gives no cell a way out")
         return self._egress
 
+    def _listening(self, cell: CellT) -> list[int]:
+        """Returns the TCP ports that a cell listens on, as far as they can be seen from outside."""
+        return [] if cell.pid is None else ports_of(cell.pid)
+
     def _limits_of(self, config: FunctionConfig) -> Limits:
         """Returns what the cgroup of a cell is limited to: what a function may have, and what its sandbox takes."""
         return limits_of(config)
@@ -277,10 +282,13 @@ class SandboxDriver(ABC, Generic[CellT]):
     ) -> LoadFailed:
         """Returns why a cell did not answer when it was given code; it is dead afterwards."""
         if isinstance(error.__cause__, TimeoutError):
-            listening = [] if cell.image is None or cell.pid is None else own_images.ports_of(cell.pid)
+            is_server = (
+                cell.image is not None or self._resolve(cell.runtime).description.start.listen == "port"
+            )
+            listening = self._listening(cell) if is_server else []
             await self._remove(cell)
-            if cell.image is not None:
-                return own_images.not_served(deadline, listening)
+            if is_server:
+                return not_served("program" if cell.image is None else "image", deadline, listening)
             return LoadFailed("Timeout", f"the code did not load within {deadline:g} s")
         await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS)
         if failure := _out_of_memory(cell, config):
