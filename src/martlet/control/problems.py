@@ -24,6 +24,7 @@ from martlet.errors import (
 from martlet.storage.blobs import BlobError
 from martlet.storage.queue import QueueError
 from martlet.storage.store import StoreError
+from martlet.validation import KEY, in_words
 
 log = structlog.get_logger()
 
@@ -77,9 +78,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     place, *path = fault["loc"]
     if fault["type"] == "json_invalid":
         return answer(BadRequest(f"the body is not JSON: {fault['ctx']['error']}"), request.state.request_id)
-    field = ".".join(str(part) for part in path if part not in ("body", "[key]")) or str(place)
-    reason = str(fault["msg"]).removeprefix("Value error, ")
-    return answer(Invalid(f"{field}: {reason}", field=field), request.state.request_id)
+    field = ".".join(str(part) for part in path if part not in ("body", KEY)) or str(place)
+    return answer(Invalid(f"{field}: {in_words(fault)}", field=field), request.state.request_id)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

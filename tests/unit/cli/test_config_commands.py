@@ -55,7 +55,7 @@ def test_the_sample_is_written_to_its_own_file_and_nothing_is_overwritten(martle
     ("text", "complaint"),
     [
         ("system:\n  lanes: many\n", "system.lanes: "),
-        ("system:\n  lane: 1\n", "system.lane: there is no such key; known are "),
+        ("system:\n  lane: 1\n", "system.lane: there is no such key; did you mean lanes?"),
         ("functions:\n  hello:\n    memory: lots\n", "functions.hello.memory: 'lots' is not a size"),
         ("system:\n  store: etcd://me:secret@\n", "system.store: write sqlite, or etcd://"),
         ("system: [", "is not YAML"),

@@ -118,7 +118,7 @@ def test_a_build_that_fails_shows_its_log_and_why(martlet, platform, folder):
     ("manifest", "complaint"),
     [
         ("memory: lots\n", "memory: 'lots' is not a size"),
-        ("memmory: 64Mi\n", "memmory: there is no such key; known are"),
+        ("memmory: 64Mi\n", "memmory: there is no such key; did you mean memory?"),
         ("environment:\n  LD_PRELOAD: x\n", "environment: 'LD_PRELOAD' is reserved"),
         ("name: Not A Name\n", "name: "),
         ("a: [", "is not YAML"),

@@ -76,8 +76,8 @@ async def test_code_may_come_with_an_image(platform: Platform, images: Images):
         ({}, "there is no image 'shop': import it with `martlet images import shop FILE`"),
         ({"execution_mode": "process"}, "set execution_mode: container"),
         ({"runtime": "python"}, "set runtime: http"),
-        ({"image": "Not A Name"}, "should match pattern"),
-        ({"image": "../shop"}, "should match pattern"),
+        ({"image": "Not A Name"}, "'Not A Name' is not a name: write that of an image"),
+        ({"image": "../shop"}, "'../shop' is not a name"),
     ],
 )
 async def test_a_wrong_image_is_refused_with_the_field_and_what_to_do(

@@ -326,7 +326,9 @@ async def test_a_server_on_another_port_is_told_from_code_that_loads_slowly(http
     handle = await http.start()
     elsewhere = SERVER.replace('int(os.environ["PORT"])', "9999")
 
-    with pytest.raises(LoadFailed, match=r"the port that \$PORT names within 2 s, but it listens on 9999\.") as caught:
+    with pytest.raises(
+        LoadFailed, match=r"the port that \$PORT names within 2 s, but it listens on 9999\."
+    ) as caught:
         await http.specialise(handle, "server", source=elsewhere, deadline=2.0)
 
     assert caught.value.kind == "Timeout"

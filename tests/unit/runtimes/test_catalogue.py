@@ -327,10 +327,10 @@ def test_two_languages_of_one_name_are_refused_with_both_files(machine: Machine)
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (("inline_file =", "inline_fil ="), "inline_fil: there is no such key; known are announced_by"),
+        (("inline_file =", "inline_fil ="), "inline_fil: there is no such key; did you mean inline_file?"),
         (
-            ("least =", "last ="),
-            "toolchain.last: there is no such key; known are alone, also, debian, etc, hint",
+            ("least =", "frog ="),
+            "toolchain.frog: there is no such key; known are alone, also, debian, etc, hint",
         ),
         (('for = "builds"', 'for = "fun"'), "toolchain.also.0.for: "),
         (("[start]", "[start]\nmodule = 'x'"), "start: it takes either command or module"),
