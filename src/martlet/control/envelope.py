@@ -26,6 +26,7 @@ class Envelope:
 
     Bodies that are no archives are short. What goes wrong inside stays inside, and in the log. A body that its sender
     has not described is JSON; no other kind is taken without being named, so ``curl -d`` needs no further header.
+    Whatever answers GET answers HEAD, with the head of the same answer, which for a stream is all that there is.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,6 +46,7 @@ class Envelope:
         started = False
         received = 0
         archive = _is_archive(scope)
+        only_head = scope["method"] == "HEAD"
 
         async def receive_bounded() -> Message:
             nonlocal received
@@ -60,10 +62,14 @@ class Envelope:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
+                await send(message)
+                if only_head:
+                    await send({"type": "http.response.body"})
+            elif not only_head:
+                await send(message)
 
         try:
-            await self._app(scope, receive_bounded, send_with_id)
+            await self._app({**scope, "method": "GET"} if only_head else scope, receive_bounded, send_with_id)
         except Exception:
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             if started:

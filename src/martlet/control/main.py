@@ -72,6 +72,7 @@ async def _serve(control: Control, path: Path) -> None:
         ws="none",  # else it imports what it finds for websockets, of which the API has none
         lifespan="off",
         log_config=None,
+        log_level="warning",  # its start and its end are said already
         access_log=False,
         server_header=False,
         date_header=False,

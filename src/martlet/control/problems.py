@@ -99,14 +99,18 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """Returns the methods that a path has: each has a route of its own, so that no single route knows them all."""
+    """Returns the methods that a path has: each has a route of its own, so that no single route knows them all.
+
+    What has GET has HEAD (see `Envelope`).
+    """
     app: FastAPI = request.app
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
-    return [
+    methods = [
         method
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+        for method in ("GET", "POST", "PUT", "DELETE")
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
     ]
+    return ["GET", "HEAD", *methods[1:]] if "GET" in methods else methods
 
 
 async def _on_unreachable(request: Request, error: Exception) -> Response:
