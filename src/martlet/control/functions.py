@@ -199,13 +199,14 @@ def _members(platform: Control, function: Function, request: Request) -> dict[st
 
 
 def _address(platform: Control, request: Request) -> str:
-    """Returns how the client reaches the platform: as it did now, or else as the settings say."""
+    """Returns how the client reaches the platform: as it did now, over TLS too, or else as the settings say."""
     host = request.headers.get("host", "")
     if not _HOST.fullmatch(host):
         system = platform.settings.system
         host = f"[{system.host}]" if ":" in system.host else system.host
         host = f"{host}:{system.api_gateway_port}"
-    return f"http://{host}"
+    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
+    return f"{scheme}://{host}"
 
 
 async def _answer(

@@ -94,11 +94,13 @@ def _forwarded(exchange: Exchange, path: bytes) -> bytes:
     root = (exchange.header(b"x-forwarded-prefix") or b"") + exchange.target.removesuffix(path).partition(
         b"?"
     )[0]
+    by_tls = exchange.header(b"x-forwarded-proto") == b"https"  # which a proxy has ended: we speak none
     return (
-        b"x-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-prefix: %b\r\nx-forwarded-proto: http\r\n"
+        b"x-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-prefix: %b\r\nx-forwarded-proto: %b\r\n"
         % (
             b"%b, %b" % (before, peer) if before else peer,
             exchange.host or b"",
             root,
+            b"https" if by_tls else b"http",
         )
     )

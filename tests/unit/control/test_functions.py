@@ -460,3 +460,9 @@ async def test_an_odd_host_header_does_not_reach_the_url(platform, client, host)
     await platform.create()
     answer = await client.get("/functions/hello", headers={"host": host})
     assert answer.json()["url"] == "http://127.0.0.1:8000/invoke/hello"
+
+
+async def test_behind_a_proxy_with_tls_the_url_is_one_with_tls(platform, client):
+    await platform.create()
+    answer = await client.get("/functions/hello", headers={"x-forwarded-proto": "https"})
+    assert answer.json()["url"] == "https://faas.example:8000/invoke/hello"

@@ -55,10 +55,19 @@ def test_proxies_before_us_are_remembered():
         (b"x-forwarded-for", b"198.51.100.7"),
         (b"x-forwarded-for", b"198.51.100.8"),
         (b"x-forwarded-prefix", b"/faas"),
+        (b"x-forwarded-proto", b"https"),
     ]
     _, fields = lines(Passage.of_client(exchange(headers=sent), TARGET, b"/a?b=1", strip_key=True).head)
     assert fields["x-forwarded-for"] == "198.51.100.7, 198.51.100.8, 192.0.2.1"
     assert fields["x-forwarded-prefix"] == "/faas/invoke/hello"
+    assert fields["x-forwarded-proto"] == "https"
+
+
+@pytest.mark.parametrize("said", [b"http", b"gopher", b"https, http", b""])
+def test_what_is_not_said_to_have_come_over_tls_has_not(said):
+    sent = [(b"x-forwarded-proto", said)]
+    _, fields = lines(Passage.of_client(exchange(headers=sent), TARGET, b"/a?b=1", strip_key=True).head)
+    assert fields["x-forwarded-proto"] == "http"
 
 
 @pytest.mark.parametrize(
