@@ -5,6 +5,7 @@ import io
 import json
 import socket
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,22 @@ def test_a_refused_connection_says_how_to_start_the_platform() -> None:
             pytest.raises(Unreachable, match=rf"nothing answers at {url}: start .*serve"),
         ):
             client.health()
+
+
+def test_what_speaks_no_tls_is_told_from_nothing_at_all() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            with plain.accept()[0] as connection:
+                connection.recv(1)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        server = threading.Thread(target=answer)
+        server.start()
+        url = f"https://127.0.0.1:{plain.getsockname()[1]}"
+        with Client(url, "k") as client, pytest.raises(Unreachable, match=rf"^no TLS with {url}.*SSL"):
+            client.health()
+        server.join()
 
 
 def test_what_is_not_the_platform_is_told_from_it() -> None:

@@ -46,8 +46,9 @@ def token(
     from martlet.cluster.token import Token
 
     identity, _ = _identity(config, data)
+    made = Token.new(Authority.of(identity).secret, seconds(expires_in, "--expires-in"))
     note("On the machine that joins: martlet cluster join http://THIS-MACHINE:8000 TOKEN")
-    typer.echo(str(Token.new(Authority.of(identity).secret, seconds(expires_in, "--expires-in"))))
+    typer.echo(str(made))
 
 
 @app.command("join")

@@ -13,7 +13,7 @@ NEXT_STEPS: dict[type[errors.MartletError], str] = {
     errors.Unauthenticated: "set MARTLET_KEY to a key of this platform (admin-key, in development mode)",
     errors.Forbidden: "use another key (MARTLET_KEY), or make one with `martlet keys create`",
     errors.BodyTooLarge: "send less (.martletignore keeps files out of a deploy), or raise system.max_body",
-    errors.FunctionNotFound: "`martlet list` shows the functions",
+    errors.FunctionNotFound: "`martlet list` shows the functions, `martlet revisions NAME` what one has",
     errors.FunctionError: "`martlet logs NAME` shows what the function printed",
     errors.FunctionTimeout: "raise its timeout with `martlet deploy --timeout`, or let it do less",
     errors.FunctionOutOfMemory: "raise its limit with `martlet deploy --memory`, or let it hold less",

@@ -65,7 +65,7 @@ def list_keys(context: typer.Context, as_json: Json = False) -> None:
         "SCOPES": lambda key: ", ".join(sorted(key["scopes"])),
         "FUNCTIONS": lambda key: "all" if key["functions"] is None else ", ".join(key["functions"]),
         "RATE": lambda key: key["rate_limit"],
-        "CREATED": lambda key: moment(key["created"]),
+        "CREATED": lambda key: moment(key["created"] or None),  # the well-known ones have no date
         "EXPIRES": lambda key: moment(key["expires"]) or "never",
     }
     show_list(keys, columns, as_json=as_json, empty="There are no keys: `martlet keys create` makes one.")

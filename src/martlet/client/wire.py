@@ -66,6 +66,8 @@ def document(event: httpx2.ServerSentEvent) -> Document:
 
 def transport_error(address: Address, error: httpx2.TransportError) -> ClientError:
     """Returns the error that it means when a request was not carried to its end."""
+    if (fault := _fault_of_tls(error)) is not None:
+        return Unreachable(f"no TLS with {address.url}, or not with one to be trusted: {fault}")
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return Unreachable(
             f"nothing answers at {address.url}: start the platform with `martlet serve`, "
@@ -74,6 +76,12 @@ def transport_error(address: Address, error: httpx2.TransportError) -> ClientErr
     if isinstance(error, httpx2.LocalProtocolError):
         return ClientError(f"the request cannot be sent: {error}")
     return Unreachable(f"the connection to {address.url} broke ({error or type(error).__name__}): try again")
+
+
+def _fault_of_tls(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _error(address: Address, response: httpx2.Response) -> ApiError:

@@ -51,8 +51,6 @@ GIVEN_UP = (
 
 UNREACHABLE = "the platform was restarted and what was sent is out of its reach; deploy it again"
 
-log = structlog.get_logger()
-
 
 @dataclass(slots=True)
 class Attempt:
@@ -383,7 +381,7 @@ class Deployments:
         except FunctionLoadFailed as error:
             traceback, printed = str(error.extra.pop("traceback", "")), error.extra.pop("log", ())
             # Between "Traceback" and the error, which is told anyway.
-            for line in traceback.splitlines()[1:-1] if traceback else printed:
+            for line in filter(str.strip, traceback.splitlines()[1:-1] if traceback else printed):
                 build.say(line)
             raise
         build.say(f"loaded in {loaded['load_ms']:.1f} ms, runs as {loaded['mode']}")

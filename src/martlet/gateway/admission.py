@@ -126,6 +126,8 @@ class Admission:
         if self._wrong_keys.events:
             bucket = self._client_bucket(client) ^ 1
             self.charge((Toll(bucket, self._wrong_keys, "this client has sent too many wrong keys"),))
+        if _key_in(authorization) is None:
+            raise Unauthenticated("the Authorization header has no key: send Authorization: Bearer <key>")
         raise Unauthenticated("the key is unknown, expired or revoked")
 
     def tolls(

@@ -228,7 +228,9 @@ class Gateway:
             raise NotFound(f"there is nothing at {path[:200].decode('utf-8', 'replace')}")
         if b"%" in path or b"//" in path or b".." in segments or b"." in segments:
             # Control would read such a path differently from the checks below.
-            raise BadRequest("paths of the management API have no escapes, empty segments or dots")
+            raise BadRequest(
+                "paths of the management API have no escapes, empty segments or dots: names are of a-z, 0-9 and -"
+            )
         head = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
         if path not in OPEN_PATHS:
             principal = self._admission.authenticated(exchange.authorization, exchange.connection.peer)

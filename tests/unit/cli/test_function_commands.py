@@ -119,5 +119,5 @@ def test_a_function_that_is_not_there_has_its_own_exit_code_and_a_next_step(mart
     assert result.code == 3
     assert result.err.splitlines() == [
         "martlet: there is no function 'gone'",
-        "         `martlet list` shows the functions",
+        "         `martlet list` shows the functions, `martlet revisions NAME` what one has",
     ]

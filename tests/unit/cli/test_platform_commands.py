@@ -342,3 +342,8 @@ def test_version(martlet):
     from martlet import __version__
 
     assert martlet("version").out == f"martlet {__version__}\n"
+
+
+def test_a_well_known_key_has_no_date(martlet, platform):
+    platform.answer("GET", "/keys", [KEY | {"created": 0.0}])
+    assert "1970" not in martlet("keys", "list").out

@@ -280,7 +280,7 @@ async def test_an_archive_is_taken(platform, client, method):
 
 async def test_what_a_program_has_printed_is_told_where_it_says_nothing_else(platform, client):
     crashed = {"detail": "Crashed: it ended with exit code 3", "exception": "Crashed", "traceback": ""}
-    platform.lanes[0].refuse = LOAD_FAILURE | crashed | {"log": ["no port", "good bye"]}
+    platform.lanes[0].refuse = LOAD_FAILURE | crashed | {"log": ["no port", "", "good bye"]}
 
     answer = await client.post("/functions", json={"name": "hello", "code": HANDLER})
 
