@@ -111,7 +111,8 @@ def deploy(
             return
         note(f"{name}@{function['latest']} serves at")
         typer.echo(f"{client.address.url}/invoke/{name}")
-        note(f"Try: martlet invoke {name} '{{}}'")
+        body = "" if function["config"]["runtime"] in ("http", "static") else " '{}'"
+        note(f"Try: martlet invoke {name}{body}")
 
 
 def deploy_with_progress(
