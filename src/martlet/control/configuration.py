@@ -87,18 +87,21 @@ class Configuration:
         return config if config.image is None else self._of_image(config, config.image)
 
     def for_file(self, config: FunctionConfig, file: str) -> FunctionConfig:
-        """Returns a configuration with the runtime that a file name like this announces; with its own if none does.
+        """Returns a configuration with the runtime that a file name like this announces; with its own if none does, and
+        the name has no suffix.
 
         Raises:
-            Invalid: no machine builds that runtime.
+            Invalid: the suffix is of no runtime, or the runtime one that no machine builds.
         """
         try:
-            runtime = self._catalogue.announced_by(file)
+            name = self._catalogue.announced_by(file).description.name
         except RuntimeMissing as missing:
-            return config.model_copy(update={"runtime": self._builders.resolve(missing.name)})
-        if runtime is None:
+            name = missing.name
+        except Invalid:
+            if "." in file:
+                raise
             return config
-        return config.model_copy(update={"runtime": self._builders.resolve(runtime.description.name)})
+        return config.model_copy(update={"runtime": self._builders.resolve(name)})
 
     def for_folder(self, config: FunctionConfig, folder: Path) -> FunctionConfig:
         """Returns a configuration with the runtime that the files in a folder announce.

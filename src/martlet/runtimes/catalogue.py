@@ -137,13 +137,18 @@ class Catalogue:
                 return remedy([description.toolchain, *description.toolchain.also])
         return None
 
-    def announced_by(self, file: str) -> Runtime | None:
-        """Returns the runtime that a file of this name announces, or None. Raises `Invalid` like `detect`."""
+    def announced_by(self, file: str) -> Runtime:
+        """Returns the runtime that a file of this name announces. Raises `Invalid` like `detect`."""
         self.refresh()
-        for description in self._ranked():
+        ranked = self._ranked()
+        for description in ranked:
             if any(fnmatchcase(file, pattern) for pattern in description.announced_by):
                 return self.resolve(description.name)
-        return None
+        suffixes = ", ".join(pattern for pattern in _patterns(ranked) if pattern.startswith("*"))
+        raise Invalid(
+            f"the name {file!r} does not say which runtime it is for ({suffixes}): set the runtime",
+            field=FIELD,
+        )
 
     def detect(self, folder: Path) -> Runtime:
         """Returns the runtime that the files in a folder announce.
@@ -156,15 +161,19 @@ class Catalogue:
         for description in ranked:
             if description.announced_in(folder):
                 return self.resolve(description.name)
-        patterns = ", ".join(dict.fromkeys(pattern for each in ranked for pattern in each.announced_by))
         raise Invalid(
-            f"no file at the top of the package says which runtime it is for ({patterns}): "
+            f"no file at the top of the package says which runtime it is for ({', '.join(_patterns(ranked))}): "
             "set the runtime, or check that the files are not in a folder of their own",
             field=FIELD,
         )
 
     def _ranked(self) -> list[Description]:
         return sorted(self._found.descriptions, key=lambda description: description.rank)
+
+
+def _patterns(descriptions: Iterable[Description]) -> Iterable[str]:
+    """Returns the names of files that announce any of these."""
+    return dict.fromkeys(pattern for each in descriptions for pattern in each.announced_by)
 
 
 def _read(files: Iterable[Path]) -> tuple[list[tuple[Path, Description]], list[Absent]]:

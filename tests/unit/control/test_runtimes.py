@@ -110,6 +110,17 @@ async def test_the_name_of_the_file_of_inline_code_says_its_runtime(platform):
     assert (await platform.client.post("/functions", json=body)).status_code == 201
 
 
+async def test_a_file_with_the_suffix_of_no_runtime_is_not_taken_for_python(platform):
+    body = {"name": "x", "code": HANDLER, "file": "main.swift"}
+    problem = assert_problem(await platform.client.post("/functions", json=body), 422, "invalid")
+    assert problem["field"] == "config.runtime"
+    assert problem["detail"].startswith("the name 'main.swift' does not say which runtime it is for (*.")
+    assert " *.py, " in problem["detail"]
+    assert "requirements.txt" not in problem["detail"]
+    body["config"] = {"runtime": "python"}
+    assert (await platform.client.post("/functions", json=body)).status_code == 201
+
+
 async def test_a_runtime_without_inline_code_refuses_it(platform):
     body = {"name": "x", "code": HANDLER, "config": {"runtime": "silent"}}
     problem = assert_problem(await platform.client.post("/functions", json=body), 422, "invalid")
