@@ -317,6 +317,10 @@ class Node:
         for instance in self.instances.values():
             states = stats.instances.setdefault(instance.pool.revision.function, {})
             states[instance.state.value] = states.get(instance.state.value, 0) + 1
+        stats.waiting = {}
+        for pool in self.pools.values():
+            function = pool.revision.function
+            stats.waiting[function] = stats.waiting.get(function, 0) + len(pool.waiting)
         stats.cells = self.stocks.count()
         stats.processes = {self.name: ProcessStats.measure()}
         return stats.to_json()

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from martlet import __version__
 from martlet.telemetry.histogram import BOUNDS, Histogram
 from martlet.telemetry.stats import FunctionStats, LaneStats
 
@@ -160,16 +161,25 @@ class StatsCollector(Collector):
         for name, states in sorted(self._stats.instances.items()):
             for state, count in sorted(states.items()):
                 instances.add_metric([name, state], count)
+        waiting = GaugeMetricFamily(
+            "martlet_waiting_requests",
+            "Requests that wait for an instance of their function.",
+            labels=["function"],
+        )
+        for name in sorted(self._stats.functions):
+            waiting.add_metric([name], self._stats.waiting.get(name, 0))
         cells = GaugeMetricFamily("martlet_cells", "Cells that wait for a function.", labels=["runtime"])
         for runtime, count in sorted(self._stats.cells.items()):
             cells.add_metric([runtime], count)
-        yield instances
-        yield cells
+        yield from (instances, waiting, cells)
         yield GaugeMetricFamily(
             "martlet_connections", "Open client connections.", value=self._stats.connections
         )
 
     def _processes(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("martlet_info", "Always 1; says which version this is.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
         yield GaugeMetricFamily(
             "martlet_leader",
             "1 where the control that was asked leads those that share the store, else 0.",

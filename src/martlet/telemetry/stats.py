@@ -186,6 +186,7 @@ class LaneStats:
         refused: requests that reached no function, by the code of the error that they were answered with.
         connections: open client connections.
         instances: living instances, by function, then by state.
+        waiting: requests that wait for an instance, by function.
         cells: waiting cells, by runtime.
         processes: what the processes of Martlet use, by name.
         logs_wait_since: the `time.monotonic` since which the oldest log waits to be put aside; None where none does.
@@ -203,6 +204,7 @@ class LaneStats:
         "logs_wait_since",
         "processes",
         "refused",
+        "waiting",
     )
 
     def __init__(self) -> None:
@@ -210,6 +212,7 @@ class LaneStats:
         self.refused: dict[str, int] = {}
         self.connections = 0
         self.instances: dict[str, dict[str, int]] = {}
+        self.waiting: dict[str, int] = {}
         self.cells: dict[str, int] = {}
         self.processes: dict[str, ProcessStats] = {}
         self.logs_wait_since: float | None = None
@@ -246,6 +249,7 @@ class LaneStats:
         self.connections += document["connections"]
         for name, states in document["instances"].items():
             self.instances[name] = _sum(self.instances.get(name, {}), states)
+        self.waiting = _sum(self.waiting, document.get("waiting", {}))  # lanes of before do not say
         self.cells = _sum(self.cells, document["cells"])
         for name, process in document["processes"].items():
             self.processes[name] = ProcessStats(**process)
@@ -259,6 +263,7 @@ class LaneStats:
             "refused": self.refused,
             "connections": self.connections,
             "instances": self.instances,
+            "waiting": self.waiting,
             "cells": self.cells,
             "processes": {name: asdict(process) for name, process in self.processes.items()},
             "logs_behind": 0.0 if self.logs_wait_since is None else monotonic() - self.logs_wait_since,

@@ -2,6 +2,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from martlet import __version__
 from martlet.telemetry.metrics import CONTENT_TYPE, StatsCollector, exposition
 from martlet.telemetry.process import ProcessStats
 from martlet.telemetry.stats import LaneStats
@@ -18,6 +19,7 @@ def some_stats() -> LaneStats:
     stats.refuse("unauthenticated")
     stats.connections = 4
     stats.instances = {"hello": {"idle": 1, "busy": 2}}
+    stats.waiting = {"hello": 7}
     stats.cells = {"python3.11": 2}
     stats.processes = {"lane-0": ProcessStats(1.5, 1000, 10, 99.0)}
     return stats
@@ -49,6 +51,8 @@ def test_counters_have_their_labels() -> None:
 def test_gauges_show_what_is_there_now() -> None:
     found = samples(some_stats())
     assert found["martlet_instances", "hello", "idle"] == 1
+    assert found["martlet_waiting_requests", "hello"] == 7
+    assert found["martlet_info", __version__] == 1
     assert found["martlet_instances", "busy", "hello"] == 2
     assert found["martlet_cells", "python3.11"] == 2
     assert found["martlet_connections",] == 4

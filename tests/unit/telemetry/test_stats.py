@@ -18,6 +18,7 @@ def lane(name: str = "hello", count: int = 1) -> LaneStats:
     stats.refuse("unauthenticated")
     stats.connections = 3
     stats.instances = {name: {"idle": 1, "busy": 2}}
+    stats.waiting = {name: 3}
     stats.cells = {"python3.11": 2}
     return stats
 
@@ -60,6 +61,7 @@ def test_lanes_add_up() -> None:
     assert merged.total().deferred == 6
     assert merged.refused == {"unauthenticated": 3}
     assert merged.connections == 9
+    assert merged.waiting == {"hello": 6, "other": 3}
     assert merged.instances == {"hello": {"idle": 2, "busy": 4}, "other": {"idle": 1, "busy": 2}}
     assert merged.cells == {"python3.11": 6}
 
