@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ async def test_a_specialised_cell_answers_requests(rig: Rig):
     assert await ask(handle, ["a", 1]) == b'["a",1]'
     assert loaded.mode in ("sync", "async")
     assert loaded.load_ms >= 0
+
+
+async def test_a_cell_that_is_given_code_before_it_has_answered_takes_it(rig: Rig):
+    handle = await rig.driver.start(replace(rig.spec("urgent"), urgent=True))
+    rig.started.append(handle)
+    await rig.specialise(handle, "echo")
+
+    assert await ask(handle, "x") == b'"x"'
 
 
 async def test_the_connection_over_which_a_cell_got_its_code_carries_requests_if_it_goes_on(rig: Rig):

@@ -36,6 +36,7 @@ class Cell(Held):
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
         failure: why its sandbox could not be made.
         starved: whether a kernel of its own has ended it for its memory.
+        urgent: whether it is handed out before it has answered.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Cell(Held):
         self.parent: Parent | Template | None = None
         self.template: Template | None = None
         self.failure: str | None = None
-        self.starved = False
+        self.starved = self.urgent = False
         self._limits: Limits | None = None
 
     def limit(self, limits: Limits) -> None:

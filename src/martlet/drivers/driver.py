@@ -22,6 +22,10 @@ class DriverError(Exception):
     """The driver could not do it; the message is for the operator."""
 
 
+class NotStarted(DriverError):
+    """A cell that was handed out before it had answered has not come to be; the message is for the operator."""
+
+
 class LoadFailed(DriverError):
     """The user's code did not load. ``kind`` and the message are the exception's; ``traceback`` is for the logs."""
 
@@ -72,7 +76,8 @@ class Guarantee:
 class CellSpec:
     """What to start: ``directory`` exists, is the cell's own, and gets its socket (``sock``) and log (``log``).
 
-    ``image`` is the one that the cell's function is (``config.image``); None: its runtime has a root.
+    ``image`` is the one that the cell's function is (``config.image``); None: its runtime has a root. One that is
+    ``urgent`` gets code as soon as it is handed out: what it answers to that may take the place of its health.
     """
 
     id: str
@@ -80,6 +85,7 @@ class CellSpec:
     network: Network
     directory: Path
     image: str | None = None
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ class Driver(Protocol):
         """Destroys every cell and instance and lets go of all that `open` made."""
 
     async def start(self, spec: CellSpec) -> Handle:
-        """Starts a cell; returns once it answers ``GET /_martlet/health``.
+        """Starts a cell; returns once it answers ``GET /_martlet/health``, or earlier where it is urgent.
 
         Raises:
             LoadFailed: it is to be an image that cannot be run; the message says why.
@@ -181,6 +187,8 @@ class Driver(Protocol):
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
     ) -> Loaded:
         """Makes the cell an instance of ``revision``: limits, code, privileges, then the user's code is loaded.
+
+        Raises `NotStarted` where it was urgent and there is none.
 
         Args:
             handle: a cell that has no code yet.

@@ -20,7 +20,15 @@ from typing import Any, Generic, Literal, TypeVar
 from martlet.destination import Destination
 from martlet.drivers import contract
 from martlet.drivers.cell import Cell, empty, remove_remains
-from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, LoadFailed, OnExit
+from martlet.drivers.driver import (
+    CellSpec,
+    DriverError,
+    Guarantee,
+    Handle,
+    LoadFailed,
+    NotStarted,
+    OnExit,
+)
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.parent import Parent
@@ -28,8 +36,9 @@ from martlet.drivers.remains import group_name, socket_name
 from martlet.drivers.sandboxes import SandboxDriver
 from martlet.drivers.template import Template
 from martlet.errors import Invalid
+from martlet.http.conversation import Conversation
 from martlet.http.fetch import FetchError
-from martlet.model import Network
+from martlet.model import FunctionConfig, Network
 from martlet.runtimes import Catalogue, Runtime
 from martlet.sandbox.cgroups import USUAL_WEIGHT, Group, Limits
 
@@ -113,8 +122,12 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         """Starts the process of a cell, in its cgroup, and returns its id. Raises `DriverError` or OSError."""
 
     async def _greet(self, cell: Cell) -> None:
-        """Returns once the cell answers for its health. Raises `DriverError` or `FetchError`."""
-        cell.conversation = await contract.greet(cell.handle.socket, START_SECONDS)
+        """Returns once the cell answers for its health; at once where that is urgent: its socket is there, and what it
+        is sent waits in it. Raises `DriverError` or `FetchError`."""
+        if cell.urgent:
+            cell.conversation = await Conversation.begin(cell.socket)
+        else:
+            cell.conversation = await contract.greet(str(cell.socket), START_SECONDS)
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the parents of an earlier life of the lane. Others start when they are needed."""
@@ -153,6 +166,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         """Starts a cell; returns once it answers for its health."""
         group, identity = self._group_of(spec.id), self._identities.take()
         cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image)
+        cell.urgent = spec.urgent
 
         async def begin() -> int:
             cell.namespace = await self._namespace(spec.network)
@@ -271,6 +285,18 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         if cell.in_service:
             self._on_exit(id, code)
 
+    def _living(self, handle: Handle) -> Cell:
+        cell = self._cells.get(handle.id)
+        if cell is not None and (error := _not_started(cell)):
+            raise error
+        return super()._living(handle)
+
+    async def _why_no_answer(
+        self, cell: Cell, config: FunctionConfig, deadline: float, error: FetchError
+    ) -> DriverError:
+        why = await super()._why_no_answer(cell, config, deadline, error)
+        return _not_started(cell) or why
+
     async def _signal(self, cell: Cell, number: signal.Signals) -> None:
         if cell.parent is not None:
             await cell.parent.signal(cell.id, number)
@@ -300,3 +326,12 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
 
 def _lives(starting: asyncio.Future[ParentT]) -> bool:
     return not starting.cancelled() and starting.exception() is None and starting.result().alive
+
+
+def _not_started(cell: Cell) -> NotStarted | None:
+    """Returns why a cell that is over has never been one, if so; of one that was urgent nobody knows before."""
+    if cell.failure is not None:
+        return NotStarted(f"no cell could be started: {cell.failure}")
+    if cell.urgent and cell.over and isinstance(cell.parent, Parent) and not cell.parent.alive:
+        return NotStarted(f"no cell could be started: the {cell.parent.program} is gone")
+    return None

@@ -279,7 +279,7 @@ class SandboxDriver(ABC, Generic[CellT]):
 
     async def _why_no_answer(
         self, cell: CellT, config: FunctionConfig, deadline: float, error: FetchError
-    ) -> LoadFailed:
+    ) -> DriverError:
         """Returns why a cell did not answer when it was given code; it is dead afterwards."""
         if isinstance(error.__cause__, TimeoutError):
             is_server = (

@@ -27,7 +27,7 @@ class CellStock:
     Args:
         least: how many to keep when none are wanted, while it is told to `keep` them.
         most: how many to keep at most after a burst.
-        make: starts a cell.
+        make: starts a cell; it is told whether that is urgent, since somebody waits to give it code.
         discard: destroys one.
     """
 
@@ -35,7 +35,7 @@ class CellStock:
         self,
         least: int,
         most: int,
-        make: Callable[[], Awaitable[Handle]],
+        make: Callable[[bool], Awaitable[Handle]],
         discard: Callable[[Handle], Awaitable[None]],
     ) -> None:
         self._least, self._most = least, most
@@ -61,7 +61,7 @@ class CellStock:
         """Returns a cell that nobody else gets: a ready one, or a new one. Raises `DriverError`."""
         self._taken.append(monotonic())
         self._start_refill(REFILL_DELAY)
-        return self._ready.popleft() if self._ready else await self._make()
+        return self._ready.popleft() if self._ready else await self._make(True)
 
     async def tidy(self) -> None:
         """Destroys a cell that is not wanted any more, if there is one; called now and then."""
@@ -106,7 +106,9 @@ class CellStock:
             while (missing := self._wanted() - len(self._ready)) > 0:
                 # What a cell waits for on its way costs nothing, so an empty stock makes some at a time.
                 at_once = 1 if self._ready else min(missing, AT_ONCE)
-                made = await asyncio.gather(*(self._make() for _ in range(at_once)), return_exceptions=True)
+                made = await asyncio.gather(
+                    *(self._make(False) for _ in range(at_once)), return_exceptions=True
+                )
                 self._ready += [handle for handle in made if isinstance(handle, Handle)]
                 errors = [error for error in made if isinstance(error, BaseException)]
                 for error in errors:

@@ -339,15 +339,19 @@ class Node:
         await self.logs.forget(function)
         await self.recorder.history.forget(function)
 
-    async def _make_cell(self, driver: Driver, runtime: str, network: Network, image: str | None) -> Handle:
-        return await driver.start(self.new_spec(runtime, network, image))
+    async def _make_cell(
+        self, driver: Driver, runtime: str, network: Network, image: str | None, urgent: bool
+    ) -> Handle:
+        return await driver.start(self.new_spec(runtime, network, image, urgent))
 
-    def new_spec(self, runtime: str, network: Network, image: str | None = None) -> CellSpec:
+    def new_spec(
+        self, runtime: str, network: Network, image: str | None = None, urgent: bool = False
+    ) -> CellSpec:
         """Returns what to start next: it has a new id and a directory."""
         cell_id = f"{self.lane}-{secrets.token_hex(5)}"
         directory = self._run / cell_id
         directory.mkdir(mode=0o700, parents=True)
-        return CellSpec(cell_id, runtime, network, directory, image)
+        return CellSpec(cell_id, runtime, network, directory, image, urgent)
 
     async def destroy(self, handle: Handle) -> None:
         """Ends a sandbox and removes all of it."""

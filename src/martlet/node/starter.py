@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from martlet.drivers.driver import Connecting, DriverError, Forking, Handle, Loaded, LoadFailed, Unforkable
+from martlet.drivers.driver import (
+    Connecting,
+    DriverError,
+    Forking,
+    Handle,
+    Loaded,
+    LoadFailed,
+    NotStarted,
+    Unforkable,
+)
 from martlet.errors import NoCapacity, Unavailable
 from martlet.http.conversation import Conversation
 from martlet.model import Revision
@@ -66,8 +75,7 @@ class Starter:
         except LoadFailed:
             raise
         except DriverError as error:
-            log.error("cell_not_started", error=str(error))
-            raise NoCapacity("a sandbox could not be started; the platform's log says why") from error
+            raise _no_capacity(error) from error
         driver = node.driver_of(cell)
         node.read_log(cell, revision)
         try:
@@ -85,6 +93,8 @@ class Starter:
             raise
         except BaseException as error:
             node.spawn(node.destroy(cell))
+            if isinstance(error, NotStarted):
+                raise _no_capacity(error) from error
             if isinstance(error, DriverError) and not isinstance(error, Unforkable):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 if again:
@@ -100,3 +110,8 @@ class Starter:
         except (BlobError, OSError) as error:  # OSError: the disk here is full
             log.error("package_not_fetched", revision=revision.id, error=str(error))
             raise Unavailable(f"the code of {revision.id} cannot be fetched right now; try again") from error
+
+
+def _no_capacity(error: DriverError) -> NoCapacity:
+    log.error("cell_not_started", error=str(error))
+    return NoCapacity("a sandbox could not be started; the platform's log says why")

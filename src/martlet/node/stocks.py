@@ -14,8 +14,8 @@ from martlet.settings import SystemSettings
 Resolve = Callable[[str], tuple[str, int | None]]
 """Returns the exact name of a runtime (``python`` is ``python3.11``), and at most how many cells of it are to stand
 ready, where it says so. Raises `Invalid`."""
-Make = Callable[[Driver, str, Network, str | None], Awaitable[Handle]]
-"""Starts a cell of a runtime in a network, with the image that its function is, if it is one."""
+Make = Callable[[Driver, str, Network, str | None, bool], Awaitable[Handle]]
+"""Starts a cell of a runtime in a network, with the image that its function is, if it is one; whether it is urgent."""
 
 _Key = tuple[str, str, Network]
 
@@ -48,7 +48,7 @@ class Stocks:
             return await self.of(config.execution_mode, config.runtime, config.network).take()
         name, _ = self._resolve(config.runtime)
         driver = self._driver(config.execution_mode)
-        return await self._make(driver, name, config.network, config.image)
+        return await self._make(driver, name, config.network, config.image, True)
 
     def of(self, mode: str, runtime: str, network: Network) -> CellStock:
         """Returns the cells of a runtime on a rung, in a network.
@@ -64,7 +64,7 @@ class Stocks:
             self._stocks[key] = CellStock(
                 settings.min_cells if most is None else min(settings.min_cells, most),
                 settings.max_cells if most is None else min(settings.max_cells, most),
-                lambda: self._make(driver, name, network, None),
+                lambda urgent: self._make(driver, name, network, None, urgent),
                 driver.destroy,
             )
         return self._stocks[key]

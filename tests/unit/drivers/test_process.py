@@ -16,7 +16,7 @@ from textwrap import dedent
 import pytest
 
 from martlet.drivers import remains
-from martlet.drivers.driver import DriverError, Handle, LoadFailed
+from martlet.drivers.driver import DriverError, Handle, LoadFailed, NotStarted
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
 from tests.alone import status_of
@@ -236,6 +236,30 @@ async def test_a_cell_whose_sandbox_fails_says_why(rig: Rig, monkeypatch: pytest
 
     assert not spec.directory.exists()
     assert rig.exits == []
+
+
+async def test_an_urgent_cell_whose_sandbox_fails_is_not_the_fault_of_the_code(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    closed_doors = lambda group: [os.open("/dev/null", os.O_RDONLY)]  # noqa: E731
+    monkeypatch.setattr("martlet.sandbox.cgroups.Group.open_doors", closed_doors)
+    spec = replace(rig.spec("broken"), urgent=True)
+
+    with pytest.raises(DriverError, match=r"no cell could be started: .*Bad file descriptor") as caught:
+        await rig.specialise(await rig.driver.start(spec), "echo")
+
+    assert not isinstance(caught.value, LoadFailed)
+
+
+async def test_a_zygote_that_dies_under_an_urgent_cell_is_not_the_fault_of_the_code(rig: Rig):
+    handle = await rig.driver.start(replace(rig.spec("urgent"), urgent=True))
+    assert handle.pid is not None
+    loading = asyncio.create_task(rig.specialise(handle, "slow"))
+    await asyncio.sleep(0.2)
+    os.kill(zygote_of(handle.pid), signal.SIGKILL)
+
+    with pytest.raises(NotStarted, match="the zygote is gone"):
+        await loading
 
 
 async def test_nothing_is_left_of_many_lives(tmp_path: Path):

@@ -17,11 +17,12 @@ class Factory:
 
     def __init__(self):
         self.numbers = count()
-        self.made, self.discarded = [], []
+        self.made, self.discarded, self.urgent = [], [], []
         self.broken = False
 
-    async def make(self):
+    async def make(self, urgent):
         await asyncio.sleep(0)
+        self.urgent.append(urgent)
         if self.broken:
             raise DriverError("no more")
         handle = Handle(str(next(self.numbers)), "fake", "python3.11", "", "")
@@ -58,6 +59,19 @@ async def test_a_stock_fills_and_gives_each_cell_once(clock):
     await until(lambda: len(stock) == 3)
     await stock.close()
     assert {handle.id for handle in factory.discarded} == {h.id for h in factory.made} - set(given)
+
+
+async def test_a_cell_that_somebody_waits_for_is_urgent_and_one_for_later_is_not(clock):
+    factory = Factory()
+    stock = CellStock(1, 1, factory.make, factory.discard)
+
+    await stock.take()
+    assert factory.urgent == [True]
+
+    stock.keep(True)
+    await until(lambda: len(stock) == 1)
+    assert factory.urgent == [True, False]
+    await stock.close()
 
 
 async def test_it_grows_with_a_burst_and_shrinks_when_that_is_over(clock):

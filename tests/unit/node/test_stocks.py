@@ -29,13 +29,13 @@ async def stocks(tmp_path: Path) -> AsyncIterator[Stocks]:
     """Stocks of a lane that keeps two cells of each kind."""
     driver, made = FakeDriver({}), []
 
-    async def make(_: object, runtime: str, network: Network, image: str | None) -> Handle:
+    async def make(_: object, runtime: str, network: Network, image: str | None, urgent: bool) -> Handle:
         if runtime == "broken1":
             raise DriverError("its toolchain is broken")
         made.append(runtime)
         directory = tmp_path / str(len(made))
         directory.mkdir()
-        return await driver.start(CellSpec(str(len(made)), runtime, network, directory, image))
+        return await driver.start(CellSpec(str(len(made)), runtime, network, directory, image, urgent))
 
     yield Stocks(SystemSettings(min_cells=2, max_cells=2), {"process": driver}, resolve, make)
     await driver.close()
