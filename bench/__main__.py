@@ -42,7 +42,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "cold": lambda scale: cold(scale.starts),
     "warm": lambda scale: warm(scale.seconds),
     "overhead": lambda _: overhead(),
-    "neighbours": lambda scale: neighbours(2 * scale.seconds),
+    "neighbours": lambda scale: neighbours(scale.seconds),
     "runtimes": lambda scale: runtimes(scale.seconds, scale.starts // 10),
     "many": lambda scale: many_functions(scale.seconds, scale.functions),
     "containers": lambda scale: containers(scale.seconds, scale.starts // 4, scale.containers),
