@@ -10,6 +10,7 @@ import pytest
 
 from martlet.cli import checks, main
 from martlet.cli.checks import Check
+from martlet.config import load_settings
 from martlet.drivers import firewall
 from martlet.drivers.driver import Guarantee, State
 from tests.conftest import require
@@ -156,3 +157,18 @@ def test_a_port_in_use_is_seen(martlet, config):
         found = {check["feature"]: check for check in martlet("doctor", "-c", config, "--json").json["host"]}
     assert not found["port"]["held"]
     assert str(port) in found["port"]["found"]
+
+
+def test_it_leaves_no_folder_where_platforms_run(config):
+    settings = load_settings(config)
+    made = settings.run_directory / "lane-0"
+    made.mkdir(parents=True)  # as to try a container takes
+
+    checks.check_sandbox(settings.model_copy(update={"system": without_rungs(settings.system)}))
+
+    assert not settings.run_directory.exists()
+
+
+def without_rungs(system):
+    """Settings by which nothing needs to be started."""
+    return system.model_copy(update={"disable_container": True, "disable_microvm": True})
