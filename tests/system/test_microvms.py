@@ -48,6 +48,10 @@ def handle(request):
     space = os.statvfs("/tmp")
     return space.f_blocks * space.f_frsize
 """
+EATS = """
+def handle(request):
+    return str(len(bytearray(1 << 27))) if request.get_text() else "alive"
+"""
 CLONES, MANY = 4, 50
 """How many are compared, and how many with ``--every-rung``."""
 CLOCK_SECONDS = 2.0
@@ -134,6 +138,15 @@ def test_what_a_microvm_does_not_have_is_refused(microvms, setting, value):
 def monitor_of(instance):
     (monitor,) = Path(f"/proc/{instance['pid']}/task/{instance['pid']}/children").read_text().split()
     return int(monitor)
+
+
+def test_a_request_that_takes_more_than_its_memory_is_told_so_by_the_kernel_of_the_guest(microvms):
+    microvms.deploy("eats", EATS, execution_mode="microvm", memory="32Mi")
+
+    answer = microvms.invoke("eats", content="all")
+
+    assert (answer.status_code, answer.json()["code"]) == (502, "function_out_of_memory")
+    assert microvms.invoke("eats").text == "alive"
 
 
 def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_another(microvms):

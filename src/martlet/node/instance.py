@@ -219,12 +219,13 @@ class Instance:
             if not self.dead:
                 self.dead = True
                 self.pool.leave(self)
+            last_words = await self._last_words(why, patience)  # before which a guest's kernel says nothing
             stats = await node.driver_of(self.handle).stats(self.handle)
             if stats is not None and stats.oom_kills:
                 limit = self.pool.config.memory // 1024**2
                 error = FunctionOutOfMemory(f"the function used more than its {limit} MiB of memory")
             else:
-                error = FunctionCrashed(await self._last_words(why, patience))
+                error = FunctionCrashed(last_words)
             self.pool.note(ScalingAction.END, error.detail)
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
