@@ -149,6 +149,16 @@ def test_a_request_that_takes_more_than_its_memory_is_told_so_by_the_kernel_of_t
     assert microvms.invoke("eats").text == "alive"
 
 
+def test_a_monitor_takes_no_more_pages_than_it_writes_to(microvms):
+    microvms.deploy("small", EATS, execution_mode="microvm")
+    assert microvms.invoke("small").text == "alive"
+    (instance,) = microvms.instances("small")
+
+    status = Path(f"/proc/{monitor_of(instance)}/status").read_text()
+
+    assert "\nTHP_enabled:\t0\n" in status
+
+
 def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_another(microvms):
     microvms.deploy("struck", SLEEPS, execution_mode="microvm")
     assert microvms.invoke("struck", content="0").status_code == 200

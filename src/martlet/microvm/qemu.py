@@ -15,8 +15,9 @@ from martlet.microvm.qmp import Qmp, QmpError
 
 PROGRAM = "qemu-system-x86_64"
 FIRMWARE = "/usr/share/qemu/qboot.rom"
-_EMULATED = "max,erms=off"
-"""It does not fill and copy memory byte by byte, which a guest's kernel would prefer, and which is slow to emulate."""
+_EMULATED = "max,erms=off,la57=off,pku=off"
+"""It lacks what a guest's kernel would use and an emulator is slow at: to fill and copy memory byte by byte, page
+tables of five levels, and keys for pages, which change with each process."""
 CODE_CACHE = 32
 """MiB that the emulator keeps of code that it has translated."""
 _MACHINE = (

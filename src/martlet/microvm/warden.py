@@ -28,9 +28,10 @@ from martlet.microvm.control import CONTROL, LINKS, LOG, Control, Nonsense
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
 from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE
 from martlet.microvm.machines import Machine
-from martlet.sandbox import root
+from martlet.sandbox import root, syscalls
 from martlet.sandbox.inside import CONFINEMENT
 from martlet.sandbox.program import Program
+from martlet.sandbox.syscalls import Process
 
 OUT_OF_MEMORY = 250
 """How it ends where the guest's kernel has ended the function for its memory."""
@@ -57,6 +58,8 @@ def warm() -> tuple[int, ...]:
     json.loads("{}")
     if machines.takes_files():
         return ()
+    # QEMU asks for huge pages where it writes a few bytes, and a monitor takes over what holds for its warden.
+    syscalls.prctl(Process.SET_NO_HUGE_PAGES, 1)
     for name in (MEMORY_FILE, STATE_FILE):
         _kept[name] = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         with open(f"{PLACE}/{name}", "rb") as saved:
