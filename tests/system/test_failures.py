@@ -1,6 +1,7 @@
 """Every row of the table of failures, with a real server and a real client."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -179,10 +180,18 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(platform):
     assert_problem(platform.invoke("bodies", content=bytes(20 * 1024 * 1024 + 1)), 413, "body_too_large")
 
 
-def test_a_full_queue_answers_overloaded_with_a_hint_to_retry(platform):
+def test_a_full_queue_answers_overloaded_with_a_hint_to_retry_and_counts_that(platform):
+    def counted():
+        text = platform.client.get("/metrics").text
+        found = re.search(
+            r'^martlet_refused_requests_total{error="overloaded"} ([0-9.]+)$', text, re.MULTILINE
+        )
+        return float(found[1]) if found else 0
+
     code = "import time\ndef handle(r):\n    time.sleep(1)\n    return 1\n"
     platform.deploy("queues", code, max_instances=1, max_queue=2)
     platform.invoke("queues")
+    before = counted()
     responses = []
     threads = [
         threading.Thread(target=lambda: responses.append(platform.invoke("queues"))) for _ in range(12)
@@ -197,6 +206,7 @@ def test_a_full_queue_answers_overloaded_with_a_hint_to_retry(platform):
     for response in refused:
         assert_problem(response, 429, "overloaded")
         assert int(response.headers["retry-after"]) >= 1
+    until(lambda: counted() == before + len(refused), why=f"not {len(refused)} of them are counted")
 
 
 def test_a_rate_limit_holds_over_all_lanes(platform):

@@ -107,7 +107,7 @@ class Dispatch:
             try:
                 self.submit(call)
             except MartletError as error:
-                call.fail(error)
+                self._node.refuse(call, error)
 
     def _pass_on(self, fleet: Fleet, by: str, call: Call, error: MartletError) -> bool:
         """Whether a call that was not begun is somebody else's now: for lack of room it goes back to the lane that has
@@ -142,7 +142,7 @@ class Dispatch:
     def _refused(self, fleet: Fleet, by: str, call: Call, error: MartletError) -> None:
         """A call comes back: nothing of it was begun."""
         if not self._pass_on(fleet, by, call, error):
-            call.fail(error)
+            self._node.refuse(call, error)
 
     def _place(self, call: Call, pool: Pool) -> None:
         """Asks the home lane once for all calls that come meanwhile."""
@@ -174,7 +174,7 @@ class Dispatch:
 
     def _refuse(self, call: Call, error: MartletError) -> None:
         if not self._node.pass_on(call, error):
-            call.fail(error)
+            self._node.refuse(call, error)
 
     def _refer(self, call: Call) -> None:
         """Sends a call that this lane may not run to one that may."""

@@ -72,4 +72,5 @@ class WaitingRoom:
                 continue
             for call, error in waiting:
                 if not call.exchange.gone and not self.take(call, error):
+                    self._stats.refuse(error.code)
                     call.fail(error)

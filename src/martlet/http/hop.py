@@ -155,16 +155,23 @@ class Hop:
             _, connection = await self._connect_to(lambda: HopConnection(self))
         except OSError:
             self._open -= 1
-            unsent = [exchange for exchange, _, _ in self._waiting if not exchange.gone]
-            self._waiting.clear()
-            if self._on_unreachable is not None:
-                self._on_unreachable(unsent)
-                return
-            for exchange in unsent:
-                fail(exchange, Unavailable(f"{self.name} is starting, or starting anew"))
+            self._give_up()
+            return
+        if connection.closed:  # as soon as it was made, which `closed` was told
+            self._give_up()
             return
         self._connections.add(connection)
         self.free(connection)
+
+    def _give_up(self) -> None:
+        """Lets go of what waits for a connection: the process is not there."""
+        unsent = [exchange for exchange, _, _ in self._waiting if not exchange.gone]
+        self._waiting.clear()
+        if self._on_unreachable is not None:
+            self._on_unreachable(unsent)
+            return
+        for exchange in unsent:
+            fail(exchange, Unavailable(f"{self.name} is starting, or starting anew"))
 
     def _close_idle(self) -> None:
         idle, self._idle = self._idle, []

@@ -71,4 +71,4 @@ class Arrivals:
             self._submit(call)
         except MartletError as error:
             if not self._node.pass_on(call, error):
-                call.fail(error)
+                self._node.refuse(call, error)

@@ -185,6 +185,11 @@ class Node:
             pool = self.pools[revision.id] = Pool(self, revision, self.refer)
         return pool
 
+    def refuse(self, call: Call, error: MartletError) -> None:
+        """Answers a call that no instance has had, and counts that."""
+        self.recorder.stats.refuse(error.code)
+        call.fail(error)
+
     def driver_of(self, handle: Handle) -> Driver:
         """Returns the driver that made a handle."""
         return self.drivers[handle.driver]

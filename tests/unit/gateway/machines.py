@@ -5,6 +5,7 @@ run.
 import asyncio
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 
 from martlet.gateway.dispatch import Dispatch
@@ -12,6 +13,7 @@ from martlet.gateway.fleet import Fleet
 from martlet.http.server import Server
 from martlet.model import Division, Drain, ExecutionMode, FunctionConfig, Node, NodeLane, Revision, Role
 from martlet.node.call import Call
+from martlet.node.node import Node as LaneNode
 from martlet.node.passage import Passage
 from martlet.node.portion import Portion
 from martlet.node.target import Target
@@ -81,6 +83,7 @@ class Machines:
             recorder=SimpleNamespace(stats=self.stats),
         )
         lane.pool = lambda _: pool
+        lane.refuse = partial(LaneNode.refuse, lane)
         self.dispatch = Dispatch(lane, None, self.fleet)
 
     async def divide(self, **shares):

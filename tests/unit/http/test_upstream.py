@@ -372,3 +372,23 @@ async def test_nobody_behind_is_answered_503_with_a_hint_to_retry(serving, tmp_p
     async with serving(lambda exchange: hop.send(exchange, [b"GET / HTTP/1.1\r\n"])) as connect:
         status, headers, _ = await (await get(connect)).response()
         assert (status, headers["retry-after"]) == (503, "1")
+
+
+async def test_a_connection_that_ends_before_it_is_used_is_given_no_request(serving, tmp_path):
+    async def hang_up(_reader, writer):
+        writer.close()
+
+    async def slowly(factory):
+        made = await over_unix(tmp_path / "s")(factory)
+        while not made[1].closed:
+            await asyncio.sleep(0.001)
+        return made
+
+    behind = await asyncio.start_unix_server(hang_up, tmp_path / "s")
+    hop = Hop(slowly, "the upstream")
+    async with serving(lambda exchange: pass_on(hop, exchange)) as connect:
+        async with asyncio.timeout(20):
+            status, *_ = await (await get(connect)).response()
+        assert status == 503
+        assert not hop.busy
+    behind.close()
