@@ -87,7 +87,18 @@ def in_words(fault: Mapping[str, Any], write: Write | None = None) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    """Returns the beginning of a value as it was written, whatever its size and depth."""
+    if isinstance(value, str):
+        text = repr(value[: LONGEST_SHOWN + 1])
+    else:
+        text = ""
+        try:
+            for piece in json.JSONEncoder(default=str).iterencode(value):
+                text += piece
+                if len(text) > LONGEST_SHOWN:
+                    break
+        except ValueError:  # Python writes no number of thousands of digits
+            return "such a number"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 

@@ -45,6 +45,14 @@ def test_what_is_wrong_is_said_with_the_value_as_it_was_written(key: str, value:
     assert (error.field, error.detail) == (f"config.{key}", f"config.{key}: {says}")
 
 
+def test_a_value_of_any_depth_and_size_is_refused_in_words():
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert fault(FunctionConfig, {"runtime": deep}).detail == f"runtime: {'[' * 60}… is not a text"
+    assert fault(FunctionConfig, {"runtime": 10**10_000}).detail == "runtime: such a number is not a text"
+
+
 def test_what_no_single_key_is_to_blame_for_is_said_by_itself():
     error = fault(FunctionConfig, {"min_instances": 20, "max_instances": 5})
 
