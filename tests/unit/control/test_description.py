@@ -24,9 +24,11 @@ CHECKS = schemathesis.checks.CHECKS.get_by_names(
         "response_schema_conformance",
         "unsupported_method",
         "missing_required_header",
-        "negative_data_rejection",
     ]
 )
+REFUSED = schemathesis.checks.CHECKS.get_by_names(["negative_data_rejection"])
+FORM = "multipart/form-data"
+"""In it, whatever is sent is a text."""
 
 
 def serve(folder: Path, listener: socket.socket) -> None:
@@ -83,6 +85,7 @@ def test_an_operation_answers_as_described(
     def check(case: schemathesis.Case) -> None:
         if case.query:
             case.query.pop("follow", None)  # such an answer has no end
-        case.call_and_validate(checks=CHECKS, timeout=30)
+        checks = CHECKS if case.media_type == FORM else [*CHECKS, *REFUSED]
+        case.call_and_validate(checks=checks, timeout=30)
 
     check()
