@@ -13,11 +13,13 @@ from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
+from structlog.testing import capture_logs
 
 from martlet.drivers import firewall
 from martlet.drivers.docker import remains
 from martlet.drivers.docker.images import SKELETONS
 from martlet.drivers.docker.labels import Labels
+from martlet.drivers.docker.monitors import Monitor
 from martlet.drivers.docker.service import Service
 from martlet.drivers.docker.strangers import Strangers
 from martlet.drivers.docker.verification import group_of, lacks
@@ -366,6 +368,13 @@ async def test_a_container_that_podman_died_of_is_not_forgotten_by_the_lane(
             assert not [*Path("/sys/fs/cgroup").glob(f"**/libpod-{container}")]
         assert left() == []
         assert await ask(await rig.instance("echo"), 1) == b"1"
+
+
+async def test_a_container_whose_runtime_is_gone_is_let_be():
+    left = Monitor(os.getpid(), "name", "0" * 64, "/nowhere/runc")  # what has its number now is not hit
+    with capture_logs() as said:
+        await left.end()
+    assert [each["event"] for each in said] == ["forgotten_container_not_removed"]
 
 
 async def test_without_an_engine_it_says_what_to_do(tmp_path: Path):

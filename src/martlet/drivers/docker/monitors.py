@@ -43,16 +43,19 @@ class Monitor:
     async def end(self) -> None:
         """Ends it, and then its container, which it can no longer make anew."""
         await asyncio.to_thread(_kill, self)
-        process = await asyncio.create_subprocess_exec(
-            self.runtime,
-            *("delete", "--force", self.container),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, said = await process.communicate()
-        if process.returncode:
-            words = said.decode(errors="replace").strip()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.runtime,
+                *("delete", "--force", self.container),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, said = await process.communicate()
+            words = said.decode(errors="replace").strip() if process.returncode else ""
+        except OSError as error:  # the runtime was removed from the machine meanwhile
+            words = str(error)
+        if words:
             log.warning("forgotten_container_not_removed", container=self.name, error=words)
 
 
