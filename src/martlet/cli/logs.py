@@ -39,7 +39,8 @@ def log_line(line: dict[str, Any]) -> str:
     """Writes a line of a function's log for people."""
     origin = f"{clock(line['time'])} {line['function']}@{line['revision']} {line['request_id'] or '-'}"
     stream, message = line["stream"], plain(line["message"])
-    text = message if stream == "stdout" else f"{stream}: {message}"
+    by = "platform " if line.get("source") == "platform" else ""  # an older platform does not say
+    text = message if stream == "stdout" else f"{by}{stream}: {message}"
     return f"{typer.style(origin, dim=True)} {typer.style(text, fg=COLORS.get(stream))}"
 
 

@@ -10,6 +10,7 @@ from martlet.model.config import EnvironmentValue, ExecutionMode, FunctionConfig
 from martlet.model.function import Alias, Division, Draft, Function, FunctionState, Revision
 from martlet.model.git import GitSource
 from martlet.model.invocation import (
+    PLATFORM,
     DeadInvocation,
     InstanceState,
     InstanceView,
@@ -36,6 +37,7 @@ __all__ = [
     "IMAGE_NAME",
     "IMAGE_REFERENCE",
     "LATEST",
+    "PLATFORM",
     "Alias",
     "AliasName",
     "ApiKey",

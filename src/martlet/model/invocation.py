@@ -98,8 +98,16 @@ class DeadInvocation(Frozen):
     bytes: int
 
 
+PLATFORM = "platform"
+"""The ``source`` of what the platform says itself in the log of a function."""
+
+
 class LogLine(Frozen):
-    """One line a function wrote. ``stream`` is stdout, stderr or the level of a logging call."""
+    """One line of a function's log. ``stream`` is stdout, stderr or the level of a logging call.
+
+    ``source`` is function, or platform for what the platform says of the function, with its level as ``stream``;
+    ``instance`` is empty where it is of none.
+    """
 
     time: float
     function: FunctionName
@@ -108,3 +116,4 @@ class LogLine(Frozen):
     request_id: str | None
     stream: str
     message: str
+    source: str = "function"

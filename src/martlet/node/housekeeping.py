@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from martlet.errors import NoCapacity
+from martlet.errors import FunctionLoadFailed, NoCapacity
 from martlet.model import Revision, ScalingAction
 from martlet.node.habit import Habit, windows_of
 from martlet.node.memory import available_share
@@ -178,6 +178,8 @@ class Housekeeping:
             await pool.add_instance()
         except Exception as error:
             log.warning("spare_instance_not_started", revision=pool.revision.id, error=str(error))
+            if isinstance(error, FunctionLoadFailed):
+                pool.remarks.start_failed(error)
         else:
             self._node.allowance.changed()
 

@@ -56,6 +56,7 @@ class Instance:
         self.dead = False
         self.leaving = False
         self.lost_to: MartletError | None = None
+        self._cut_short = 0
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         driver = pool.node.weighing(handle)
         self._conversation = conversation
@@ -155,12 +156,13 @@ class Instance:
         self.pool.finished(call, status, "client_closed")
         if not self.dead:
             self.opening += 1
-            self.pool.node.spawn(self._reopen(slot.deadline))
+            self.pool.node.spawn(self._reopen(slot.deadline, call.exchange.request_id))
 
     def lost(self, slot: Slot, call: Call | None, why: str, *, cut: bool) -> None:
         """A connection broke: the instance has died, or does not keep the contract; either way it is ended."""
         self.slots.discard(slot)
         if call is not None:
+            self._cut_short += 1
             self.pool.node.spawn(self._explain(call, why, FAULT_WAIT if cut else EXIT_WAIT))
         elif not self.dead:
             self.end(FunctionCrashed(why))
@@ -174,6 +176,7 @@ class Instance:
         slot.close()
         if call is not None:
             error = FunctionTimeout(f"the function ran longer than its timeout of {call.target.timeout:g} s")
+            self._conclude(error, call.exchange.request_id)
             call.fail(error)
             self.pool.finished(call, error.status, error.code)
         self.end(FunctionCrashed("the instance was ended because another request to it ran past the timeout"))
@@ -183,6 +186,8 @@ class Instance:
         if not self.dead:
             self.dead = True
             self.lost_to = why
+            if why is not None and self.calls:
+                self._conclude(why, self.request_id)
             self.pool.leave(self)
             if why is not None:
                 self.pool.note(ScalingAction.END, why.detail)
@@ -229,8 +234,14 @@ class Instance:
             self.pool.note(ScalingAction.END, error.detail)
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
+        alone = self._cut_short == 1 and not self.calls
+        self._conclude(error, call.exchange.request_id if alone else None)
         call.fail(error)
         self.pool.finished(call, error.status, error.code)
+
+    def _conclude(self, error: MartletError, request_id: str | None) -> None:
+        """Says in the function's log what it ends of. Whatever follows from that is not said there."""
+        self.pool.node.conclude(self.handle, error, request_id)
 
     async def _last_words(self, why: str, patience: float) -> str:
         done, _ = await asyncio.wait([self.exit_code], timeout=patience)
@@ -243,7 +254,7 @@ class Instance:
             else f"the instance exited with code {code}"
         )
 
-    async def _reopen(self, deadline: float) -> None:
+    async def _reopen(self, deadline: float, request_id: str) -> None:
         """Connects a slot that is counted as opening, once the function answers again."""
         try:
             await fetch(
@@ -255,7 +266,10 @@ class Instance:
             )
         except FetchError:
             self.opening -= 1
-            self.end(FunctionTimeout("the function ran on past its timeout after its client had left"))
+            error = FunctionTimeout("the function ran on past its timeout after its client had left")
+            if not self.dead and monotonic() >= deadline:  # else it has died, and nobody waited for it
+                self._conclude(error, request_id)
+            self.end(error)
             return
         if self._burst is not None:
             self._burst.over()

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import orjson
 import structlog
 
-from martlet.model import LogLine, Revision
+from martlet.model import PLATFORM, LogLine, Revision
 from martlet.node.lines import Line, LineParser
 from martlet.node.log_files import LogFiles
 from martlet.node.pace import Pace
@@ -42,6 +42,24 @@ Result = TypeVar("Result")
 
 Entry = dict[str, Any]
 """The members of a `LogLine`: making the model itself would cost more than all the rest."""
+
+
+def entry_of(revision: Revision, instance: str, line: Line) -> Entry:
+    """Returns a line that an instance has printed."""
+    return {
+        "time": line.time,
+        "function": revision.function,
+        "revision": revision.number,
+        "instance": instance,
+        "request_id": line.request_id,
+        "stream": line.stream,
+        "message": line.message,
+    }
+
+
+def said_by_platform(revision: Revision, instance: str, line: Line) -> Entry:
+    """Returns a line of the platform's own, of an instance or (empty) of none."""
+    return {**entry_of(revision, instance, line), "source": PLATFORM}
 
 
 class LogReader:
@@ -74,9 +92,15 @@ class LogReader:
         self._resuming: asyncio.TimerHandle | None = None
         self._left = LEFT_SIZE
         self._closing = False
+        self._latest = 0.0
+        self._conclusion: Line | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._loop.add_reader(self._descriptor, self._readable)
+
+    def conclude(self, line: Line) -> None:
+        """Keeps what the platform says of the instance's end behind all that it has printed. The first word counts."""
+        self._conclusion = self._conclusion or line
 
     def close(self) -> None:
         """Takes what the instance has left, then lets go of the FIFO; harmless when that was asked before."""
@@ -106,6 +130,8 @@ class LogReader:
                 self._resuming = self._loop.call_later(pause, self._take_left)
                 return
         self._keep(self._parser.end(time(), self._request_id()))
+        if self._conclusion is not None:
+            self._say(self._conclusion._replace(time=max(self._latest, self._conclusion.time)))
         os.close(self._descriptor)
 
     def _read(self) -> tuple[int, float]:
@@ -136,20 +162,15 @@ class LogReader:
             self._append(line)
         elif before <= limit:
             cut = f"the log of this invocation is cut here: it is over {limit} bytes"
-            self._append(line._replace(stream="warning", message=cut))
+            self._say(line._replace(stream="warning", message=cut))
 
     def _append(self, line: Line) -> None:
-        self._store.append(
-            {
-                "time": line.time,
-                "function": self._revision.function,
-                "revision": self._revision.number,
-                "instance": self._instance,
-                "request_id": line.request_id,
-                "stream": line.stream,
-                "message": line.message,
-            }
-        )
+        if line.time > self._latest:
+            self._latest = line.time
+        self._store.append(entry_of(self._revision, self._instance, line))
+
+    def _say(self, line: Line) -> None:
+        self._store.append(said_by_platform(self._revision, self._instance, line))
 
 
 class LogStore:

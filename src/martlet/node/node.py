@@ -34,6 +34,7 @@ from martlet.node.habit import Habits
 from martlet.node.homes import Homes
 from martlet.node.housekeeping import Housekeeping
 from martlet.node.instance import Instance
+from martlet.node.lines import Line
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
 from martlet.node.pointers import Pointers
@@ -248,6 +249,12 @@ class Node:
             return None if instance is None else instance.request_id
 
         self._readers[handle.id] = LogReader(handle.log, revision, handle.id, self.logs, request_id)
+
+    def conclude(self, handle: Handle, error: MartletError, request_id: str | None) -> None:
+        """Lets the log of an instance that is to be buried say why, behind all that it has printed."""
+        reader = self._readers.get(handle.id)
+        if reader is not None:
+            reader.conclude(Line(time(), request_id, "error", error.detail))
 
     async def bury(self, instance: Instance) -> None:
         """Destroys an instance that has left its pool."""

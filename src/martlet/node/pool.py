@@ -16,6 +16,7 @@ from martlet.node.average import LEARNING, CallsAtOnce
 from martlet.node.call import CLIENT_CLOSED, Call
 from martlet.node.forwards import Forwards
 from martlet.node.instance import Instance
+from martlet.node.remarks import Remarks
 from martlet.node.slot import Slot
 from martlet.node.template import Template
 from martlet.scheduling.autoscale import Load, instances_to_start
@@ -53,6 +54,7 @@ class Pool:
         sent_by: how many did of those that each machine has sent here.
         template: what further instances are forked from.
         habit: how the function is used here.
+        remarks: what the function's log says of starts that failed.
         used: when it was last seen in use, as far as that is known: `monotonic`.
         refer: where calls go that this lane may not have an instance for.
         forwards: what this lane has sent to the home lane, which was not asked first.
@@ -78,6 +80,7 @@ class Pool:
         self.sent_by: dict[str, CallsAtOnce] = {}
         self._looked = monotonic()
         self.created = monotonic()
+        self.remarks = Remarks(revision, node.logs)
         self.record = node.recorder.of(revision)
         self.habit = node.habits.of(revision.function)
         self.used = self.habit.used
@@ -243,13 +246,11 @@ class Pool:
         try:
             await self.add_instance()
         except MartletError as error:
-            if not self.held:
-                self._fail_all(error)
+            self._start_failed(error)
         except Exception:
             # A fault of ours: who waits is told so, instead of waiting for one more try after another.
             log.exception("instance_not_started", revision=self.revision.id)
-            if not self.held:
-                self._fail_all(MartletError())
+            self._start_failed(MartletError())
 
     async def add_instance(self) -> Instance:
         """Starts an instance; ``starting`` has been counted up already, and is counted down here.
@@ -374,12 +375,20 @@ class Pool:
             if going:
                 self.note(ScalingAction.END, "nothing points at the revision any more", len(going))
 
-    def _fail_all(self, error: MartletError) -> None:
+    def _start_failed(self, error: MartletError) -> None:
+        """Tells who waits, where there is nothing else to wait for; what concerns nobody is left out of the log."""
+        told = [] if self.held else self._fail_all(error)
+        if told or isinstance(error, FunctionLoadFailed):
+            self.remarks.start_failed(error, told)
+
+    def _fail_all(self, error: MartletError) -> list[Call]:
+        """Answers all who wait, but for those who wait elsewhere from now on. Returns them."""
         waiting, self.waiting = self.waiting, deque()
-        for call in waiting:
-            if not self.node.pass_on(call, error):
-                call.fail(error)
-                self._record(call, error.status, 0.0, error.code)
+        failed = [call for call in waiting if not self.node.pass_on(call, error)]
+        for call in failed:
+            call.fail(error)
+            self._record(call, error.status, 0.0, error.code)
+        return failed
 
     def _refer_all(self) -> None:
         waiting, self.waiting = self.waiting, deque()

@@ -92,13 +92,14 @@ class Starter:
             await asyncio.wait([node.spawn(node.destroy(cell))])  # then all that it has printed is kept
             raise
         except BaseException as error:
-            node.spawn(node.destroy(cell))
+            ending = node.spawn(node.destroy(cell))
             if isinstance(error, NotStarted):
                 raise _no_capacity(error) from error
             if isinstance(error, DriverError) and not isinstance(error, Unforkable):
                 log.error("instance_not_started", revision=revision.id, error=str(error))
                 if again:
                     return await self.specialise(revision, template=template, again=False)
+                await asyncio.wait([ending])  # as above
                 raise LoadFailed("", "the sandbox ended before the code was loaded") from error
             raise
 

@@ -129,6 +129,12 @@ def test_what_a_function_prints_does_nothing_to_a_terminal(martlet, platform, ho
     assert json.loads(martlet("logs", "greeter", "--json").out)["message"] == message
 
 
+def test_what_the_platform_says_is_told_from_what_the_function_printed(martlet, platform):
+    said = {**LINE, "stream": "error", "source": "platform", "message": "it exited"}
+    platform.answer("GET", "/functions/greeter/logs", [said])
+    assert martlet("logs", "greeter").out.endswith("greeter@2 r1 platform error: it exited\n")
+
+
 def test_logs_of_one_request(martlet, platform):
     platform.answer("GET", "/functions/greeter/logs", [])
     assert martlet("logs", "greeter", "--request", "r1").code == 0

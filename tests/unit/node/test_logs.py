@@ -13,6 +13,7 @@ import pytest
 
 from martlet.errors import FunctionNotFound
 from martlet.model import FunctionConfig, Revision
+from martlet.node.lines import Line
 from martlet.node.logs import LEFT_SIZE, READ_SIZE, LogReader, LogStore
 
 pytestmark = pytest.mark.anyio
@@ -311,3 +312,28 @@ async def test_closing_writes_what_is_pending_and_ends_followers(tmp_path):
     again = LogStore(tmp_path, "lane-0", 1 << 20, 1 << 16)
     assert [line.message for line in await again.read("f")] == ["hello"]
     await again.close()
+
+
+async def test_what_the_platform_says_of_an_end_comes_behind_all_that_was_printed(printer):
+    printer.write(b"printed before\n")
+    printer.reader.conclude(Line(time.time(), "r1", "error", "it exited"))
+    printer.reader.conclude(Line(time.time(), "r9", "error", "what follows from that"))
+    await asyncio.sleep(0.01)
+    printer.write(frame("printed after") + b"no end")
+    printer.reader.close()
+    lines = await printer.lines(4)
+    assert [line.message for line in lines] == ["printed before", "printed after", "no end", "it exited"]
+    assert [line.source for line in lines] == ["function"] * 3 + ["platform"]
+    assert lines == sorted(lines, key=lambda line: line.time)
+    assert (lines[-1].request_id, lines[-1].stream) == ("r1", "error")
+
+
+async def test_what_the_platform_says_is_kept_of_an_invocation_that_was_cut_too(tmp_path):
+    printer = Printer(tmp_path, per_invocation=64)
+    printer.write(b"x" * 100 + b"\n")
+    printer.reader.conclude(Line(time.time(), "r1", "error", "it exited"))
+    printer.reader.close()
+    cut, last = await printer.lines(2)
+    assert (cut.stream, cut.source) == ("warning", "platform")
+    assert last.message == "it exited"
+    await printer.end_all()
