@@ -164,8 +164,9 @@ def test_text_is_read_in_the_charset_that_was_sent(shim: Shim) -> None:
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_not_json_is_the_clients_fault(shim: Shim, define: str, body: bytes) -> None:
     shim.deploy(f"{define} handle(request):\n    return request.get_json()")
-    answer = shim.ask("POST", "/", body)
+    answer = shim.ask("POST", "/", body, x_request_id="r7")
     assert (answer.status, answer.json["code"]) == (400, "bad_json")
+    assert answer.json["request_id"] == "r7"
     assert answer.headers["x-martlet-error"] is None
     assert shim.frames() == []
 

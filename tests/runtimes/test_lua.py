@@ -79,21 +79,34 @@ def test_what_is_not_json_is_refused(lua, document):
     assert b" at byte " in answer.stderr
 
 
+def served(lua, folder, requests):
+    """Has the shim answer requests with the function in a folder. Returns the process, ended."""
+    start = tomllib.loads((FOLDER / "runtime.toml").read_text())["start"]["command"]
+    command = [part.format(program=lua, runtime=FOLDER) for part in start]
+    return subprocess.run(
+        ["bash", "-c", f'exec "$@" 4>{folder}/answer', "bash", *command],
+        input=requests,
+        capture_output=True,
+        cwd=folder,
+        env={"MARTLET_HANDLER": "handle", "PATH": "/usr/bin:/bin"},
+        check=True,
+    )
+
+
+def test_a_body_that_is_no_json_is_a_problem_of_the_request(lua, tmp_path):
+    (tmp_path / "handler.lua").write_text("return function(request) return request:json() end")
+    request = b"POST / HTTP/1.1\r\nx-request-id: r7\r\ncontent-length: 2\r\n\r\n{]"
+    answer = served(lua, tmp_path, request).stdout
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert (problem["code"], problem["request_id"]) == ("bad_json", "r7")
+
+
 def test_what_a_function_starts_gets_at_no_request_or_response(lua, tmp_path):
     (tmp_path / "handler.lua").write_text(
         'return function() io.write("noise\\n") os.execute("cat; echo more noise") return "clean" end'
     )
-    start = tomllib.loads((FOLDER / "runtime.toml").read_text())["start"]["command"]
-    command = [part.format(program=lua, runtime=FOLDER) for part in start]
-    head = b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
-    done = subprocess.run(
-        ["bash", "-c", f'exec "$@" 4>{tmp_path}/answer', "bash", *command],
-        input=head * 2,
-        capture_output=True,
-        cwd=tmp_path,
-        env={"MARTLET_HANDLER": "handle", "PATH": "/usr/bin:/bin"},
-        check=True,
-    )
+    done = served(lua, tmp_path, b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n" * 2)
     assert json.loads((tmp_path / "answer").read_text())["mode"] == "handler"
     assert done.stdout.count(b"HTTP/1.1 200") == done.stdout.count(b"\r\n\r\nclean") == 2
     assert b"noise" not in done.stdout

@@ -201,6 +201,7 @@ def test_a_body_that_is_no_json_is_the_clients_mistake(tmp_path):
     _, responses, log = run(tmp_path, "handle <- function(request) request$json()", "/", body=b"{]")
     assert responses.startswith(b"HTTP/1.1 400 ")
     assert b'"code":"bad_json"' in responses
+    assert b'"request_id":"abc"' in responses
     assert frames(log) == []
 
 

@@ -90,7 +90,7 @@ export class Server {
       await send(outgoing, reply, method, endLines);
     } catch (error) {
       if (outgoing.headersSent) throw error;
-      const reply = failed(error);
+      const reply = failed(error, request.id);
       reply.headers = terms.mark(reply.headers);
       await send(outgoing, reply, method, endLines);
     }
@@ -134,10 +134,10 @@ function cut(outgoing) {
 }
 
 /** The answer to a request whose handler threw; the log has where. */
-function failed(error) {
+function failed(error, id) {
   if (error instanceof BadJson) {
     const title = 'The request body is not JSON';
-    const problem = { type: 'about:blank', status: 400, code: 'bad_json', title, detail: error.message };
+    const problem = { type: 'about:blank', status: 400, code: 'bad_json', title, detail: error.message, request_id: id };
     return new Reply(JSON.stringify(problem), 400, [['content-type', 'application/problem+json']]);
   }
   log(error);

@@ -190,7 +190,8 @@ Response failure() {
                                      {"status", 400},
                                      {"code", "bad_json"},
                                      {"title", "The request body is not JSON"},
-                                     {"detail", error.what()}});
+                                     {"detail", error.what()},
+                                     {"request_id", log::current_request()}});
         return Response(problem).status(400).header("content-type", "application/problem+json");
     } catch (const std::exception& error) {
         return described(error.what());

@@ -27,7 +27,7 @@ defmodule Martlet.Failure do
   @doc "All of the response to a request whose handler failed like this."
   def answer(head, %{type: type, message: message}) do
     if type == inspect(BadJson) do
-      problem = %{type: "about:blank", status: 400, code: "bad_json"}
+      problem = %{type: "about:blank", status: 400, code: "bad_json", request_id: head.fields["x-request-id"]}
       problem = Map.merge(problem, %{title: "The request body is not JSON", detail: message})
       whole(head, 400, [{"content-type", "application/problem+json"}], problem)
     else

@@ -23,6 +23,7 @@ func failWith(ctx context.Context, w *recorder, err error) {
 		document(w, http.StatusBadRequest, "application/problem+json", map[string]any{
 			"type": "about:blank", "status": 400, "code": "bad_json",
 			"title": "The request body is not JSON", "detail": bad.Error(),
+			"request_id": idOf(ctx),
 		})
 	default:
 		fail(ctx, w, typeName(err), err.Error(), "")

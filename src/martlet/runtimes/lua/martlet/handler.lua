@@ -23,6 +23,7 @@ local function failed(head, stamp, problem)
       code = "bad_json",
       title = "The request body is not JSON",
       detail = problem.message,
+      request_id = head.fields["x-request-id"],
     }))
   end
   logs.emit("error", problem.traceback)

@@ -45,6 +45,7 @@ sub answer {
         return Martlet::Http1::whole($head, 400, $lines, Martlet::Response::json({
             type => 'about:blank', status => 400, code => 'bad_json',
             title => 'The request body is not JSON', detail => $message,
+            request_id => $head->{fields}{'x-request-id'},
         }));
     }
     Martlet::Logs::emit(2, 'error', $traceback);

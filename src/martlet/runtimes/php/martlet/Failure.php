@@ -103,6 +103,7 @@ final class Failure
         return Http1::whole($head, 400, $lines, Response::json([
             'type' => 'about:blank', 'status' => 400, 'code' => 'bad_json',
             'title' => 'The request body is not JSON', 'detail' => $error->getMessage(),
+            'request_id' => $head->fields['x-request-id'] ?? null,
         ]));
     }
 }

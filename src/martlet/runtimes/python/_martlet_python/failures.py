@@ -58,6 +58,7 @@ def answer(error: BaseException, head: Head) -> bytes:
             "code": "bad_json",
             "title": _NOT_JSON,
             "detail": str(error),
+            "request_id": head.fields.get("x-request-id"),
         }
         return whole(head, 400, fields, json.dumps(body).encode())
     failure = Failure.of(error)

@@ -5,6 +5,7 @@ failed <- function(head, failure) {
   if (failure$type == "bad_json") {
     problem <- list(type = "about:blank", status = 400, code = "bad_json", title = "The request body is not JSON")
     problem$detail <- failure$message
+    problem$request_id <- head$fields[["x-request-id"]]
     lines <- header_lines(list("content-type" = "application/problem+json"))
     return(whole(head, 400, lines, charToRaw(json$encode(problem))))
   }

@@ -41,7 +41,8 @@ module Martlet
         lines = Http1.header_lines("content-type" => "application/problem+json")
         Http1.whole(head, 400, lines, JSON.generate(
           type: "about:blank", status: 400, code: "bad_json",
-          title: "The request body is not JSON", detail: message(error)
+          title: "The request body is not JSON", detail: message(error),
+          request_id: head.fields["x-request-id"]
         ))
       end
     end

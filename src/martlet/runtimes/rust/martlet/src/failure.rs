@@ -51,6 +51,7 @@ impl Failure {
             let problem = json!({
                 "type": "about:blank", "status": 400, "code": "bad_json",
                 "title": "The request body is not JSON", "detail": message,
+                "request_id": logs::current_request(),
             });
             return Response::json(problem).status(400).header("content-type", "application/problem+json");
         }

@@ -39,7 +39,7 @@ record Failure(String type, String message, String traceback) {
     static void answer(Throwable error, Exchange exchange) throws IOException {
         if (error instanceof BadJson) {
             Problem problem = new Problem("about:blank", 400, "bad_json", "The request body is not JSON",
-                    "the request body is not JSON: " + error.getMessage());
+                    "the request body is not JSON: " + error.getMessage(), Log.request());
             send(exchange.reset(400).header("content-type", "application/problem+json"), problem);
             return;
         }
@@ -79,7 +79,8 @@ record Failure(String type, String message, String traceback) {
                 || name.startsWith("java.lang.reflect.") || name.equals("java.lang.Thread");
     }
 
-    private record Problem(String type, int status, String code, String title, String detail) {}
+    private record Problem(String type, int status, String code, String title, String detail,
+            String request_id) {}
 
     private record Raised(String type, String message) {}
 }
