@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from martlet.drivers.contract import check_health
-from martlet.drivers.driver import Connecting, DriverError, Handle, LoadFailed, State
+from martlet.drivers.driver import Connecting, DriverError, Handle, LoadFailed, Preparing, State
 from martlet.http.fetch import FetchError
 from martlet.sandbox.engine import ENGINES
 from tests.driver_rigs import (
@@ -106,6 +106,26 @@ async def test_a_cell_that_is_given_code_before_it_has_answered_takes_it(rig: Ri
     await rig.specialise(handle, "echo")
 
     assert await ask(handle, "x") == b'"x"'
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_a_cell_whose_place_was_made_ahead_is_like_any_other(rig: Rig, urgent: bool):
+    if not isinstance(rig.driver, Preparing):
+        pytest.skip("it makes nothing ahead")
+    spec = replace(rig.spec("ahead"), urgent=urgent)
+    await rig.driver.prepare(spec.id, spec.directory)
+
+    handle = await rig.driver.start(spec)
+    rig.started.append(handle)
+    await rig.specialise(handle, "hog", memory="64MiB")
+    with pytest.raises(FetchError):
+        await ask(handle)
+
+    stats = await rig.driver.stats(handle)
+    assert stats is not None
+    assert stats.oom_kills >= 1
+    await rig.driver.destroy(handle)
+    assert not spec.directory.exists()
 
 
 async def test_the_connection_over_which_a_cell_got_its_code_carries_requests_if_it_goes_on(rig: Rig):

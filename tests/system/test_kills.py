@@ -149,8 +149,24 @@ def found(pattern):
     return {Path(path) for path in glob.glob(pattern, recursive=True, include_hidden=True)}
 
 
+def made_ahead(run, groups):
+    """Returns the ids of places that stand ready for cells, of which each lane may have one: nothing runs in theirs."""
+    ready = set()
+    for lane in found(f"{run}/lane-*/"):
+        for place in sorted(path.parent for path in found(f"{lane}/*/sock")):
+            with suppress(FileNotFoundError):
+                theirs = [group / "cgroup.procs" for group in groups if group.name == place.name]
+                if theirs and not any(file.read_text() for file in theirs):
+                    ready.add(place.name)
+                    break
+    return ready
+
+
 def inventory(platform):
-    """Returns what a platform has of everything that could leak: how many, or which where that does not change."""
+    """Returns what a platform has of everything that could leak: how many, or which where that does not change.
+
+    Places made ahead do not count: a lane has one once somebody has waited there for a cell.
+    """
     run, data = platform.settings.run_directory, platform.data
     processes = members(platform)
     namespaces = set()
@@ -159,15 +175,16 @@ def inventory(platform):
             with suppress(FileNotFoundError, ProcessLookupError):
                 namespaces.add(os.readlink(f"/proc/{pid}/ns/{name}"))
     group, link = (blake2b(bytes(run), digest_size=size).hexdigest() for size in (4, 3))
+    groups = found(f"/sys/fs/cgroup/*/martlet-{group}-*/**/") | found(f"/sys/fs/cgroup/martlet-{group}-*/**/")
+    ahead = made_ahead(run, groups)
     return {
         "processes": {kind: len(pids) for kind, pids in processes.items()},
         "namespaces": len(namespaces),
-        "cgroups": len(found(f"/sys/fs/cgroup/*/martlet-{group}-*/**/"))
-        + len(found(f"/sys/fs/cgroup/martlet-{group}-*/**/")),
+        "cgroups": sum(path.name not in ahead for path in groups),
         "links": sum(name.startswith(f"m{link}") for _, name in socket.if_nameindex()),
         "mounts": Path("/proc/self/mountinfo").read_text().count(str(run)),
         "run": Counter(path.name for path in found(f"{run}/**") if not path.parent.name.startswith("lane-")),
-        "directories": len(found(f"{run}/lane-*/*")),
+        "directories": sum(path.name not in ahead for path in found(f"{run}/lane-*/*")),
         "data": {path for kind in ("packages", "blobs", "builds") for path in found(f"{data}/{kind}/**")},
     }
 

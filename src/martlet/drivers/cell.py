@@ -7,17 +7,16 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from martlet.drivers.driver import DriverError
-from martlet.drivers.held import LOG, Held
+from martlet.drivers.held import Held
 from martlet.drivers.parent import Parent
+from martlet.drivers.place import Place
 from martlet.drivers.template import Template
 from martlet.sandbox.cgroups import Group, Limits, Usage
 
-_BACKLOG = 128
 _END_SECONDS = 5.0
 _EMPTY_SECONDS = 30.0
 """What the end of killed processes may take: of hundreds, on a machine that has much else to do."""
@@ -37,6 +36,7 @@ class Cell(Held):
         failure: why its sandbox could not be made.
         starved: whether a kernel of its own has ended it for its memory.
         urgent: whether it is handed out before it has answered.
+        place: what was made ahead of what the host holds for it.
     """
 
     def __init__(
@@ -48,22 +48,26 @@ class Cell(Held):
         group: Group | None,
         identity: int,
         image: str | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__(driver, id, runtime, directory, identity, image)
+        self.place = place
+        if place is not None:
+            self.conversation = place.conversation
         self.group = group
         self.namespace: int | None = None
         self.parent: Parent | Template | None = None
         self.template: Template | None = None
         self.failure: str | None = None
         self.starved = self.urgent = False
-        self._limits: Limits | None = None
+        self._limits = None if place is None else place.limits
 
     def limit(self, limits: Limits) -> None:
         """Sets the limits of its cgroup, where they are not what they were. Raises `DriverError`."""
         if self.group is None or limits == self._limits:
             return
         try:
-            self.group.limit(limits)
+            self.group.limit(limits, self._limits)
         except OSError as error:
             raise DriverError(f"the limits of the cell {self.id} cannot be set: {error}") from error
         self._limits = limits
@@ -80,6 +84,8 @@ class Cell(Held):
             DriverError: its processes did not end; the message says where they are.
         """
         self.let_go_of_namespace()
+        if self.place is not None:
+            self.place.close()
         if self.parent is not None and await self.parent.signal(self.id, signal.SIGKILL):
             await asyncio.wait([self.ended], timeout=_END_SECONDS)
         await remove_remains(self.directory, self.group)
@@ -93,27 +99,14 @@ class Cell(Held):
     @contextlib.contextmanager
     def listening(self) -> Iterator[list[int]]:
         """Makes the socket too, which it lends before the other `belongings`."""
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.socket))
-            listener.listen(_BACKLOG)
-            with self.belongings() as descriptors:
-                yield [listener.fileno(), *descriptors]
+        with self.place or Place(self.directory, self.group, listens=True) as place:
+            yield place.lend(self.namespace)
 
     @contextlib.contextmanager
     def belongings(self) -> Iterator[list[int]]:
         """Makes the log and the cgroup; lends the descriptors that go to its parent: log, namespace, doors."""
-        with contextlib.ExitStack() as stack:
-            descriptors = [_make_log(self.directory / LOG)]
-            stack.callback(os.close, descriptors[0])
-            if self.namespace is not None:
-                descriptors.append(self.namespace)
-            if self.group is not None:
-                self.group.create()
-                doors = self.group.open_doors()
-                for door in doors:
-                    stack.callback(os.close, door)
-                descriptors += doors
-            yield descriptors
+        with Place(self.directory, self.group, listens=False) as place:
+            yield place.lend(self.namespace)
 
 
 async def remove_remains(directory: Path, group: Group | None) -> None:
@@ -142,12 +135,3 @@ async def empty(group: Group) -> None:
                 pause = min(2 * pause, _LONGEST_PAUSE)
     except TimeoutError:
         raise DriverError(f"processes in the cgroup {group} do not end") from None
-
-
-def _make_log(path: Path) -> int:
-    os.mkfifo(path)
-    # For writing alone it would not open before there is a reader, and end the writer whenever there is none.
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    # The cell opens /dev/stdout as whoever it is then; nobody else gets through the folder.
-    os.fchmod(descriptor, 0o622)
-    return descriptor

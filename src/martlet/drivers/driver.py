@@ -3,7 +3,7 @@
 A driver makes **cells**: sandboxes that run a runtime and no user code yet. Specialising one makes it an instance of a
 revision, for good. All that a node knows of either is its `Handle`. Implementations: `process`, `fake`.
 
-A driver may be able to do more: see `Connecting`, `Forking`, `Weighing`.
+A driver may be able to do more: see `Connecting`, `Forking`, `Preparing`, `Weighing`.
 """
 
 from __future__ import annotations
@@ -246,6 +246,20 @@ class Connecting(Protocol):
         Returns:
             What that returns, and the connection, where the instance serves it: until it is closed, that may be all
             that an instance serves which runs one request at a time.
+        """
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """What a driver may be able to do besides: make ahead what a cell has outside of its sandbox."""
+
+    async def prepare(self, cell: str, directory: Path) -> None:
+        """Makes it for the cell that `start` will be asked for by this id, of whatever runtime, with this directory.
+
+        What is never asked for is removed by `close`, and by `sweep` of a next life.
+
+        Raises:
+            DriverError: the host refuses.
         """
 
 

@@ -32,6 +32,7 @@ from martlet.drivers.driver import (
 from martlet.drivers.egress import Egress
 from martlet.drivers.identities import Identities
 from martlet.drivers.parent import Parent
+from martlet.drivers.place import Place
 from martlet.drivers.remains import group_name, socket_name
 from martlet.drivers.sandboxes import SandboxDriver
 from martlet.drivers.template import Template
@@ -100,6 +101,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         self._confined = True
         self._group: Group | None = None
         self._parents: dict[str, asyncio.Future[ParentT]] = {}
+        self._places: dict[str, Place] = {}
 
     @abstractmethod
     def probe(self) -> list[Guarantee]:
@@ -124,10 +126,11 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
     async def _greet(self, cell: Cell) -> None:
         """Returns once the cell answers for its health; at once where that is urgent: its socket is there, and what it
         is sent waits in it. Raises `DriverError` or `FetchError`."""
-        if cell.urgent:
-            cell.conversation = await Conversation.begin(cell.socket)
-        else:
+        if not cell.urgent:
+            cell.end_conversation()
             cell.conversation = await contract.greet(str(cell.socket), START_SECONDS)
+        elif cell.conversation is None:
+            cell.conversation = await Conversation.begin(cell.socket)
 
     async def open(self, on_exit: OnExit) -> None:
         """Takes over the parents of an earlier life of the lane. Others start when they are needed."""
@@ -150,6 +153,12 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
 
     async def close(self) -> None:
         """Destroys every cell and instance, then the parents and the lane's cgroup."""
+        while self._places:
+            _, place = self._places.popitem()
+            place.close()
+            if place.conversation is not None:
+                place.conversation.close()
+            await remove_remains(place.directory, place.group)
         await asyncio.gather(*(self._remove(cell) for cell in list(self._cells.values())))
         for parent in await asyncio.gather(*self._parents.values(), return_exceptions=True):
             if isinstance(parent, Parent):
@@ -165,7 +174,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a cell; returns once it answers for its health."""
         group, identity = self._group_of(spec.id), self._identities.take()
-        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image)
+        place = self._places.pop(spec.id, None)
+        cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image, place)
         cell.urgent = spec.urgent
 
         async def begin() -> int:

@@ -10,6 +10,7 @@ What confines a cell is in `martlet.sandbox`; here is what the lane does about i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +18,19 @@ from typing import Any, Literal
 from martlet.drivers.cell import Cell
 from martlet.drivers.driver import CellSpec, DriverError, Guarantee, Handle, Loaded, Unforkable, require
 from martlet.drivers.egress import Egress
+from martlet.drivers.held import SOCKET
 from martlet.drivers.host import inspect
 from martlet.drivers.identities import Identities
 from martlet.drivers.local import LEASE, LocalDriver
+from martlet.drivers.place import Place
 from martlet.drivers.resolvers import Resolvers
 from martlet.drivers.sandboxes import USUAL_LIMITS, limits_of
 from martlet.drivers.startup import Startup
 from martlet.drivers.template import Template
 from martlet.drivers.zygote import OnObserved, Zygote
 from martlet.errors import Invalid
+from martlet.http.conversation import Conversation
+from martlet.http.fetch import FetchError
 from martlet.model import MiB, Network, Revision
 from martlet.runtimes import INTERPRETER, Catalogue, Runtime
 from martlet.sandbox import root
@@ -95,6 +100,24 @@ class ProcessDriver(LocalDriver[Zygote]):
         self._identities = Identities(self._lane, host.identities)
         self._root.mkdir(parents=True, exist_ok=True)
         return host.group
+
+    async def prepare(self, cell: str, directory: Path) -> None:
+        """Makes socket, log and cgroup, with the limits that most functions keep, and connects to the socket."""
+        group = self._group_of(cell)
+        try:
+            with contextlib.ExitStack() as failed:
+                place = failed.enter_context(Place(directory, group, listens=True))
+                place.limit(USUAL_LIMITS)
+                place.conversation = await Conversation.begin(directory / SOCKET)
+                failed.pop_all()
+        except BaseException as error:
+            if group is not None:
+                group.remove()
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, (OSError, FetchError)):
+                raise DriverError(f"the place of the cell {cell} cannot be made: {error}") from error
+            raise
+        self._places[cell] = place
 
     async def _start_cell(self, parent: Zygote, cell: Cell, network: Network) -> int:
         with cell.listening() as descriptors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from time import monotonic, time
@@ -37,6 +36,7 @@ from martlet.node.instance import Instance
 from martlet.node.lines import Line
 from martlet.node.logs import LogReader, LogStore
 from martlet.node.packages import PackageCache
+from martlet.node.places import Places
 from martlet.node.pointers import Pointers
 from martlet.node.pool import Pool
 from martlet.node.portion import Portion
@@ -122,7 +122,7 @@ class Node:
         self.pass_on: Callable[[Call, MartletError], bool] = lambda _call, _error: False
         self.count_connections: Callable[[], int] = lambda: 0
         self.count_asked: Callable[[], dict[str, float]] = dict
-        self._run = run / self.name
+        self._places = Places(lane, run / self.name, drivers, self.spawn)
         self._view = view
         self.withdrawal = withdrawal
         self.recorder = recorder
@@ -131,7 +131,7 @@ class Node:
         self.starter = Starter(self, packages)
         self.pointers = Pointers(view)
         self._housekeeping = Housekeeping(self, view)
-        self._adoption = Adoption(self, view, self._run)
+        self._adoption = Adoption(self, view, run / self.name)
         self._readers: dict[str, LogReader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.room = Room(self, -(-settings.max_concurrent_functions // lanes) if drivers else 0)
@@ -153,6 +153,7 @@ class Node:
 
     async def close(self) -> None:
         """Destroys every cell and instance."""
+        self._places.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -354,16 +355,13 @@ class Node:
     async def _make_cell(
         self, driver: Driver, runtime: str, network: Network, image: str | None, urgent: bool
     ) -> Handle:
-        return await driver.start(self.new_spec(runtime, network, image, urgent))
+        cell, directory = self._places.take(driver.name) if urgent else self._places.new()
+        return await driver.start(CellSpec(cell, runtime, network, directory, image, urgent))
 
-    def new_spec(
-        self, runtime: str, network: Network, image: str | None = None, urgent: bool = False
-    ) -> CellSpec:
+    def new_spec(self, runtime: str, network: Network) -> CellSpec:
         """Returns what to start next: it has a new id and a directory."""
-        cell_id = f"{self.lane}-{secrets.token_hex(5)}"
-        directory = self._run / cell_id
-        directory.mkdir(mode=0o700, parents=True)
-        return CellSpec(cell_id, runtime, network, directory, image, urgent)
+        cell, directory = self._places.new()
+        return CellSpec(cell, runtime, network, directory)
 
     async def destroy(self, handle: Handle) -> None:
         """Ends a sandbox and removes all of it."""

@@ -109,8 +109,8 @@ class Group(ABC):
         """Returns the limits that hold, or None where there is none for memory or processes, or no group."""
 
     @abstractmethod
-    def limit(self, limits: Limits) -> None:
-        """Sets the limits."""
+    def limit(self, limits: Limits, before: Limits | None = None) -> None:
+        """Sets the limits, as far as they are not those that were set ``before``."""
 
     @abstractmethod
     def weigh(self, weight: int) -> None:
@@ -188,18 +188,22 @@ class GroupV1(Group):
         except (OSError, ValueError):
             return None
 
-    def limit(self, limits: Limits) -> None:
+    def limit(self, limits: Limits, before: Limits | None = None) -> None:
         """Sets the limits. Two that not every kernel has get what memory gets: memory and swap together, and what lies
         in sockets of TCP and UDP, which is counted apart, and only for sockets made after it has a limit.
         """
-        # That of memory and swap may never be below that of memory alone, which may be raised here.
-        self._write_where_known("memory", "memory.memsw.limit_in_bytes", -1)
-        self._write("memory", "memory.limit_in_bytes", limits.memory)
-        for name in ("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"):
-            self._write_where_known("memory", name, limits.memory)
-        self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
-        self._write("cpu", "cpu.cfs_quota_us", limits.quota_us)
-        self._write("pids", "pids.max", limits.processes)
+        if before is None or limits.memory != before.memory:
+            # That of memory and swap may never be below that of memory alone, which may be raised here.
+            self._write_where_known("memory", "memory.memsw.limit_in_bytes", -1)
+            self._write("memory", "memory.limit_in_bytes", limits.memory)
+            for name in ("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"):
+                self._write_where_known("memory", name, limits.memory)
+        if before is None:
+            self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
+        if before is None or limits.cpu != before.cpu:
+            self._write("cpu", "cpu.cfs_quota_us", limits.quota_us)
+        if before is None or limits.processes != before.processes:
+            self._write("pids", "pids.max", limits.processes)
 
     def usage(self) -> Usage | None:
         """Returns what the group uses, or None when it is gone."""
@@ -243,13 +247,17 @@ class GroupV2(Group):
         except (OSError, ValueError):
             return None
 
-    def limit(self, limits: Limits) -> None:
+    def limit(self, limits: Limits, before: Limits | None = None) -> None:
         """Sets the limits; a group out of memory ends as a whole."""
-        self._write("memory", "memory.max", limits.memory)
-        self._write_where_known("memory", "memory.swap.max", 0)
-        self._write("memory", "memory.oom.group", 1)
-        self._write("cpu", "cpu.max", f"{'max' if limits.cpu is None else limits.quota_us} {_PERIOD_US}")
-        self._write("pids", "pids.max", limits.processes)
+        if before is None or limits.memory != before.memory:
+            self._write("memory", "memory.max", limits.memory)
+        if before is None:
+            self._write_where_known("memory", "memory.swap.max", 0)
+            self._write("memory", "memory.oom.group", 1)
+        if before is None or limits.cpu != before.cpu:
+            self._write("cpu", "cpu.max", f"{'max' if limits.cpu is None else limits.quota_us} {_PERIOD_US}")
+        if before is None or limits.processes != before.processes:
+            self._write("pids", "pids.max", limits.processes)
 
     def usage(self) -> Usage | None:
         """Returns what the group uses, or None when it is gone."""

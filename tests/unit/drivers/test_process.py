@@ -17,6 +17,7 @@ import pytest
 
 from martlet.drivers import remains
 from martlet.drivers.driver import DriverError, Handle, LoadFailed, NotStarted
+from martlet.drivers.place import Place
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
 from tests.alone import status_of
@@ -262,6 +263,22 @@ async def test_a_zygote_that_dies_under_an_urgent_cell_is_not_the_fault_of_the_c
         await loading
 
 
+async def test_nothing_is_left_of_a_place_that_cannot_be_made(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no limits here")
+
+    await rig.start()
+    before = {path for group in groups() for path in Path(group).iterdir()}
+    spec = rig.spec("ahead")
+    monkeypatch.setattr(Place, "limit", refuse)
+
+    with pytest.raises(DriverError, match="no limits here"):
+        await rig.driver.prepare(spec.id, spec.directory)
+
+    assert not spec.directory.exists()
+    assert {path for group in groups() for path in Path(group).iterdir()} == before
+
+
 async def test_nothing_is_left_of_many_lives(tmp_path: Path):
     mounts = Path("/proc/self/mountinfo")
 
@@ -306,6 +323,9 @@ async def one_life(rig: Rig, number: int) -> None:
     elif number % 4 == 2:
         await rig.specialise(handle, "echo")
         await rig.driver.stop(handle, grace=5)
+    if number == 6:
+        ahead = rig.spec(f"ahead-of-{handle.id}")  # and is never asked for
+        await rig.driver.prepare(ahead.id, ahead.directory)
     if number != 7:  # which is left to `close`
         await rig.driver.destroy(handle)
 
@@ -320,6 +340,8 @@ from tests.driver_rigs import process_rig
 async def main():
     async with process_rig(Path(sys.argv[1]), int(sys.argv[3]), lease=float(sys.argv[4])) as rig:
         handles = [await rig.start(), await rig.instance("echo"), await rig.instance("hang")]
+        ahead = rig.spec("ahead")
+        await rig.driver.prepare(ahead.id, ahead.directory)
         print(json.dumps([handle.to_json() for handle in handles]), flush=True)
         await asyncio.sleep(600)
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,35 @@ def test_v2_limits_are_written_in_its_terms(unified: Path):
     assert written["memory.oom.group"] == "1"
     assert written["cpu.max"] == "25000 100000"
     assert written["pids.max"] == "40"
+
+
+CHANGES = [
+    ({}, set()),
+    ({"memory": 1 << 20}, {"memory"}),
+    ({"cpu": None}, {"cpu"}),
+    ({"processes": 7}, {"pids"}),
+]
+
+
+@pytest.mark.parametrize(("change", "controllers"), CHANGES)
+@pytest.mark.parametrize("kind", [GroupV1, GroupV2])
+def test_only_limits_that_differ_from_those_before_are_written(
+    tmp_path: Path, kind: type[Group], change: dict[str, Any], controllers: set[str]
+):
+    files = (
+        "memory.limit_in_bytes",
+        "cpu.cfs_period_us",
+        "cpu.cfs_quota_us",
+        "memory.max",
+        "cpu.max",
+        "pids.max",
+    )
+    for name in (*files, "memory.oom.group"):
+        (tmp_path / name).touch()
+
+    kind(dict.fromkeys(("memory", "pids", "cpu"), tmp_path)).limit(replace(LIMITS, **change), LIMITS)
+
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir() if path.read_text()} == controllers
 
 
 def test_v2_without_a_cpu_limit_has_the_whole_core(unified: Path):
