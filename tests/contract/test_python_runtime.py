@@ -332,3 +332,48 @@ def test_what_a_function_forks_ends_by_sigterm_as_programs_do(shim: Shim, how: s
         "    return str(os.waitpid(child, 0)[1])\n"
     )
     assert shim.ask().text == "15"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_module_of_a_handler_is_one_as_any_other(shim: Shim, compiled: bool) -> None:
+    if compiled:
+        (shim.code / "__pycache__").mkdir()
+    source = """
+        import importlib.util, inspect, os, pickle, pkgutil, sys
+
+        class Thing:
+            pass
+
+        def handle(request):
+            module = sys.modules[__name__]
+            found = importlib.util.find_spec(__name__).loader.get_code(__name__).co_filename
+            spec = [__spec__.name, __spec__.origin, __spec__.cached, __spec__.has_location, __spec__.parent]
+            beside = importlib.util.spec_from_file_location(__name__, __file__)
+            usual = [beside.name, beside.origin, beside.cached, beside.has_location, beside.parent]
+            return {
+                "spec": spec == usual and __loader__ is __spec__.loader,
+                "file": [__file__, __cached__, __package__] == [beside.origin, beside.cached, ""] and found == __file__,
+                "source": inspect.getsource(Thing).startswith("class Thing"),
+                "data": pkgutil.get_data(__name__, "handler.py") == open(__file__, "rb").read(),
+                "pickle": type(pickle.loads(pickle.dumps(Thing()))) is Thing,
+                "reload": importlib.reload(module) is module,
+            }
+    """
+    said = shim.deploy(dedent(source)).ask().json
+    assert set(said.values()) == {True}, said
+
+
+def test_a_function_sees_no_module_of_the_process_that_it_was_forked_from(shim: Shim) -> None:
+    source = """
+        import sys
+
+        def handle(request):
+            try:
+                import martlet
+            except ModuleNotFoundError as error:
+                return [str(error), sorted(vars(sys.modules["__main__"])), "handler" in sys.modules]
+    """
+    said = shim.deploy(dedent(source)).ask().json
+    assert said[0] == "No module named 'martlet'"
+    assert said[1] == ["__doc__", "__loader__", "__name__", "__package__", "__spec__"]
+    assert said[2]

@@ -28,11 +28,12 @@ def main() -> None:
     spec = Spec.from_json(json.loads(line))
     started = time.perf_counter()
     try:
-        process.detach()
+        process.detach(on_sigterm=lambda *_: os._exit(0))
         logs.install()
-        process.become(spec)
+        files = os.listdir(spec.code)
+        process.become(spec, files)
         logs.tell_apart(one_at_a_time=spec.concurrency == 1)
-        loaded = instance.load(spec)
+        loaded = instance.load(spec, files)
         answer = {"mode": loaded.mode, "load_ms": (time.perf_counter() - started) * 1e3}
     except Exception as error:
         answer = {

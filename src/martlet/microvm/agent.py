@@ -91,7 +91,9 @@ class Agent:
 
     def warm(self) -> None:
         """Does what all clones share, and returns in a clone, once that has been woken."""
+        known = {**sys.modules}
         self._module.warm()
+        sys.modules.update(known)  # of which a runtime forgets what is none of a function's business
         gc.collect()
         gc.freeze()
         if self._early:

@@ -26,6 +26,7 @@ def main() -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(arguments.socket)
         listener.listen(128)
+    _martlet_python.prepare()
     _martlet_python.serve(listener)
 
 

@@ -22,13 +22,13 @@ class Instance(Protocol):
         """Serves invocations until SIGTERM; ``first`` is a connection that is open already."""
 
 
-def load(spec: Spec) -> Instance:
-    """Imports the user's code and makes it ready to serve.
+def load(spec: Spec, files: list[str]) -> Instance:
+    """Imports the user's code, whose folder has these files, and makes it ready to serve.
 
     Raises:
         BaseException: whatever the code raised; `loader.HandlerNotFound`, `contracts.NotAHandler`.
     """
-    target = loader.load(spec.code, spec.handler)
+    target = loader.load(spec.code, spec.handler, files)
     mode = contracts.mode_of(target, spec.handler)
     match mode:
         case "sync":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .http1 import Head, whole
+from .response import encode_json
 
 PREFIX = "/_martlet/"
 HEALTH = "/_martlet/health"
@@ -28,4 +28,4 @@ def answer(head: Head) -> bytes:
 
 def respond(head: Head, status: int, document: dict[str, Any]) -> bytes:
     """Returns a whole response with a JSON body."""
-    return whole(head, status, b"content-type: application/json\r\n", json.dumps(document).encode())
+    return whole(head, status, b"content-type: application/json\r\n", encode_json(document))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_file_location
-from types import CodeType, ModuleType
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
 from typing import Any
 
 from .failures import Failure
@@ -20,13 +20,14 @@ DEFAULT_HANDLER = "handle"
 _OTHER_HANDLERS = ("app", "application", "main")
 _SOURCES = "src"
 _COMPILED = "__pycache__"
+_CACHE_TAG = sys.implementation.cache_tag
 
 
 class HandlerNotFound(Exception):
     """The code was loaded, or could be, and has no such handler."""
 
 
-def load(code: str, handler: str) -> Any:
+def load(code: str, handler: str, files: list[str]) -> Any:
     """Returns the object that ``handler`` names.
 
     Args:
@@ -35,15 +36,15 @@ def load(code: str, handler: str) -> Any:
             in the first of `USUAL_MODULES` that exists, in the code or else in its folder ``src``, or in the only
             module there is. Where the default ``handle`` is not found, a WSGI or ASGI application called ``app`` or
             ``application`` is taken, or the function ``main`` that Open Runtimes has.
+        files: what is in that folder.
 
     Raises:
         HandlerNotFound: there is no such module or no such name in it.
         BaseException: whatever the user's code raised while it was imported.
     """
     module_name, names = _split(handler)
-    files = os.listdir(code)
     if module_name is None:
-        module_name = _usual_module(code, _modules(files), handler)
+        module_name = _usual_module(code, files, handler)
     try:
         module = _import(module_name, code, files)
     except ModuleNotFoundError as error:
@@ -65,29 +66,28 @@ def load(code: str, handler: str) -> Any:
 
 
 def _import(name: str, code: str, files: list[str]) -> ModuleType:
-    """Imports a module; one that is a file right in the code is found without a search along the path."""
+    """Imports a module; one that is a file right in the code takes neither a search nor all of the machinery."""
     if name in sys.modules or f"{name}.py" not in files:
         return importlib.import_module(name)
-    place = os.path.join(code, f"{name}.py")
-    loader = SourceFileLoader(name, place) if _COMPILED in files else _Uncompiled(name, place)
-    spec = spec_from_file_location(name, place, loader=loader, submodule_search_locations=None)
-    assert spec is not None
-    module = sys.modules[name] = module_from_spec(spec)
+    place = f"{code}/{name}.py"
+    loader = SourceFileLoader(name, place)
+    spec = ModuleSpec(name, loader, origin=place)
+    spec.has_location = True
+    module = sys.modules[name] = ModuleType(name)
+    module.__spec__, module.__loader__, module.__package__ = spec, loader, ""
+    names = module.__dict__
+    names["__file__"], names["__cached__"] = place, f"{code}/{_COMPILED}/{name}.{_CACHE_TAG}.pyc"
     try:
-        loader.exec_module(module)
+        if _COMPILED in files:
+            loader.exec_module(module)
+        else:
+            with io.FileIO(place) as file:
+                source = file.readall()
+            exec(compile(source, place, "exec", dont_inherit=True), names)  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
         raise
     return sys.modules[name]
-
-
-class _Uncompiled(SourceFileLoader):
-    """Loads a file of which it is known that it has not been compiled before, without looking for that."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compiles it."""
-        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
-        return code
 
 
 def explain(error: BaseException, code: str) -> Failure:
@@ -115,15 +115,16 @@ def _split(handler: str) -> tuple[str | None, str]:
     return module or None, name
 
 
-def _usual_module(code: str, modules: list[str], handler: str) -> str:
+def _usual_module(code: str, files: list[str], handler: str) -> str:
     for name in USUAL_MODULES:
-        if name in modules:
+        if f"{name}.py" in files:
             return name
     sources = os.path.join(code, _SOURCES)
-    inside = _modules(os.listdir(sources)) if os.path.isdir(sources) else []
+    inside = os.listdir(sources) if os.path.isdir(sources) else []
     for name in USUAL_MODULES:
-        if name in inside:
+        if f"{name}.py" in inside:
             return f"{_SOURCES}.{name}"
+    modules = _modules(files)
     if len(modules) == 1:
         return modules[0]
     usual = ", ".join(f"{name}.py" for name in USUAL_MODULES)

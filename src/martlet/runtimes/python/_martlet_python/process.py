@@ -18,14 +18,22 @@ from typing import Any
 
 from .spec import Spec
 
-# What `signal` wraps in enums, whose memory a fork would copy that goes through them.
+# What `signal` wraps in enums, and `random` in methods, whose memory a fork would copy that goes through them.
+import _random  # isort: skip
 import _signal  # type: ignore[import-not-found]  # isort: skip
 
 _LIBRARY = Path(os.__file__).parent
 _STANDARD_LIBRARY = [str(path) for path in (_LIBRARY, _LIBRARY / "lib-dynload") if path.is_dir()]
-_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+_SIGNALS = tuple(
+    map(int, (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM))
+)
 _of_the_parent: dict[str, ModuleType] = {}
-"""Modules that are none of the function's business. Kept, because freeing them would cost a fork memory."""
+"""Modules that are none of the function's business. Kept, because who prepares goes on to use them."""
+_main = ModuleType("__main__")
+_SIGTERM = int(signal.SIGTERM)
+
+_seed = partial(_random.Random.seed, random._inst)
+"""What of `random.seed` matters where nothing has been drawn before: a fork copies the memory of the rest."""
 
 _BASE_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -45,6 +53,7 @@ def prepare() -> None:
     kept = sys.stdlib_module_names | {__package__}
     strangers = {name: module for name, module in sys.modules.items() if name.partition(".")[0] not in kept}
     _of_the_parent.update(strangers, __main__=sys.modules["__main__"])
+    _forget_parent()
     os.environ.clear()
     os.environ.update(_BASE_ENVIRONMENT)
     time.tzset()
@@ -52,26 +61,46 @@ def prepare() -> None:
     _keep_graceful_stop_from_forks()
 
 
-def detach() -> None:
-    """Does in a cell what of `become` needs no code, before anybody waits for it."""
-    os.environ.update({"MARTLET_FUNCTION": "", "MARTLET_REVISION": ""})
+def detach(on_sigterm: Callable[..., Any]) -> None:
+    """Does in a cell what of `become` needs no code, before anybody waits for it.
+
+    Args:
+        on_sigterm: what handles that signal, in place of what the parent has for it.
+    """
+    reset_signals()
+    _signal.signal(_SIGTERM, on_sigterm)
+    if sys.modules["__main__"] is not _main:
+        _forget_parent()
+
+
+def _forget_parent() -> None:
     for name in _of_the_parent:
         sys.modules.pop(name, None)
-    sys.modules["__main__"] = ModuleType("__main__")
-    random.seed()
+    sys.modules["__main__"] = _main
 
 
-def become(spec: Spec) -> None:
-    """Gives the process the function's environment, folder and import path, and randomness of its own."""
+def become(spec: Spec, files: list[str]) -> None:
+    """Gives the process the function's environment, folder and import path, and randomness of its own.
+
+    Args:
+        spec: what it becomes.
+        files: what is in the folder of the code.
+    """
     os.chdir(spec.code)
-    os.environ.update(
-        {"MARTLET_FUNCTION": spec.function, "MARTLET_REVISION": spec.revision} | spec.environment
-    )
+    environment = os.environ  # whose `update` goes a longer way
+    environment["MARTLET_FUNCTION"], environment["MARTLET_REVISION"] = spec.function, spec.revision
+    for name, value in spec.environment.items():
+        environment[name] = value
     if "TZ" in spec.environment:
         time.tzset()
-    _set_import_path(spec)
-    _forget_modules(spec.code)
-    random.seed()  # instances that were forked from one parent must not draw the same numbers
+    # The order every Python program knows: its own folder, the standard library, installed packages.
+    sys.path[:] = [spec.code, *_STANDARD_LIBRARY]
+    if spec.dependencies is not None:
+        site.addsitedir(spec.dependencies)
+    for name in files:
+        if name.removesuffix(".py") in sys.stdlib_module_names:
+            _forget_module(name, spec.code)
+    _seed()  # instances that were forked from one parent must not draw the same numbers
     sys.argv = [spec.code]
 
 
@@ -97,7 +126,7 @@ def _keep_graceful_stop_from_forks() -> None:
 
     A signal that comes before that waits. There is no Python code in it, whose memory every fork would copy.
     """
-    number = (int(signal.SIGTERM),)
+    number = (_SIGTERM,)
     let_in = partial(_signal.pthread_sigmask, _signal.SIG_UNBLOCK, number)
     os.register_at_fork(
         before=partial(_signal.pthread_sigmask, _signal.SIG_BLOCK, number),
@@ -117,32 +146,19 @@ def reset_signals() -> None:
 
 def on_sigterm(handler: Callable[..., Any]) -> None:
     """Has the signal handled by ``handler``, which gets what every handler of a signal does."""
-    _signal.signal(int(signal.SIGTERM), handler)
+    _signal.signal(_SIGTERM, handler)
 
 
-def _set_import_path(spec: Spec) -> None:
-    """The order every Python program knows: its own folder, the standard library, installed packages."""
-    sys.path[:] = [spec.code, *_STANDARD_LIBRARY]
-    if spec.dependencies is not None:
-        site.addsitedir(spec.dependencies)
-
-
-def _forget_modules(code: str) -> None:
+def _forget_module(file: str, code: str) -> None:
     """Lets an import of the user's find the user's module where the process knows another one by that name.
 
     That is what `detach` forgets, and the standard library that the parent imported: a file of the user's wins over
     it as in every Python program, whatever happens to be warm. The library's own modules keep the one they have.
     """
-    for name in _modules_in(code) & sys.stdlib_module_names:
-        loader = getattr(sys.modules.get(name), "__loader__", None)
-        if isinstance(loader, SourceFileLoader | ExtensionFileLoader):  # others come before sys.path anyway
-            for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-                del sys.modules[loaded]
-
-
-def _modules_in(code: str) -> set[str]:
-    return {
-        entry.removesuffix(".py")
-        for entry in os.listdir(code)
-        if entry.endswith(".py") or os.path.isfile(os.path.join(code, entry, "__init__.py"))
-    }
+    name = file.removesuffix(".py")
+    loader = getattr(sys.modules.get(name), "__loader__", None)
+    if not isinstance(loader, SourceFileLoader | ExtensionFileLoader):  # others come before sys.path anyway
+        return
+    if name != file or os.path.isfile(os.path.join(code, name, "__init__.py")):
+        for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+            del sys.modules[loaded]

@@ -38,13 +38,19 @@ class Reception:
         self._connections: dict[int, Connection] = {}
         self._events = select.poll()
 
-    def receive(self, listener: socket.socket) -> Connection | None:
+    def receive(self, listener: socket.socket, first: Connection | None = None) -> Connection | None:
         """Answers what comes over any connection, until what specialises the cell has said 200.
+
+        Args:
+            listener: where connections come from.
+            first: a connection that is open already.
 
         Returns:
             The connection over which that came, if it may go on.
         """
         self._events.register(listener, select.POLLIN)
+        if first is not None:
+            self._welcome(first)
         while True:
             for descriptor, _ in self._happened():
                 connection = self._connections.get(descriptor)

@@ -6,22 +6,22 @@ import asyncio
 import importlib
 import json
 import os
+import secrets
 import socket
 import sys
-import time
-import token
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from typing import Any
 
-from . import instance, logs, process
+from . import internal
 from .blocking import Connection, Server
+from .cell import Cell
 from .failures import Failure
 from .handle import SyncHandler
 from .http1 import Parser
+from .reception import Reception
 from .request import Request
 from .response import respond
-from .spec import Spec
 
 # What `socket` wraps in enums, whose memory a fork would copy that goes through them.
 import _socket  # isort: skip
@@ -69,23 +69,28 @@ _POPULAR = (
 )
 """Modules that functions often import: loaded once for all of them."""
 
-_SPEC = b"""{"function": "", "revision": "", "code": "/", "dependencies": null, "handler": "token.ISEOF",
-"environment": {}, "concurrency": 1, "max_body": 1}"""
+_FILE = os.path.basename(secrets.__file__)
+_SPEC = json.dumps(
+    {
+        "function": "",
+        "revision": "",
+        "code": os.path.dirname(secrets.__file__),
+        "dependencies": None,
+        "handler": "secrets.randbelow",
+        "environment": {},
+        "concurrency": 1,
+        "max_body": 1024,
+    }
+).encode()
 _BODY = b'{"a": 1}'
-_SOURCE = """
-import json
-
-def handle(request):
-    return {"hello": request.get_json().get("name", "World")}
-"""
-_REQUEST = (
-    b"POST /items?x=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-request-id: 0\r\n"
-    b"content-length: %d\r\n\r\n%b"
+_HEAD = (
+    b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: 0\r\n\r\n%b"
 )
 
 
 def warm() -> None:
-    """Prepares the process that cells are forked from. Leaves no thread and no descriptor behind."""
+    """Goes all the ways that cells often go, once. Leaves no thread and no descriptor behind."""
     for name in _POPULAR:
         try:
             importlib.import_module(name)
@@ -98,8 +103,6 @@ def warm() -> None:
     except KeyError as error:
         Failure.of(error)
     asyncio.run(asyncio.sleep(0))
-    process.prepare()
-    logs.prepare()
 
 
 def practise() -> None:
@@ -108,37 +111,32 @@ def practise() -> None:
     A fork shares its memory until it writes to it, and then waits for a copy, page by page: that is most of the time
     that a first request takes, and here nobody waits for it.
     """
-    _load()
-    _converse()
-
-
-def _load() -> None:
-    """Becomes a function that is a file of the standard library, and then nobody again."""
-    PathFinder.find_spec("practice", [os.sep])
-    exec(compile(_SOURCE, "practice", "exec"), {})  # noqa: S102  (it is our own text)
-    spec = Spec.from_json(json.loads(_SPEC))
-    before = os.getcwd(), [*sys.path], sys.argv
-    process.become(spec)
-    logs.tell_apart(one_at_a_time=True)
-    known = sys.modules.pop(token.__name__)
-    started = time.perf_counter()
-    try:
-        loaded = instance.load(spec._replace(code=os.path.dirname(token.__file__)))
-    finally:
-        sys.modules[token.__name__] = known
-        os.chdir(before[0])
-        sys.path[:], sys.argv = before[1:]
-    json.dumps({"mode": loaded.mode, "load_ms": round((time.perf_counter() - started) * 1000, 3)})
-
-
-def _converse() -> None:
-    """Serves a connection that a request comes over."""
-    ours, theirs = _socket.socketpair()
-    ours.sendall(_REQUEST % (len(_BODY), _BODY))
+    ours, theirs = (socket.socket(fileno=end.detach()) for end in _socket.socketpair())
+    connection = Connection(theirs, len(_SPEC))
+    _receive(ours, connection)
+    ours.sendall(_message(b"/items?x=1", _BODY))
     ours.shutdown(_socket.SHUT_WR)
-    connection = Connection(socket.socket(fileno=theirs.detach()), len(_BODY))
     Server(SyncHandler(_whole), 1, len(_BODY)).serve(connection)
     ours.close()
+
+
+def _receive(ours: socket.socket, connection: Connection) -> None:
+    """Becomes a function that is a file of the standard library, told so over a connection, and then nobody again."""
+    PathFinder.find_spec("practice", [os.sep])  # for a function that has modules of its own
+    ours.sendall(_message(internal.SPECIALISE.encode(), _SPEC))
+    before = os.getcwd(), [*sys.path], sys.argv
+    known = sys.modules.get(secrets.__name__)
+    cell = Cell(None, files_in=lambda code: [_FILE])
+    try:
+        Reception(cell.specialise).receive(ours, connection)
+    finally:
+        sys.modules[secrets.__name__] = known or secrets
+        os.chdir(before[0])
+        sys.path[:], sys.argv = before[1:]
+
+
+def _message(target: bytes, body: bytes) -> bytes:
+    return _HEAD % (target, len(body), body)
 
 
 def _whole(request: Request) -> dict[str, Any]:
@@ -154,8 +152,8 @@ def _streamed(request: Request) -> Iterator[str]:
 
 
 def _exercise(handler: Callable[[Request], Any], body: bytes = _BODY) -> None:
-    parser = Parser(len(_REQUEST))
-    parser.feed(_REQUEST % (len(body), body))
+    parser = Parser(len(_BODY))
+    parser.feed(_message(b"/items?x=1", body))
     head = parser.head()
     assert head is not None
     respond(handler(Request(head, parser.piece() or b"")))

@@ -1,0 +1,54 @@
+"""The life of the process of a cell: it answers health probes, is given code once, and serves that until its end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from functools import partial
+from typing import NoReturn
+
+from . import logs, process, warmth
+from .cell import Cell, Prepare
+from .reception import Reception
+from .template import Template
+
+
+def prepare() -> None:
+    """Does what is the same for every cell, once, in the process that cells are forked from, or that becomes one."""
+    process.prepare()
+    logs.prepare()
+
+
+def warm() -> None:
+    """Prepares the process that cells are forked from. Leaves no thread and no descriptor behind."""
+    warmth.warm()
+    prepare()
+
+
+def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
+    """Lives the life of a cell on a listening socket, then ends the process, which is prepared.
+
+    It ends with code 0 on SIGTERM: at once where there is no user code yet, else after the requests that run.
+    """
+    process.detach(on_sigterm=lambda *_: os._exit(0))
+    logs.install()
+    cell = Cell(prepare)
+    connection = Reception(cell.specialise, practise=partial(_practise, prepare)).receive(listener)
+    assert cell.instance is not None
+    if cell.is_template:
+        if connection is not None:
+            connection.socket.close()
+        listener, connection = Template(listener).run(), None  # from here on this is a fork
+    cell.instance.run(listener, connection)
+    atexit._run_exitfuncs()
+    logs.end()
+    os._exit(0)
+
+
+def _practise(prepare: Prepare | None) -> None:
+    """Goes the way of becoming an instance, as far as the sandbox lets it."""
+    rehearse = getattr(prepare, "practise", None)
+    if rehearse is not None:
+        rehearse()
+    warmth.practise()
