@@ -95,6 +95,20 @@ def test_one_crash_is_one_line_however_many_calls_it_cuts_short(platform):
     assert len(set(instances)) == len(instances) < len(answers)
 
 
+def test_a_crash_is_told_as_such_whichever_of_its_connections_breaks_first(platform):
+    code = (
+        "import os, time\n\ndef handle(r):\n    if r.get_text(): os._exit(3)\n"
+        "    time.sleep(0.3)\n    return 'alive'\n"
+    )
+    platform.deploy("idles", code, concurrency=5, max_instances=1)
+    for _ in range(5):
+        at_once(platform, "idles", 5)  # so that all its connections are there
+        assert "code 3" in platform.invoke("idles", content=b"die").json()["detail"]
+    lines = said(platform, "idles", 5)
+    assert len(lines) == 5
+    assert all("code 3" in line["message"] and line["request_id"] for line in lines)
+
+
 def test_one_line_tells_of_calls_that_are_late_together(platform):
     platform.deploy("late-together", LATE, concurrency=5, max_instances=1, timeout=2)
     answers = at_once(platform, "late-together", 5)

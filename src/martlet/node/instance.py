@@ -56,7 +56,7 @@ class Instance:
         self.dead = False
         self.leaving = False
         self.lost_to: MartletError | None = None
-        self._cut_short = 0
+        self._cut_short: list[str] = []
         self.exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         driver = pool.node.weighing(handle)
         self._conversation = conversation
@@ -162,10 +162,16 @@ class Instance:
         """A connection broke: the instance has died, or does not keep the contract; either way it is ended."""
         self.slots.discard(slot)
         if call is not None:
-            self._cut_short += 1
-            self.pool.node.spawn(self._explain(call, why, FAULT_WAIT if cut else EXIT_WAIT))
-        elif not self.dead:
+            self._cut_short.append(call.exchange.request_id)
+        elif self.dead or self._cut_short:  # it is explained already
+            return
+        elif not self.calls:
             self.end(FunctionCrashed(why))
+            return
+        else:  # whose connections break as well, where it has died
+            self.dead = True
+            self.pool.leave(self)
+        self.pool.node.spawn(self._explain(call, why, FAULT_WAIT if cut else EXIT_WAIT))
 
     # -- its end
 
@@ -216,8 +222,11 @@ class Instance:
             memory_bytes=memory_bytes,
         )
 
-    async def _explain(self, call: Call, why: str, patience: float) -> None:
-        """Finds out why a call was cut short and answers it; waits for an exit code for ``patience`` seconds."""
+    async def _explain(self, call: Call | None, why: str, patience: float) -> None:
+        """Finds out why a connection broke, and answers the call that this cut short, if any.
+
+        Waits for an exit code for ``patience`` seconds.
+        """
         node = self.pool.node
         error = self.lost_to
         if error is None:
@@ -234,10 +243,11 @@ class Instance:
             self.pool.note(ScalingAction.END, error.detail)
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
-        alone = self._cut_short == 1 and not self.calls
-        self._conclude(error, call.exchange.request_id if alone else None)
-        call.fail(error)
-        self.pool.finished(call, error.status, error.code)
+        cut_short = [*self._cut_short, *(call.exchange.request_id for call in self.calls)]
+        self._conclude(error, cut_short[0] if len(cut_short) == 1 else None)
+        if call is not None:
+            call.fail(error)
+            self.pool.finished(call, error.status, error.code)
 
     def _conclude(self, error: MartletError, request_id: str | None) -> None:
         """Says in the function's log what it ends of. Whatever follows from that is not said there."""
