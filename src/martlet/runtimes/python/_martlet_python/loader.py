@@ -70,19 +70,29 @@ def _import(name: str, code: str, files: list[str]) -> ModuleType:
     if name in sys.modules or f"{name}.py" not in files:
         return importlib.import_module(name)
     place = f"{code}/{name}.py"
+    return run(name, place, None if _COMPILED in files else read(place))
+
+
+def read(place: str) -> bytes:
+    """Returns what is in a file."""
+    with io.FileIO(place) as file:
+        return file.readall()
+
+
+def run(name: str, place: str, source: bytes | None) -> ModuleType:
+    """Makes the module that is the file ``place``, and runs it; without ``source`` it may be compiled."""
     loader = SourceFileLoader(name, place)
     spec = ModuleSpec(name, loader, origin=place)
     spec.has_location = True
     module = sys.modules[name] = ModuleType(name)
     module.__spec__, module.__loader__, module.__package__ = spec, loader, ""
     names = module.__dict__
-    names["__file__"], names["__cached__"] = place, f"{code}/{_COMPILED}/{name}.{_CACHE_TAG}.pyc"
+    folder, _, _ = place.rpartition("/")
+    names["__file__"], names["__cached__"] = place, f"{folder}/{_COMPILED}/{name}.{_CACHE_TAG}.pyc"
     try:
-        if _COMPILED in files:
+        if source is None:
             loader.exec_module(module)
         else:
-            with io.FileIO(place) as file:
-                source = file.readall()
             exec(compile(source, place, "exec", dont_inherit=True), names)  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
