@@ -1,4 +1,4 @@
 """What the process rung is made of. Each module is usable alone and imports the standard library only.
 
-`launcher` is the place to start reading: it applies everything else in one visible order.
+`launcher` is the place to start reading: it takes the steps of `entrance` and `confining`, in one visible order.
 """

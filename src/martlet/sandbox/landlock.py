@@ -8,10 +8,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Mapping
 from enum import IntFlag
 from functools import cache
 
 from martlet.sandbox import syscalls
+from martlet.sandbox.script import AT_FDCWD, Script, Slot
 
 # Newer than the common table of system calls: the same numbers everywhere.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -75,21 +77,36 @@ def version() -> int:
         return 0
 
 
+class _NotedRule(ctypes.Structure):
+    """A rule whose parent is a `Slot`, which the kernel reads the lower half of."""
+
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_long))
+
+
 class Ruleset:
     """What may be done with which files; everything else may not, once it is enforced.
 
     Rules are of files and folders, not of their names. One for a folder holds for all below it, and for what is
     mounted there later.
+
+    Attributes:
+        descriptor: of it.
     """
 
-    def __init__(self, version: int, *, scoped: bool = True) -> None:
-        """Makes an empty one, of a ``version`` above 0 that the kernel has. ``scoped``: also about sockets, signals."""
-        self._accesses = max(bits for since, bits in _KNOWN_ACCESS.items() if since <= version)
-        scopes = _SCOPES if scoped and version >= _SCOPES_SINCE else 0
-        attributes = _RulesetAttributes(accesses=self._accesses, scopes=scopes)
-        size = ctypes.sizeof(attributes)
+    def __init__(self, version: int, *, scoped: bool = True, made: int | None = None) -> None:
+        """Makes an empty one, of a ``version`` above 0 that the kernel has.
+
+        Args:
+            version: see `version`.
+            scoped: whether it is also about sockets and signals.
+            made: the descriptor of one that is there already (`rule_by`), which this is then.
+        """
+        self._accesses = _accesses(version)
         self._rule = _PathRule()
-        self._descriptor = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+        if made is None:
+            attributes = _attributes(version, scoped=scoped)
+            made = syscalls.call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.sizeof(attributes), 0)
+        self.descriptor = made
 
     def allow(self, place: str | int, access: Access) -> None:
         """Allows ``access`` to a file, or to a folder and what is below it.
@@ -122,16 +139,66 @@ class Ruleset:
 
     def _add(self, place: int, allowed: int) -> None:
         self._rule.allowed, self._rule.parent = allowed, place
-        syscalls.call(_ADD_RULE, self._descriptor, _BENEATH_PATH, ctypes.byref(self._rule), 0)
+        syscalls.call(_ADD_RULE, self.descriptor, _BENEATH_PATH, ctypes.byref(self._rule), 0)
 
     def enforce(self) -> None:
         """Holds this process and all that it starts to it, for good. It must have forbidden itself new privileges.
 
         Other threads that it has already are not held: there must be none.
         """
-        syscalls.call(_RESTRICT_SELF, self._descriptor, 0)
+        syscalls.call(_RESTRICT_SELF, self.descriptor, 0)
         self.close()
 
     def close(self) -> None:
         """Lets go of it; who is held to it stays so."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+def rule_by(script: Script, rules: Mapping[str | int, Access], into: Slot) -> None:
+    """Writes down how to make rules, to be enforced later.
+
+    Args:
+        script: where.
+        rules: what `Ruleset.allow` is told. What is there now is there when the script runs, and of the same kind.
+        into: takes the descriptor of the ruleset.
+    """
+    accesses = _accesses(version())
+    attributes = _attributes(version(), scoped=True)
+    script.call("landlock_create_ruleset", attributes, ctypes.sizeof(attributes), 0, into=into)
+    for place, access in rules.items():
+        allowed = int(access) & accesses
+        if isinstance(place, int):
+            rule = _NotedRule(allowed & _FOR_FILES, place)
+            # A pipe is nowhere, and so nothing is forbidden about it.
+            script.call("landlock_add_rule", into, _BENEATH_PATH, rule, 0, forgiven=errno.EBADFD)
+        elif os.path.exists(place) and not _is_link_to_one(place, rules):
+            _rule_path_by(script, place, allowed if os.path.isdir(place) else allowed & _FOR_FILES, into)
+
+
+def enforce_by(script: Script, rules: Slot) -> None:
+    """Writes down what `Ruleset.enforce` does."""
+    script.call("landlock_restrict_self", rules, 0)
+    script.call("close", rules)
+
+
+def _is_link_to_one(path: str, rules: Mapping[str | int, Access]) -> bool:
+    """Whether the rule of another path says the same about the same file."""
+    real = os.path.realpath(path)
+    return real != path and rules.get(real) == rules[path]
+
+
+def _rule_path_by(script: Script, path: str, allowed: int, ruleset: Slot) -> None:
+    rule = _NotedRule(allowed)
+    parent = Slot.from_buffer(rule, _NotedRule.parent.offset)
+    script.call("openat", AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, into=parent)
+    script.call("landlock_add_rule", ruleset, _BENEATH_PATH, rule, 0)
+    script.call("close", parent)
+
+
+def _accesses(version: int) -> int:
+    return max(bits for since, bits in _KNOWN_ACCESS.items() if since <= version)
+
+
+def _attributes(version: int, *, scoped: bool) -> _RulesetAttributes:
+    scopes = _SCOPES if scoped and version >= _SCOPES_SINCE else 0
+    return _RulesetAttributes(accesses=_accesses(version), scopes=scopes)

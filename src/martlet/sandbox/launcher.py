@@ -1,6 +1,7 @@
 """The sandbox of a cell, step by step. What is dropped here never comes back.
 
-`Sandbox.enter` runs before the cell has code, off the request path, and leaves it the power that `confine` needs.
+`Sandbox.expect` says in the zygote whom the next cell is for, and `Sandbox.enter` takes the cell in before it has code,
+by the steps of `entrance`, which leave it the power that `confine` needs.
 `Sandbox.confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
 `Sandbox.fork` is for a program that starts before there is code: it never has any power.
 All take the same steps whether the zygote is root on the host or in a user namespace; a host may lack what some of
@@ -10,20 +11,19 @@ them need (`Means`), and then it was agreed to go without (relaxed).
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from martlet.sandbox import landlock, namespaces, network, privileges, rlimits, root, users
+from martlet.sandbox import landlock, namespaces, privileges, root, users
+from martlet.sandbox.confining import Confining
+from martlet.sandbox.entrance import Entrance, House, Kind
 from martlet.sandbox.landlock import Access, Ruleset
-from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means, Users
 from martlet.sandbox.seccomp.filter import Filter
 
-_CELL_SCRATCH = 1024 * 1024
 _LOG = 1
 _ACCESS_OUTSIDE = {
     **dict.fromkeys(root.SYSTEM, landlock.READ),
@@ -90,67 +90,49 @@ class Confinement(NamedTuple):
 
 
 class Sandbox:
-    """What one cell is confined by, in the process of the cell.
+    """What cells are confined by: the zygote has one, and of that each cell its copy.
 
     Args:
-        belongings: what the cell was given.
-        lifeline: ties it to its zygote.
+        house: what cells enter.
         means: what the host gives.
         last_capability: the highest that the kernel knows.
-        filter: of system calls; None where they are not filtered.
-        shown: the folders that it sees beside the system's.
-        kept: descriptors that it has from its zygote.
-        early: what of the filter of system calls holds before there is code; ``filter`` is the rest then.
-        mounts_as_user: whether it needs no power of root before it has code, but what `confine` takes to mount that.
+        filter: of system calls, what of it is not in force before there is code; None where they are not filtered.
     """
 
-    def __init__(
-        self,
-        belongings: Belongings,
-        lifeline: Lifeline,
-        means: Means,
-        last_capability: int,
-        filter: Filter | None,  # noqa: A002
-        shown: Collection[str] = (),
-        kept: Collection[int] = (),
-        early: Filter | None = None,
-        mounts_as_user: bool = False,
-    ) -> None:
-        self._belongings = belongings
-        self._lifeline = lifeline
+    def __init__(self, house: House, means: Means, last_capability: int, filter: Filter | None) -> None:  # noqa: A002
+        self._house = house
         self._means = means
         self._last_capability = last_capability
-        self._filter = filter
-        self._early = early
-        self._mounts_as_user = mounts_as_user and means.confined and means.users is Users.OWN
-        self._shown = shown
-        self._kept = kept
-        self._own = {} if means.confined else dict.fromkeys(shown, landlock.READ)
+        self._confining = Confining(house.numbers, filter)
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.listener = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._entrances: dict[Kind, Entrance] = {}
+        self._entrance: Entrance | None = None
+        self._identity = 0
         self._rules: Ruleset | None = None
         self._program: int | None = None
 
+    def expect(self, belongings: Belongings) -> None:
+        """In the zygote: fills in whom the next cell is for."""
+        kind = Kind(
+            belongings.network, belongings.namespace is not None, len(belongings.cgroups), belongings.observer
+        )
+        entrance = self._entrances.get(kind)
+        if entrance is None:
+            entrance = Entrance(self._house, kind, self.listener, self._nothing)
+            self._entrances[kind] = entrance
+        entrance.listener.value, entrance.log.value = belongings.listener, belongings.log
+        entrance.identity.value, entrance.namespace.value = belongings.identity, belongings.namespace or 0
+        for door, descriptor in zip(entrance.doors, belongings.cgroups, strict=True):
+            door.value = descriptor
+        self._entrance, self._identity = entrance, belongings.identity
+
     def enter(self) -> None:
-        """Moves a freshly forked process into its sandbox; the zygote's bounding set is empty. Raises OSError."""
-        belongings, means = self._belongings, self._means
-        self._lifeline.hold()
-        join(belongings.cgroups)
-        os.setsid()
-        if means.confined:
-            namespaces.separate()
-            network.enter(belongings.network, belongings.namespace)
-            if belongings.network == network.HOST:
-                root.show_resolvers_of_host()
-            root.mount_proc()
-            root.mount_scratch(_CELL_SCRATCH)
-            root.show_in_scratch(self._shown)
-        privileges.forbid_new_privileges()
-        _keep_only(belongings, self._lifeline, self._kept)
-        self._rules = rules_for(means, self._own)
-        if self._mounts_as_user:
-            privileges.become_who_mounts(belongings.identity)
-            self._hold_for_good()
-        if self._early is not None:
-            self._early.load()
+        """In the cell, first of all: moves it into its sandbox; the zygote's bounding set is empty. Raises OSError."""
+        assert self._entrance is not None
+        self._entrance.go()
+        if landlock.version():
+            self._rules = Ruleset(landlock.version(), made=self._entrance.rules.value)
 
     def confine(self, confinement: Confinement) -> int | None:
         """Drops the last power of a cell; its code and limits are in place when this returns.
@@ -159,16 +141,15 @@ class Sandbox:
             What `Filter.load` does; None without a filter.
         """
         if self._means.confined:
-            root.mount_code(confinement.code, confinement.dependencies)
-            root.resize_scratch(confinement.scratch)
-            socket.sethostname(confinement.hostname)
-            os.chdir(root.FUNCTION)
+            self._confining.show(
+                confinement.code, confinement.dependencies, confinement.scratch, confinement.hostname
+            )
         else:
             _hold_code(confinement, self._rules)
-        if self._mounts_as_user:
-            privileges.drop_capabilities()  # who stays the same user stays tied to the zygote
+        if self._house.mounts_as_user:
+            self._confining.drop_power()  # who stays the same user stays tied to the zygote
         else:
-            become(self._belongings.identity, self._means, self._last_capability)
+            become(self._identity, self._means, self._last_capability)
             self._hold_for_good()
         # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
         for process in (0, self._program):
@@ -177,14 +158,9 @@ class Sandbox:
         return self._lock()
 
     def practise(self) -> None:
-        """Goes the way of `confine` as far as that changes nothing yet, so that the cell has copied the memory that it
-        takes before anybody waits for it."""
-        if self._mounts_as_user:
-            root.practise()
-            root.resize_scratch(_CELL_SCRATCH)
-            socket.sethostname(socket.gethostname())
-            os.chdir("/")
-            rlimits.practise()
+        """Goes the way of `confine` while nobody waits, as far as that changes nothing yet."""
+        if self._house.mounts_as_user:
+            self._confining.practise()
 
     def fork(self, child: Callable[[], NoReturn]) -> int:
         """Forks a process that loses all power first, then runs ``child``: what starts before there is code.
@@ -199,18 +175,18 @@ class Sandbox:
         # The cell must reach the program, which is behind its own wall already, with signals.
         if self._rules is not None:
             self._rules.close()
-        self._rules = rules_for(self._means, self._own, scoped=False)
+        self._rules = rules_for(self._house.rules, scoped=False)
         return pid
 
     def _hold_for_good(self) -> None:
         """Ties it to its zygote once more, and for the last time, as it has become another user."""
-        self._lifeline.hold()
-        self._lifeline.release()
+        self._house.lifeline.hold()
+        self._house.lifeline.release()
 
     def _run(self, child: Callable[[], NoReturn]) -> NoReturn:
         try:
-            self._lifeline.release()
-            become(self._belongings.identity, self._means, self._last_capability)
+            self._house.lifeline.release()
+            become(self._identity, self._means, self._last_capability)
             self._lock()
             child()
         except BaseException:
@@ -222,13 +198,11 @@ class Sandbox:
         _spread(process, confinement.every_cpu)
         shared = self._means.users is Users.SHARED
         processes = None if shared else confinement.processes
-        rlimits.apply(confinement.open_files, confinement.scratch, processes, process)
+        self._confining.limit(confinement.open_files, confinement.scratch, processes, process)
 
     def _lock(self) -> int | None:
         """The last steps: what comes before needs files and calls that they refuse."""
-        if self._rules is not None:
-            self._rules.enforce()
-        return None if self._filter is None else self._filter.load()
+        return self._confining.lock(None if self._rules is None else self._rules.descriptor)
 
 
 def become(identity: int, means: Means, last_capability: int) -> None:
@@ -248,21 +222,21 @@ def join(cgroups: Iterable[int]) -> None:
         os.write(door, b"0")
 
 
-def rules_for(
-    means: Means, own: Mapping[str, Access] | None = None, *, scoped: bool = True
-) -> Ruleset | None:
-    """Returns the rules of Landlock for a sandbox, with what is its alone; None where the kernel has none.
+def allowed(means: Means, own: Mapping[str, Access] | None = None) -> dict[str | int, Access]:
+    """Returns what may be done with which files in a sandbox, with what is its alone."""
+    usual = landlock.INSIDE if means.confined else _ACCESS_OUTSIDE
+    places: list[tuple[str | int, Access]] = [*usual.items(), *(own or {}).items()]
+    return dict([*places, (_LOG, landlock.WRITE_FILES)])  # which programs open anew, as /dev/stdout
 
-    ``scoped``: see `Ruleset`.
-    """
+
+def rules_for(access: Mapping[str | int, Access], *, scoped: bool = True) -> Ruleset | None:
+    """Returns the rules of Landlock that allow this; None where the kernel has none. ``scoped``: see `Ruleset`."""
     version = landlock.version()
     if version == 0:
         return None
     rules = Ruleset(version, scoped=scoped)
-    allowed = landlock.INSIDE if means.confined else _ACCESS_OUTSIDE
-    for path, access in {**allowed, **(own or {})}.items():
-        rules.allow(path, access)
-    rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
+    for place, what in access.items():
+        rules.allow(place, what)
     return rules
 
 
@@ -282,16 +256,3 @@ def _spread(process: int, every_cpu: bool) -> None:
     if every_cpu:
         for thread in os.listdir(f"/proc/{process}/task") if process else ["0"]:
             os.sched_setaffinity(int(thread), range(os.cpu_count() or 1))
-
-
-def _keep_only(belongings: Belongings, lifeline: Lifeline, more: Collection[int]) -> None:
-    nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(belongings.log, 1)
-    os.dup2(belongings.log, 2)
-    lowest = 3
-    observer = () if belongings.observer is None else (belongings.observer,)
-    for kept in sorted((belongings.listener, lifeline.reader, *observer, *more)):
-        os.closerange(lowest, kept)
-        lowest = kept + 1
-    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))

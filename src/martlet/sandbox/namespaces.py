@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from martlet.sandbox import root, syscalls
 from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.script import Calls
 from martlet.sandbox.syscalls import Clone
 
 OWN = Clone.MOUNT | Clone.IPC | Clone.UTS
@@ -92,6 +93,6 @@ def host_id(pid: int, proc: str = root.HOST_PROC) -> int:
         os.close(descriptor)
 
 
-def separate() -> None:
+def separate(calls: Calls = syscalls) -> None:
     """Gives the process mounts, IPC and a host name of its own."""
-    syscalls.unshare(OWN)
+    calls.unshare(OWN)

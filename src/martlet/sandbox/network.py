@@ -9,6 +9,7 @@ import socket
 import struct
 
 from martlet.sandbox import syscalls
+from martlet.sandbox.script import Script, Slot
 from martlet.sandbox.syscalls import Clone
 
 NONE = "none"
@@ -17,6 +18,7 @@ HOST = "host"
 
 _SET_FLAGS = 0x8914
 _IFF_UP = 0x1
+_UP = struct.pack("16sh22x", b"lo", _IFF_UP)
 
 
 def enter(network: str, prepared: int | None = None) -> None:
@@ -34,6 +36,18 @@ def enter(network: str, prepared: int | None = None) -> None:
     elif network == NONE:
         syscalls.unshare(Clone.NETWORK)
         enable_loopback()
+
+
+def enter_by(script: Script, network: str, prepared: Slot | None) -> None:
+    """Writes down what `enter` does."""
+    if prepared is not None:
+        script.setns(prepared, Clone.NETWORK)
+    elif network == NONE:
+        control = Slot()
+        script.unshare(Clone.NETWORK)
+        script.call("socket", socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0, into=control)
+        script.call("ioctl", control, _SET_FLAGS, _UP)
+        script.call("close", control)
 
 
 class Spare:
@@ -81,4 +95,4 @@ class Spare:
 def enable_loopback() -> None:
     """Lets the processes of this network namespace reach each other."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SET_FLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+        fcntl.ioctl(control, _SET_FLAGS, _UP)

@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 from martlet.sandbox import syscalls
+from martlet.sandbox.script import Calls, Script, Slot
 from martlet.sandbox.syscalls import Process
+
+_CLEAR_ALL = 4
 
 
 def last_capability() -> int:
@@ -14,9 +17,9 @@ def last_capability() -> int:
     return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 
 
-def forbid_new_privileges() -> None:
+def forbid_new_privileges(calls: Calls = syscalls) -> None:
     """Makes setuid files and file capabilities powerless for this process and what it starts, for good."""
-    syscalls.prctl(Process.SET_NO_NEW_PRIVILEGES, 1)
+    calls.prctl(Process.SET_NO_NEW_PRIVILEGES, 1)
 
 
 def empty_bounding_set(last: int) -> None:
@@ -27,25 +30,24 @@ def empty_bounding_set(last: int) -> None:
 
 def become(identity: int) -> None:
     """Becomes the user and group ``identity``, in no other group and without any capability."""
-    _change_user(identity)
-    drop_capabilities()
-
-
-def become_who_mounts(identity: int) -> None:
-    """Does the same, but keeps of root's capabilities the one to mount, until `drop_capabilities`."""
-    syscalls.prctl(Process.KEEP_CAPABILITIES, 1)
-    _change_user(identity)
-    syscalls.prctl(Process.KEEP_CAPABILITIES, 0)
-    syscalls.keep_power_to_mount()
-
-
-def _change_user(identity: int) -> None:
     os.setgroups([])
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
+    drop_capabilities()
 
 
-def drop_capabilities() -> None:
+def become_who_mounts(script: Script, identity: Slot) -> None:
+    """Writes down the same, but keeps of root's capabilities the one to mount, and to name the host
+    (``CAP_SYS_ADMIN``), until `drop_capabilities`."""
+    script.prctl(Process.KEEP_CAPABILITIES, 1)
+    script.call("setgroups", 0, None)
+    script.call("setresgid", identity, identity, identity)
+    script.call("setresuid", identity, identity, identity)
+    script.prctl(Process.KEEP_CAPABILITIES, 0)
+    script.call("capset", syscalls.CAPABILITIES_OF_THIS_PROCESS, syscalls.POWER_TO_MOUNT)
+
+
+def drop_capabilities(calls: Calls = syscalls) -> None:
     """Empties every set of capabilities that the process itself has; the user stays."""
-    syscalls.clear_ambient_capabilities()
-    syscalls.clear_capabilities()
+    calls.prctl(Process.AMBIENT_CAPABILITIES, _CLEAR_ALL)
+    calls.clear_capabilities()

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
+
+from martlet.sandbox.script import Script, Slot
+
+INFINITE = (1 << 64) - 1
+_FIXED = {
+    resource.RLIMIT_MEMLOCK: 64 * 1024,
+    # A core pattern that pipes to a program ignores a limit of 0, and takes 1 as the order to dump nothing.
+    resource.RLIMIT_CORE: 1,
+    resource.RLIMIT_MSGQUEUE: 0,
+}
+_GIVEN = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 
 
 def apply(
@@ -22,22 +34,44 @@ def apply(
         process: another one of the same user; 0: the caller.
         message_queues: whether the kernel limits these; gVisor's does not.
     """
-    _limit(process, resource.RLIMIT_NOFILE, open_files)
-    _limit(process, resource.RLIMIT_FSIZE, file_bytes)
-    _limit(process, resource.RLIMIT_MEMLOCK, 64 * 1024)
-    # A core pattern that pipes to a program ignores a limit of 0, and takes 1 as the order to dump nothing.
-    _limit(process, resource.RLIMIT_CORE, 1)
-    if message_queues:
-        _limit(process, resource.RLIMIT_MSGQUEUE, 0)
-    if processes is not None:
-        _limit(process, resource.RLIMIT_NPROC, processes)
+    for kind, fixed in _FIXED.items():
+        if message_queues or kind != resource.RLIMIT_MSGQUEUE:
+            _limit(process, kind, fixed)
+    for kind, given in zip(_GIVEN, (open_files, file_bytes, processes), strict=True):
+        if given is not None:
+            _limit(process, kind, given)
 
 
-def practise() -> None:
-    """Goes the way of `apply` with limits that hold already."""
-    for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        _, hard = resource.prlimit(0, kind)
-        _limit(0, kind, hard)
+class _Limit(ctypes.Structure):
+    _fields_ = (("soft", ctypes.c_uint64), ("hard", ctypes.c_uint64))
+
+
+class Limits:
+    """What `apply` does, written down for processes that have the hard limits of this one.
+
+    Args:
+        script: where.
+        process: takes the process's id before the script runs.
+    """
+
+    def __init__(self, script: Script, process: Slot) -> None:
+        self._limits: dict[int, tuple[_Limit, int]] = {}
+        for kind in (*_FIXED, *_GIVEN):
+            _, hard = resource.getrlimit(kind)
+            highest = INFINITE if hard == resource.RLIM_INFINITY else hard
+            limit = _Limit()
+            self._limits[kind] = limit, highest
+            self._set(kind, _FIXED.get(kind, highest))
+            script.call("prlimit64", process, kind, limit, None)
+
+    def fill(self, open_files: int, file_bytes: int, processes: int | None) -> None:
+        """Sets what is not the same for all; for the arguments see `apply`."""
+        for kind, value in zip(_GIVEN, (open_files, file_bytes, processes), strict=True):
+            self._set(kind, INFINITE if value is None else value)
+
+    def _set(self, kind: int, value: int) -> None:
+        limit, highest = self._limits[kind]
+        limit.soft = limit.hard = min(value, highest)
 
 
 def _limit(process: int, kind: int, value: int) -> None:

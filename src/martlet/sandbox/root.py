@@ -18,9 +18,10 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from martlet.sandbox import syscalls
+from martlet.sandbox.script import Calls, Script, Text
 from martlet.sandbox.syscalls import Mount, MountAttribute
 
 PACKAGES = "/.packages"
@@ -141,28 +142,35 @@ def build_for_builds(
     _move_into(at)
 
 
-def show_resolvers_of_host() -> None:
+def show_resolvers_of_host(calls: Calls = syscalls) -> None:
     """Shows the ``resolv.conf`` of the host: its resolvers may be on its loopback."""
-    syscalls.bind(f"/etc/{_RESOLVERS_OF_HOST}", f"/etc/{_RESOLVERS}")
+    calls.bind(f"/etc/{_RESOLVERS_OF_HOST}", f"/etc/{_RESOLVERS}")
 
 
-def mount_proc() -> None:
+def mount_proc(calls: Calls = syscalls) -> None:
     """Mounts ``/proc`` of the process's own PID namespace, and takes away that of the host."""
-    syscalls.mount("proc", "/proc", _PROC_FLAGS)
-    syscalls.unmount(HOST_PROC)
+    calls.mount("proc", "/proc", _PROC_FLAGS)
+    calls.unmount(HOST_PROC)
 
 
-def mount_scratch(size: int, at: Path | str = "") -> None:
+def mount_scratch(size: int, at: Path | str = "", calls: Calls = syscalls) -> None:
     """Mounts an empty scratch space of at most ``size`` bytes, in the root that is being built ``at`` some place."""
-    mount_space(f"{at}{SCRATCH}", size)
+    mount_space(f"{at}{SCRATCH}", size, calls)
 
 
-def show_in_scratch(paths: Iterable[str]) -> None:
-    """Shows what `build` was given to show below the scratch space, which has covered it."""
-    for path in paths:
-        if path.startswith(SCRATCH):
-            os.makedirs(path, exist_ok=True)
-            syscalls.bind(f"{_BEHIND}{path}", path)
+def show_in_scratch(script: Script, paths: Iterable[str]) -> None:
+    """Writes down how to show what `build` was given to show below the scratch space, which has covered it."""
+    shown = [path for path in paths if path.startswith(SCRATCH)]
+    for folder in sorted({str(each) for path in shown for each in _below_scratch(path)}):
+        script.make_folder(folder)
+    for path in shown:
+        script.bind(f"{_BEHIND}{path}", path)
+
+
+def _below_scratch(path: str) -> list[PurePath]:
+    """Returns a path and the folders that it is in."""
+    place = PurePath(path)
+    return [each for each in (place, *place.parents) if PurePath(SCRATCH) in each.parents]
 
 
 def resize_scratch(size: int) -> None:
@@ -170,35 +178,41 @@ def resize_scratch(size: int) -> None:
     resize_space(SCRATCH, size)
 
 
-def mount_code(code: str, dependencies: str | None) -> None:
-    """Shows the packages of these names at `FUNCTION` and `DEPENDENCIES`, then covers all others.
+def resize_scratch_by(script: Script, bounds: Text) -> None:
+    """Writes down the same, with `bounds` that are filled in later."""
+    script.mount("tmpfs", SCRATCH, _RESIZE_FLAGS, bounds)
+
+
+def mount_code(script: Script, code: Text, dependencies: Text | None) -> None:
+    """Writes down how to show packages at `FUNCTION` and `DEPENDENCIES`, and to cover all others.
 
     A bind mount has the attributes of what it shows: read-only, without devices and setuid files.
+
+    Args:
+        script: where.
+        code: the path of the package with the code, below `PACKAGES`.
+        dependencies: that of the one with the dependencies, if there is one.
     """
-    syscalls.bind(f"{PACKAGES}/{code}", FUNCTION)
+    script.bind(code, FUNCTION)
     if dependencies is not None:
-        syscalls.bind(f"{PACKAGES}/{dependencies}", DEPENDENCIES)
+        script.bind(dependencies, DEPENDENCIES)
     # Covered for good, since nothing here may unmount any more. To unmount would wait for every core.
-    syscalls.bind(_EMPTY, PACKAGES)
+    script.bind(_EMPTY, PACKAGES)
 
 
-def practise() -> None:
-    """Goes the way of `mount_code`, and shows nothing: what that shows later covers it."""
-    syscalls.bind(_EMPTY, FUNCTION)
-
-
-def _bounds(size: int) -> str:
+def bounds(size: int) -> str:
+    """Returns the options of a mount of memory that holds at most ``size`` bytes."""
     return f"size={size},nr_inodes={size // _BYTES_PER_INODE}"
 
 
-def mount_space(at: str, size: int) -> None:
+def mount_space(at: str, size: int, calls: Calls = syscalls) -> None:
     """Mounts an empty space of at most ``size`` bytes, which everybody may write to, ``at`` a path."""
-    syscalls.mount("tmpfs", at, _TMPFS_FLAGS, f"mode=1777,{_bounds(size)}")
+    calls.mount("tmpfs", at, _TMPFS_FLAGS, f"mode=1777,{bounds(size)}")
 
 
 def resize_space(at: str, size: int) -> None:
     """Changes what such a space may hold to ``size`` bytes."""
-    syscalls.mount("tmpfs", at, _RESIZE_FLAGS, _bounds(size))
+    syscalls.mount("tmpfs", at, _RESIZE_FLAGS, bounds(size))
 
 
 def _begin(at: Path, prefix: Path, resolvers: str) -> None:

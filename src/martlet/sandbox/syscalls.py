@@ -26,6 +26,10 @@ _libc.syscall.restype = ctypes.c_long
 _libc_with_lock = ctypes.PyDLL(None, use_errno=True)
 """The same, for a call that keeps the lock of the interpreter."""
 _libc_with_lock.fork.argtypes = ()
+make = _libc_with_lock.syscall
+"""Makes a system call: its number and arguments are of ctypes, each as wide as a register. Returns -1 where it fails;
+`ctypes.get_errno` says why then."""
+make.restype = ctypes.c_long
 
 # One number on every architecture that Linux runs Python on but alpha: it is newer than the common table.
 _SYS_MOUNT_SETATTR = 442
@@ -107,15 +111,14 @@ class _CapabilityData(ctypes.Structure):
     )
 
 
-_BIND = Mount.BIND | Mount.RECURSIVE
+BIND = Mount.BIND | Mount.RECURSIVE
 _MAKE_PRIVATE = Mount.PRIVATE | Mount.RECURSIVE
-_DETACH = 2
-_CLEAR_ALL = 4
+DETACH = 2
 # Made here once, because making the type of an array costs more than the call that it is for.
-_CAPABILITIES_OF_THIS_PROCESS = _CapabilityHeader(version=0x20080522, pid=0)
-_NO_CAPABILITIES = (_CapabilityData * 2)()
+CAPABILITIES_OF_THIS_PROCESS = _CapabilityHeader(version=0x20080522, pid=0)
+NO_CAPABILITIES = (_CapabilityData * 2)()
 _TO_ADMINISTER = 1 << 21
-_POWER_TO_MOUNT = (_CapabilityData * 2)(_CapabilityData(effective=_TO_ADMINISTER, permitted=_TO_ADMINISTER))
+POWER_TO_MOUNT = (_CapabilityData * 2)(_CapabilityData(effective=_TO_ADMINISTER, permitted=_TO_ADMINISTER))
 
 
 def unshare(namespaces: Clone) -> None:
@@ -149,7 +152,7 @@ def mount(kind: str, target: str, flags: Mount, options: str = "") -> None:
 
 def bind(source: str, target: str) -> None:
     """Shows the tree at ``source`` at ``target`` too, with what is mounted in it."""
-    result = _libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None)
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), None, BIND, None)
     _check(result, "mount --rbind", source, target)
 
 
@@ -209,7 +212,7 @@ def move_mount(tree: int, target: str) -> None:
 
 def unmount(target: str) -> None:
     """Takes the mount at ``target`` out of the tree now; it goes when nobody uses it any more."""
-    _check(_libc.umount2(os.fsencode(target), _DETACH), "umount", target)
+    _check(_libc.umount2(os.fsencode(target), DETACH), "umount", target)
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -230,23 +233,10 @@ def call(number: int, *arguments: Any) -> int:
     return result
 
 
-def clear_ambient_capabilities() -> None:
-    """Empties the set of capabilities that survive the execution of a program."""
-    prctl(Process.AMBIENT_CAPABILITIES, _CLEAR_ALL)
-
-
 def clear_capabilities() -> None:
     """Empties the effective, permitted and inheritable sets."""
-    _set_capabilities(_NO_CAPABILITIES)
-
-
-def keep_power_to_mount() -> None:
-    """Does the same, but for what mounting takes, and naming the host (``CAP_SYS_ADMIN``)."""
-    _set_capabilities(_POWER_TO_MOUNT)
-
-
-def _set_capabilities(sets: ctypes.Array[_CapabilityData]) -> None:
-    _check(_libc.capset(ctypes.byref(_CAPABILITIES_OF_THIS_PROCESS), ctypes.byref(sets)), "capset")
+    result = _libc.capset(ctypes.byref(CAPABILITIES_OF_THIS_PROCESS), ctypes.byref(NO_CAPABILITIES))
+    _check(result, "capset")
 
 
 def _check(result: int, *call: object) -> None:

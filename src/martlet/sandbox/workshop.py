@@ -315,7 +315,7 @@ def _confine(
     if plan.means.confined:
         privileges.empty_bounding_set(last_capability)
     _keep_only((ends.fault, ends.answer, lifeline.reader))
-    rules = launcher.rules_for(plan.means, _access(plan))
+    rules = launcher.rules_for(launcher.allowed(plan.means, _access(plan)))
     os.chdir(plan.directory)
     launcher.become(plan.identity, plan.means, last_capability)
     lifeline.hold()

@@ -19,16 +19,16 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from martlet.sandbox import cgroups, landlock, namespaces, privileges, root, syscalls, users
-from martlet.sandbox.launcher import Belongings, Confinement, Sandbox, is_late
+from martlet.sandbox.entrance import House
+from martlet.sandbox.launcher import Belongings, Confinement, Sandbox, allowed, is_late
 from martlet.sandbox.lifeline import Lifeline
-from martlet.sandbox.means import Means
+from martlet.sandbox.means import Means, Users
 from martlet.sandbox.namespaces import PidNamespaces, fork_warm
 from martlet.sandbox.network import EGRESS, NONE, Spare
 from martlet.sandbox.parent import Parent, serve
@@ -39,6 +39,8 @@ from martlet.sandbox.seccomp.policy import Policy
 # What `signal` wraps in enums, whose memory a fork would copy that goes through them.
 import _signal  # type: ignore[import-not-found]  # isort: skip
 
+_SIGCHLD = int(signal.SIGCHLD)
+_AF_UNIX, _SOCK_STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
 
@@ -97,19 +99,13 @@ class Zygote(Parent):
         self._forks = PidNamespaces().fork if plan.means.confined else fork_warm
         self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
-        self._filter: Filter | None = None
-        self._early_filter: Filter | None = None
-        self._kept: tuple[int, ...] = ()
+        self._sandbox: Sandbox
+        self._cell = ""
+        self._prepare = _Prepare(self._confine, self._practise)
 
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
-        if self._plan.calls == "observed":
-            self._filter = Filter(Policy.load(), observed=True)
-        elif self._plan.calls == "filtered":
-            # The kernel takes long to check and to compile a filter: most of it, while nobody waits for the cell.
-            self._early_filter = Filter(Policy.load(), decides=lambda call: not is_late(call))
-            self._filter = Filter(Policy.load(), decides=is_late)
-        landlock.version()  # asked here, it is known in all cells
+        policy = Policy.load()  # while its files are to be seen
         if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(
@@ -122,9 +118,30 @@ class Zygote(Parent):
             )
             # Cells are born without what is given up here, and only what is executed would have it back.
             privileges.empty_bounding_set(self._last_capability)
-        self._kept = self._module.warm() or ()
+        self._sandbox = self._make_sandbox(policy, self._module.warm() or ())
         gc.collect()
         gc.freeze()
+
+    def _make_sandbox(self, policy: Policy, kept: Collection[int]) -> Sandbox:
+        plan, early, late = self._plan, None, None
+        if plan.calls == "observed":
+            late = Filter(policy, observed=True)
+        elif plan.calls == "filtered":
+            # The kernel takes long to check and to compile a filter: most of it, while nobody waits for the cell.
+            early = Filter(policy, decides=lambda call: not is_late(call))
+            late = Filter(policy, decides=is_late)
+        own = {} if plan.means.confined else dict.fromkeys(plan.shown, landlock.READ)
+        house = House(
+            lifeline=self._lifeline,
+            confined=plan.means.confined,
+            mounts_as_user=plan.program is None and plan.means.confined and plan.means.users is Users.OWN,
+            shown=plan.shown,
+            kept=kept,
+            rules=allowed(plan.means, own),
+            filter=early,
+            numbers=policy.numbers,
+        )
+        return Sandbox(house, plan.means, self._last_capability, late)
 
     def _end(self) -> None:
         cells = [*self._pids]
@@ -148,9 +165,10 @@ class Zygote(Parent):
             namespace = self._spare.take()
             descriptors = descriptors if namespace is None else [*descriptors, namespace]
         observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
-        belongings = Belongings(listener, log, others, network, identity, namespace, observer)
+        self._cell = cell
         try:
-            pid = self._forks(lambda: self._be_cell(cell, belongings))
+            self._sandbox.expect(Belongings(listener, log, others, network, identity, namespace, observer))
+            pid = self._forks(self._be_cell)
         except OSError as error:
             self._tell("refused", id=cell, error=str(error))
         else:
@@ -161,23 +179,22 @@ class Zygote(Parent):
     def _outside(self, pid: int) -> int:
         return pid if self._plan.means.ids is None else namespaces.host_id(pid)
 
-    def _be_cell(self, cell: str, belongings: Belongings) -> NoReturn:
-        code = 1
+    def _be_cell(self) -> NoReturn:
+        code, sandbox = 1, self._sandbox
         try:
-            self._lifeline.keep_reader()
+            try:
+                sandbox.enter()
+            except OSError as error:
+                self._tell("failed", id=self._cell, error=str(error))
+                os._exit(1)
             _signal.set_wakeup_fd(-1)
-            _signal.signal(int(signal.SIGCHLD), _signal.SIG_DFL)
-            sandbox = self._enter(cell, belongings)
-            listener, prepare = (
-                socket.socket(fileno=belongings.listener),
-                _Prepare(partial(self._confine, cell, sandbox), sandbox.practise),
-            )
+            _signal.signal(_SIGCHLD, _signal.SIG_DFL)
+            listener = socket.socket(_AF_UNIX, _SOCK_STREAM, 0, sandbox.listener)
             if self._plan.program is None:
-                self._module.serve(listener, prepare)
+                self._module.serve(listener, self._prepare)
             else:
-                self._module.serve(
-                    listener, prepare, self._plan.program, sandbox.fork if self._starts_early else None
-                )
+                early = sandbox.fork if self._starts_early else None
+                self._module.serve(listener, self._prepare, self._plan.program, early)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -190,30 +207,13 @@ class Zygote(Parent):
         whoever observes calls wants those of a function only."""
         return self._plan.means.confined and self._plan.calls != "observed"
 
-    def _enter(self, cell: str, belongings: Belongings) -> Sandbox:
-        plan = self._plan
-        sandbox = Sandbox(
-            belongings,
-            self._lifeline,
-            plan.means,
-            self._last_capability,
-            self._filter,
-            plan.shown,
-            self._kept,
-            self._early_filter,
-            mounts_as_user=plan.program is None,
-        )
-        try:
-            sandbox.enter()
-        except OSError as error:
-            self._tell("failed", id=cell, error=str(error))
-            os._exit(1)
-        return sandbox
+    def _practise(self) -> None:
+        self._sandbox.practise()
 
-    def _confine(self, cell: str, sandbox: Sandbox, request: dict[str, Any]) -> None:
-        heard = sandbox.confine(Confinement(**request[CONFINEMENT]))
+    def _confine(self, request: dict[str, Any]) -> None:
+        heard = self._sandbox.confine(Confinement(**request[CONFINEMENT]))
         if heard is not None and self._plan.calls == "observed":
-            self._tell("observed", [heard], id=cell)
+            self._tell("observed", [heard], id=self._cell)
             os.close(heard)
             if self._lane is not None:
                 self._lane.close()

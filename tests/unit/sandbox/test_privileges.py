@@ -3,6 +3,8 @@ import os
 import pytest
 
 from martlet.sandbox import privileges
+from martlet.sandbox.script import Script, Slot
+from martlet.sandbox.seccomp.policy import Policy
 from tests.alone import alone, status_of
 
 pytestmark = pytest.mark.root
@@ -58,7 +60,9 @@ def test_capabilities_go_even_where_the_user_stays():
 def test_who_mounts_code_later_is_another_user_with_that_power_alone_and_then_with_none():
     def become_in_two_steps() -> list[dict[str, str]]:
         os.setgroups([4, 20])
-        privileges.become_who_mounts(IDENTITY)
+        script = Script(Policy.load().numbers)
+        privileges.become_who_mounts(script, Slot(IDENTITY))
+        script.run()
         before = status_of()
         privileges.drop_capabilities()
         return [before, status_of()]

@@ -9,11 +9,14 @@ import pytest
 
 from martlet.sandbox import root, syscalls
 from martlet.sandbox.namespaces import separate
+from martlet.sandbox.script import Script, text
+from martlet.sandbox.seccomp.policy import Policy
 from tests.alone import alone
 
 pytestmark = pytest.mark.root
 
 PREFIX = Path(sys.base_prefix)
+NUMBERS = Policy.load().numbers
 RESOLVERS = "nameserver 192.0.2.53\n"
 
 
@@ -36,6 +39,15 @@ def inside(tmp_path: Path) -> Callable[..., Any]:
         return alone(moved)
 
     return call
+
+
+def mount_code(code: str, dependencies: str | None = None) -> None:
+    """Mounts packages of these names."""
+    script, texts = Script(NUMBERS), [text(100), text(100)]
+    texts[0].value = f"{root.PACKAGES}/{code}".encode()
+    texts[1].value = f"{root.PACKAGES}/{dependencies}".encode()
+    root.mount_code(script, texts[0], None if dependencies is None else texts[1])
+    script.run()
 
 
 def refusal(action: Callable[[], Any]) -> int | None:
@@ -148,7 +160,7 @@ def test_the_scratch_space_grows_when_it_is_told(inside: Callable[..., Any]):
 
 def test_code_is_mounted_and_all_other_packages_go(inside: Callable[..., Any]):
     def mount() -> list[Any]:
-        root.mount_code("p", None)
+        mount_code("p")
         write = refusal(lambda: Path("/function/new").touch())
         return [os.listdir("/function"), os.listdir("/dependencies"), os.listdir("/.packages"), write]
 
@@ -157,7 +169,7 @@ def test_code_is_mounted_and_all_other_packages_go(inside: Callable[..., Any]):
 
 def test_code_and_dependencies_come_from_packages_of_their_own(inside: Callable[..., Any]):
     def mount() -> list[Any]:
-        root.mount_code("other", "p")
+        mount_code("other", "p")
         write = refusal(lambda: Path("/dependencies/new").touch())
         return [os.listdir("/function"), os.listdir("/dependencies"), write]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from martlet.sandbox import syscalls
+from martlet.sandbox.script import Script, Slot
 from martlet.sandbox.seccomp import bpf
 from martlet.sandbox.seccomp.bpf import Decides
 from martlet.sandbox.seccomp.policy import Policy
@@ -45,3 +46,7 @@ class Filter:
             OSError: the kernel has no filters, or refuses this one.
         """
         return syscalls.call(self._seccomp, _SET_MODE_FILTER, self._flags, ctypes.byref(self._program))
+
+    def load_by(self, script: Script, into: Slot | None = None) -> None:
+        """Writes down what `load` does; ``into`` takes what that returns."""
+        script.call("seccomp", _SET_MODE_FILTER, self._flags, self._program, into=into)

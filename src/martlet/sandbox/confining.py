@@ -1,0 +1,87 @@
+"""What becomes of a cell when it gets code, step by step: decided in the zygote, once for all of its cells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from martlet.sandbox import landlock, privileges, root
+from martlet.sandbox.rlimits import INFINITE, Limits
+from martlet.sandbox.script import Script, Slot, text
+from martlet.sandbox.seccomp.filter import Filter
+
+_LONGEST_PATH = 4096
+_LONGEST_NAME = 64
+_THIS_PROCESS = 0
+
+
+class Confining:
+    """The steps, each for itself: who a cell becomes in between depends on what the host gives.
+
+    Args:
+        numbers: of system calls, by name.
+        filter: of system calls, what of it is not in force before there is code; None where they are not filtered.
+    """
+
+    def __init__(self, numbers: Mapping[str, int], filter: Filter | None) -> None:  # noqa: A002
+        self._code, self._dependencies = text(_LONGEST_PATH), text(_LONGEST_PATH)
+        self._bounds, self._hostname, self._length = text(_LONGEST_NAME), text(_LONGEST_NAME + 1), Slot()
+        self._alone, self._together = Script(numbers), Script(numbers)
+        for script, dependencies in ((self._alone, None), (self._together, self._dependencies)):
+            root.mount_code(script, self._code, dependencies)
+            root.resize_scratch_by(script, self._bounds)
+            script.call("sethostname", self._hostname, self._length)
+            script.call("chdir", root.FUNCTION)
+        self._powerless = Script(numbers)
+        privileges.drop_capabilities(self._powerless)
+        self._limited, self._process = Script(numbers), Slot()
+        self._limits = Limits(self._limited, self._process)
+        self._locked, self._rules, self._heard = Script(numbers), Slot(), Slot()
+        if landlock.version():
+            landlock.enforce_by(self._locked, self._rules)
+        if filter is not None:
+            filter.load_by(self._locked, self._heard)
+        self._filtered = filter is not None
+
+    def show(self, code: str, dependencies: str | None, scratch: int, hostname: str) -> None:
+        """Shows the packages of these names, sizes the scratch space, names the machine, and goes to the code."""
+        self._fill(code, scratch, hostname)
+        if dependencies is None:
+            self._alone.run()
+        else:
+            self._dependencies.value = os.fsencode(f"{root.PACKAGES}/{dependencies}")
+            self._together.run()
+
+    def practise(self) -> None:
+        """Goes the same way as far as that changes nothing yet, so that the cell has copied the memory that it takes
+        before anybody waits for it."""
+        self._fill("", 0, "")
+        self.limit(*[INFINITE] * 3)
+
+    def drop_power(self) -> None:
+        """Empties every set of capabilities; the user stays."""
+        self._powerless.run()
+
+    def limit(
+        self, open_files: int, file_bytes: int, processes: int | None, process: int = _THIS_PROCESS
+    ) -> None:
+        """Does what `rlimits.apply` does."""
+        self._process.value = process
+        self._limits.fill(open_files, file_bytes, processes)
+        self._limited.run()
+
+    def lock(self, rules: int | None) -> int | None:
+        """Closes both walls, with the rules of Landlock that have this descriptor, which it closes.
+
+        Returns:
+            What `Filter.load` does; None without a filter.
+        """
+        self._rules.value = rules or 0
+        self._locked.run()
+        return self._heard.value if self._filtered else None
+
+    def _fill(self, code: str, scratch: int, hostname: str) -> None:
+        self._code.value = os.fsencode(f"{root.PACKAGES}/{code}")
+        self._bounds.value = root.bounds(scratch).encode()
+        self._hostname.value = name = hostname.encode()
+        self._length.value = len(name)

@@ -1,0 +1,126 @@
+"""How a cell enters its sandbox, step by step: decided in the zygote, once for all cells of a kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from martlet.sandbox import landlock, namespaces, network, privileges, root
+from martlet.sandbox.landlock import Access
+from martlet.sandbox.lifeline import Lifeline
+from martlet.sandbox.script import Script, Slot
+from martlet.sandbox.seccomp.filter import Filter
+
+CELL_SCRATCH = 1024 * 1024
+"""Bytes that a cell's scratch space holds while it has no code."""
+_OUTPUT, _ERRORS = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all cells of a zygote have alike.
+
+    Attributes:
+        lifeline: ties them to the zygote.
+        confined: whether they have namespaces and a private root.
+        mounts_as_user: whether they are their sandbox's user before they have code.
+        shown: the folders that they see beside the system's.
+        kept: descriptors that they have from the zygote.
+        rules: what Landlock is to allow, by path or descriptor.
+        filter: of system calls, as far as it holds before there is code; None where there is none.
+        numbers: of system calls, by name.
+    """
+
+    lifeline: Lifeline
+    confined: bool
+    mounts_as_user: bool
+    shown: Collection[str]
+    kept: Collection[int]
+    rules: Mapping[str | int, Access]
+    filter: Filter | None
+    numbers: Mapping[str, int]
+
+
+class Kind(NamedTuple):
+    """What cells of a zygote differ in: `Belongings` say which of these a cell is.
+
+    Attributes:
+        network: the name of its network.
+        prepared: whether that is a namespace that somebody has made.
+        doors: how many cgroups it joins.
+        observer: the descriptor that it keeps until it is confined.
+    """
+
+    network: str
+    prepared: bool
+    doors: int
+    observer: int | None
+
+
+class Entrance:
+    """The steps of one kind of cell, the numbers of one cell filled in by the zygote.
+
+    Attributes:
+        listener: where the cell takes requests: given as the zygote knows it.
+        log: where it prints.
+        doors: of its cgroups.
+        namespace: of its network, where one is made for it.
+        identity: user and group id.
+        rules: the descriptor of the rules of Landlock, once it has entered, where the kernel has any.
+    """
+
+    def __init__(self, house: House, kind: Kind, place: int, nothing: int) -> None:
+        """Writes the steps down.
+
+        Args:
+            house: what it enters.
+            kind: of cell.
+            place: the descriptor that the listener is to have; one that nothing else takes.
+            nothing: a descriptor of ``/dev/null``.
+        """
+        self.listener, self.log, self.namespace, self.identity, self.rules = (Slot() for _ in range(5))
+        self.doors = [Slot() for _ in range(kind.doors)]
+        script = self._script = Script(house.numbers)
+        script.call("close", house.lifeline.writer)
+        house.lifeline.hold_by(script)
+        for door in self.doors:
+            script.call("write", door, b"0", 1)
+        script.call("setsid")
+        if house.confined:
+            namespaces.separate(script)
+            network.enter_by(script, kind.network, self.namespace if kind.prepared else None)
+            if kind.network == network.HOST:
+                root.show_resolvers_of_host(script)
+            root.mount_proc(script)
+            root.mount_scratch(CELL_SCRATCH, calls=script)
+            root.show_in_scratch(script, house.shown)
+        privileges.forbid_new_privileges(script)
+        self._keep_only(house, kind, place, nothing)
+        if landlock.version():
+            landlock.rule_by(script, house.rules, self.rules)
+        if house.mounts_as_user:
+            privileges.become_who_mounts(script, self.identity)
+            house.lifeline.hold_by(script)
+            script.call("close", house.lifeline.reader)
+        if house.filter is not None:
+            house.filter.load_by(script)
+
+    def go(self) -> None:
+        """Enters. Raises OSError."""
+        self._script.run()
+
+    def _keep_only(self, house: House, kind: Kind, place: int, nothing: int) -> None:
+        script = self._script
+        script.call("dup3", nothing, 0, 0)
+        script.call("dup3", self.log, _OUTPUT, 0)
+        script.call("dup3", self.log, _ERRORS, 0)
+        script.call("dup3", self.listener, place, os.O_CLOEXEC)
+        lowest = _ERRORS + 1
+        observer = () if kind.observer is None else (kind.observer,)
+        for kept in sorted({place, house.lifeline.reader, *observer, *house.kept}):
+            if kept > lowest:
+                script.call("close_range", lowest, kept - 1, 0)
+            lowest = kept + 1
+        script.call("close_range", lowest, 0xFFFFFFFF, 0)

@@ -1,0 +1,152 @@
+"""System calls that are decided now and made later, by a fork that has nothing left to look up.
+
+A fork of Python copies every page with an object that it so much as looks at, and the first call of each function looks
+at two or more. What a fork is to do before it runs anything else is written down in its parent instead, once for all
+forks of a kind: the fork goes through a list and makes the calls, over and over with the same few objects.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from martlet.sandbox import syscalls
+from martlet.sandbox.syscalls import BIND, DETACH, Clone, Mount, Process
+
+Slot = ctypes.c_long
+"""A number that is not known yet: one that is set before the script runs, or that one of its calls returns."""
+Number = int | Slot
+Text = ctypes.Array[ctypes.c_char]
+"""A text that is not known yet (`text`)."""
+Argument = int | str | bytes | None | Slot | ctypes.Structure | ctypes.Array[Any]
+AT_FDCWD = -100
+
+
+def text(size: int) -> Text:
+    """Returns room for a text of at most ``size - 1`` bytes, which is set as its ``value``."""
+    return ctypes.create_string_buffer(size)
+
+
+class Calls(Protocol):
+    """Who makes system calls, at once (the module `syscalls`) or later (a `Script`)."""
+
+    def unshare(self, namespaces: Clone) -> None:
+        """As in `syscalls`."""
+
+    def mount(self, kind: str, target: str, flags: Mount, options: str = "") -> None:
+        """As in `syscalls`."""
+
+    def bind(self, source: str, target: str) -> None:
+        """As in `syscalls`."""
+
+    def unmount(self, target: str) -> None:
+        """As in `syscalls`."""
+
+    def prctl(self, operation: Process, argument: int = 0, second: int = 0) -> None:
+        """As in `syscalls`."""
+
+    def clear_capabilities(self) -> None:
+        """As in `syscalls`."""
+
+
+class _Call(NamedTuple):
+    arguments: tuple[Any, ...]
+    into: Slot | None
+    wanted: int | None
+    forgiven: int
+    name: str
+
+
+class Script:
+    """See the module. It runs in a process with one thread.
+
+    Args:
+        numbers: of system calls, by their names, on this kind of machine.
+    """
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self._numbers = numbers
+        self._calls: list[_Call] = []
+        self._constants: dict[int, Slot] = {}
+
+    def call(
+        self,
+        name: str,
+        *arguments: Argument,
+        into: Slot | None = None,
+        wanted: int | None = None,
+        forgiven: int = 0,
+    ) -> None:
+        """Adds a call.
+
+        Args:
+            name: of the call.
+            arguments: numbers, slots that will hold numbers, text and structures that the kernel is to read.
+            into: takes what the call returns, for calls after it.
+            wanted: what it must return; by default whatever is no failure.
+            forgiven: the number of an error that is none here.
+        """
+        ready = (Slot(self._numbers[name]), *map(self._ready, arguments))
+        self._calls.append(_Call(ready, into, wanted, forgiven, name))
+
+    def run(self) -> None:
+        """Makes the calls, up to the first that fails. Raises OSError, which names that."""
+        make = syscalls.make
+        for arguments, into, wanted, forgiven, name in self._calls:
+            result = make(*arguments)
+            if into is not None:
+                into.value = result
+            if result < 0:
+                error = ctypes.get_errno()
+                if error != forgiven:
+                    raise OSError(error, f"{name}: {os.strerror(error)}")
+            elif wanted is not None and result != wanted:
+                raise OSError(f"{name}: {result}, where {wanted} was wanted")
+
+    def unshare(self, namespaces: Clone) -> None:
+        """Adds what `syscalls` does, as do the next ones."""
+        self.call("unshare", namespaces)
+
+    def setns(self, descriptor: Number, namespace: Clone) -> None:
+        """See `unshare`."""
+        self.call("setns", descriptor, namespace)
+
+    def mount(self, kind: str, target: str, flags: Mount, options: str | Text = "") -> None:
+        """See `unshare`."""
+        self.call("mount", kind, target, kind, flags, options)
+
+    def bind(self, source: str | Text, target: str) -> None:
+        """See `unshare`."""
+        self.call("mount", source, target, None, BIND, None)
+
+    def unmount(self, target: str) -> None:
+        """See `unshare`."""
+        self.call("umount2", target, DETACH)
+
+    def make_folder(self, path: str) -> None:
+        """Adds what `os.mkdir` does."""
+        self.call("mkdirat", AT_FDCWD, path, 0o777)
+
+    def prctl(self, operation: Process, argument: int = 0, second: int = 0) -> None:
+        """See `unshare`."""
+        self.call("prctl", operation, argument, second, 0, 0)
+
+    def clear_capabilities(self) -> None:
+        """See `unshare`."""
+        self.call("capset", syscalls.CAPABILITIES_OF_THIS_PROCESS, syscalls.NO_CAPABILITIES)
+
+    def _ready(self, argument: Argument) -> object:
+        """Returns what is handed to the kernel as it is."""
+        match argument:
+            case None:
+                return self._ready(0)
+            case int():
+                return self._constants.setdefault(int(argument), Slot(argument))
+            case str() | bytes():
+                return ctypes.c_char_p(os.fsencode(argument))
+            case Slot():
+                return argument
+            case _:
+                return ctypes.byref(argument)
