@@ -8,7 +8,7 @@ import socket
 from functools import partial
 from typing import NoReturn
 
-from . import logs, process, warmth
+from . import layout, logs, process, warmth
 from .cell import Cell, Prepare
 from .reception import Reception
 from .template import Template
@@ -24,6 +24,7 @@ def warm() -> None:
     """Prepares the process that cells are forked from. Leaves no thread and no descriptor behind."""
     warmth.warm()
     prepare()
+    layout.settle(warmth.practise)
 
 
 def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
