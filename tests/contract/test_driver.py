@@ -225,8 +225,13 @@ async def test_stats_count_what_an_instance_uses(rig: Rig):
     assert stats is not None
     assert stats.memory_bytes > 0
     assert stats.cpu_ms > 0
-    assert 1 <= stats.processes <= rig.processes
+    assert stats.processes >= 1
     assert stats.oom_kills == 0
+    # Who has brought it into its container may be about to end.
+    while stats.processes > rig.processes:
+        await asyncio.sleep(0.05)
+        stats = await rig.driver.stats(handle)
+        assert stats is not None
 
 
 async def test_a_destroyed_instance_is_gone_without_a_report(rig: Rig):
