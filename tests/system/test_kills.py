@@ -183,7 +183,11 @@ def inventory(platform):
         "cgroups": sum(path.name not in ahead for path in groups),
         "links": sum(name.startswith(f"m{link}") for _, name in socket.if_nameindex()),
         "mounts": Path("/proc/self/mountinfo").read_text().count(str(run)),
-        "run": Counter(path.name for path in found(f"{run}/**") if not path.parent.name.startswith("lane-")),
+        "run": Counter(
+            path.name
+            for path in found(f"{run}/**")
+            if not path.parent.name.startswith("lane-") and path.parent.name not in ahead
+        ),
         "directories": sum(path.name not in ahead for path in found(f"{run}/lane-*/*")),
         "data": {path for kind in ("packages", "blobs", "builds") for path in found(f"{data}/{kind}/**")},
     }
