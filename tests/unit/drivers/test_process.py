@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -503,3 +504,36 @@ async def test_lanes_of_other_platforms_are_left_alone(rig: Rig, tmp_path: Path)
     await other.close()
 
     assert lives(cell.pid)
+
+
+@pytest.mark.parametrize("has_code", [False, True], ids=["waiting", "with code"])
+async def test_a_cell_dies_with_its_zygote_while_nobody_looks(rig: Rig, has_code: bool):
+    cell = await rig.instance("echo") if has_code else await rig.start()
+    assert cell.pid is not None
+    zygote = zygote_of(cell.pid)
+
+    os.kill(zygote, signal.SIGKILL)
+
+    deadline = time.monotonic() + 10
+    while _lives(cell.pid):  # nothing is awaited here: the driver cannot have ended it
+        assert time.monotonic() < deadline, "it outlives its zygote"
+        time.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return status_of(pid)["State"][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_an_instance_holds_nothing_of_the_zygote_and_the_lane(rig: Rig):
+    handle = await rig.instance("echo")
+
+    held = [os.readlink(path) for path in Path(f"/proc/{handle.pid}/fd").iterdir()]
+
+    log = str(handle.log)
+    assert sorted(place for place in held if not place.startswith("socket:")) == sorted(
+        ["/dev/null", log, log]
+    )
+    assert 1 <= sum(place.startswith("socket:") for place in held) <= 2  # it listens, and was given its code
