@@ -22,6 +22,7 @@ from martlet.microvm.templates import Templates
 from martlet.sandbox import syscalls
 from tests.conftest import MICROVMS
 from tests.driver_rigs import LANE, SECONDS, ask, eventually, microvm_rig, saved_machine
+from tests.monitors import monitor_of
 from tests.system.holdings import holdings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
@@ -47,26 +48,27 @@ class Machine:
 
     def __init__(self, handle):
         self.handle, self.warden = handle, handle.pid
-        (monitor,) = Path(f"/proc/{self.warden}/task/{self.warden}/children").read_text().split()
-        self.monitor = int(monitor)
+        self.monitor = monitor_of(self.warden)
 
     def guests_end(self, channel):
         """Returns what the monitor writes to when the guest writes to this channel."""
         return _taken(self.monitor, qemu_machine.CHANNELS[channel])
 
     def control(self):
-        """Returns what the warden speaks to the agent by: the second of its sockets that are connected from the start,
-        of which the first leads to the monitor itself."""
-        sockets = []
-        for number in sorted(int(number) for number in os.listdir(f"/proc/{self.warden}/fd")):
+        """Returns what the warden speaks to the agent by: its socket that was made with that of the monitor."""
+        end = _inode(self.monitor, qemu_machine.CHANNELS[CONTROL])
+        inodes = {}
+        for number in os.listdir(f"/proc/{self.warden}/fd"):
             with suppress(OSError):  # the connection that brought the code may be closed just now
-                if os.readlink(f"/proc/{self.warden}/fd/{number}").startswith("socket:"):
-                    sockets.append(_taken(self.warden, number))
-        connected = [each for each in sockets if not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-        for each in sockets:
-            if each is not connected[1]:
-                each.close()
-        return connected[1]
+                if (inode := _inode(self.warden, number)) is not None:
+                    inodes[number] = inode
+        return _taken(self.warden, int(min(inodes, key=lambda number: abs(inodes[number] - end))))
+
+
+def _inode(pid, number):
+    """Returns that of a socket; None of anything else."""
+    kind, _, inode = os.readlink(f"/proc/{pid}/fd/{number}").partition(":")
+    return int(inode[1:-1]) if kind == "socket" else None
 
 
 def _taken(pid, number):

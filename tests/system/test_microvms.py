@@ -13,6 +13,7 @@ import pytest
 from martlet.units import parse_bytes
 from tests.conftest import MICROVMS
 from tests.driver_rigs import prepare_microvms
+from tests.monitors import monitor_of
 from tests.system.conftest import until
 from tests.system.holdings import nothing_left
 from tests.system.test_adoption import SAYS_ITS_TOKEN, SLEEPS, kill_lane
@@ -135,11 +136,6 @@ def test_what_a_microvm_does_not_have_is_refused(microvms, setting, value):
     assert (refused.status_code, refused.json()["field"]) == (422, f"config.{setting}")
 
 
-def monitor_of(instance):
-    (monitor,) = Path(f"/proc/{instance['pid']}/task/{instance['pid']}/children").read_text().split()
-    return int(monitor)
-
-
 def test_a_request_that_takes_more_than_its_memory_is_told_so_by_the_kernel_of_the_guest(microvms):
     microvms.deploy("eats", EATS, execution_mode="microvm", memory="32Mi")
 
@@ -154,7 +150,7 @@ def test_a_monitor_takes_no_more_pages_than_it_writes_to(microvms):
     assert microvms.invoke("small").text == "alive"
     (instance,) = microvms.instances("small")
 
-    status = Path(f"/proc/{monitor_of(instance)}/status").read_text()
+    status = Path(f"/proc/{monitor_of(instance['pid'])}/status").read_text()
 
     assert "\nTHP_enabled:\t0\n" in status
 
@@ -167,7 +163,7 @@ def test_a_request_whose_machine_is_killed_is_told_so_and_the_next_one_has_anoth
     with ThreadPoolExecutor(1) as thread:
         answer = thread.submit(microvms.invoke, "struck", content="60")
         until(lambda: microvms.instances("struck")[0]["state"] == "busy", why="it is not busy")
-        os.kill(monitor_of(instance), signal.SIGKILL)
+        os.kill(monitor_of(instance["pid"]), signal.SIGKILL)
 
     assert (answer.result().status_code, answer.result().json()["code"]) == (502, "function_crashed")
     assert microvms.invoke("struck", content="0").status_code == 200
@@ -183,7 +179,7 @@ def test_a_machine_that_hangs_costs_its_request_the_timeout_and_is_replaced(micr
     assert first.status_code == 200, first.text
     (instance,) = microvms.instances("hangs")
 
-    os.kill(monitor_of(instance), signal.SIGSTOP)
+    os.kill(monitor_of(instance["pid"]), signal.SIGSTOP)
     answer = microvms.invoke("hangs")
 
     assert (answer.status_code, answer.json()["code"]) == (504, "function_timeout")

@@ -76,6 +76,7 @@ class Agent:
         self._unsaid = b""
         self._early = task.program is None or task.program.cell == "cold"
         self._practice: bytes | None = None
+        self._awake = False
         self._pid = 0
         os.mkfifo(_LOG)
         os.chmod(_LOG, 0o622)  # noqa: S103  (the cell opens /dev/stdout as whoever it is then)
@@ -90,7 +91,7 @@ class Agent:
         self._limited: dict[str, Any] = dict(_NO_LIMITS)
 
     def warm(self) -> None:
-        """Does what all clones share, and returns in a clone, once that has been woken."""
+        """Does what all clones share, and returns in each of them."""
         known = {**sys.modules}
         self._module.warm()
         sys.modules.update(known)  # of which a runtime forgets what is none of a function's business
@@ -104,16 +105,9 @@ class Agent:
         self._practice = _practice()
         self._rehearse(self._practice)
         self._listen()
-        random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+        self._random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
         self._control.send(event="warm")
         self._renew()
-        message = self._control.receive()
-        _add_entropy(random, bytes.fromhex(message["entropy"]))
-        os.close(random)
-        time.clock_settime_ns(time.CLOCK_REALTIME, message["time"])
-        self._join(message["network"])
-        if not self._early:
-            self._start()
 
     def _listen(self) -> None:
         """Makes ready what `run` needs."""
@@ -138,7 +132,7 @@ class Agent:
                     ended = self._reap(ended)
                     deadline = time.monotonic() + _LAST_WORDS_SECONDS
                 elif descriptor == self._control.descriptor:
-                    self._obey(self._control.receive())
+                    self._heed()
                 elif descriptor in (self._log, self._ports[LOG]):
                     self._say()
                 else:
@@ -148,7 +142,7 @@ class Agent:
 
     def _patience(self) -> float | None:
         """Returns the seconds after which this clone seems to be one that waits for its code."""
-        return None if self._practice is None else _IDLE_SECONDS
+        return None if self._practice is None or not self._awake else _IDLE_SECONDS
 
     def _practise(self) -> None:
         """Goes the way of taking code and of running it, while nobody waits: an emulator translates what runs first.
@@ -157,7 +151,8 @@ class Agent:
         """
         if self._practice is not None:
             self._rehearse(self._practice)
-            self._practice = None
+            if self._awake:
+                self._practice = None
             getattr(self._module, "practise", self._module.warm)()
 
     def _rehearse(self, stream: bytes) -> None:
@@ -242,16 +237,44 @@ class Agent:
         else:
             self._inside.confine(request)
 
+    def _heed(self) -> None:
+        """Does what has been said on the control channel, all of it."""
+        message: dict[str, Any] | None = self._control.receive()
+        while message is not None:
+            self._obey(message)
+            message = self._control.hear()
+
     def _obey(self, message: dict[str, Any]) -> None:
-        if message["op"] == "signal":
-            os.kill(self._pid, message["signal"])
-            return
-        try:
-            self._equip(message)
-        except OSError as error:
-            self._control.send(event="refused", error=str(error))
-        else:
-            self._control.send(event="equipped")
+        match message["op"]:
+            case "practise":
+                self._practise_waking()
+                self._practise()
+                self._control.send(event="practised")
+            case "wake":
+                self._wake(message)
+            case "signal":
+                os.kill(self._pid, message["signal"])
+            case _:
+                try:
+                    self._equip(message)
+                except OSError as error:
+                    self._control.send(event="refused", error=str(error))
+                else:
+                    self._control.send(event="equipped")
+
+    def _wake(self, message: dict[str, Any]) -> None:
+        """Becomes a machine of its own."""
+        self._awake = True
+        _add_entropy(self._random, bytes.fromhex(message["entropy"]))
+        os.close(self._random)
+        time.clock_settime_ns(time.CLOCK_REALTIME, message["time"])
+        self._join(message["network"])
+        if not self._early:
+            self._start()
+
+    def _practise_waking(self) -> None:
+        _add_entropy(self._random, os.urandom(64))
+        time.clock_settime_ns(time.CLOCK_REALTIME, time.time_ns())
 
     def _equip(self, message: dict[str, Any]) -> None:
         """Gives the cell its code, its name and its limits."""

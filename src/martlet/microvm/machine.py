@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
 from martlet.microvm.control import LINKS
+from martlet.sandbox.launcher import Elsewhere
 
 MEMORY = 512 * 1024 * 1024
 """Bytes of a machine. It costs the host only what the guest touches."""
@@ -16,3 +20,13 @@ PLACE, MEMORY_FILE, STATE_FILE, ROOT_FILE = "/.template", "memory", "state", "ro
 """Where a sandbox shows a template, and its files: memory and state of the machine, and its root."""
 SCRIPT_FILE = "restore.json"
 """What Firecracker is told to restore it; there is none where it is QEMU's."""
+
+
+class Fork(Protocol):
+    """What a monitor is started by, confined (`launcher.Forks`)."""
+
+    def __call__(self, child: Callable[[], NoReturn]) -> int:
+        """Forks a process that runs ``child``. Returns its id."""
+
+    def elsewhere(self, elsewhere: Elsewhere) -> int:
+        """Has it forked from another process. Returns its id; raises OSError."""

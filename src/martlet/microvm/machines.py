@@ -6,12 +6,14 @@ Standard library only, and `martlet.sandbox`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from martlet.microvm.firecracker.machine import FirecrackerMachine
-from martlet.microvm.machine import PLACE, SCRIPT_FILE
+from martlet.microvm.forked_machine import ForkedMachine
+from martlet.microvm.machine import PLACE, SCRIPT_FILE, Fork
+from martlet.microvm.orders import Server
 from martlet.microvm.qemu_machine import QemuMachine
 
 
@@ -19,24 +21,21 @@ class Machine(Protocol):
     """A clone of the template, before and after its monitor was started. It ends with the monitor."""
 
     @property
-    def lent(self) -> Mapping[int, int]:
-        """The descriptors that the monitor gets, by the numbers that it knows them by."""
-
-    @property
     def address(self) -> IPv4Address | None:
         """What the guest is by network; None where it has no device."""
 
-    def enter(self) -> None:
-        """Makes a process ready to become the monitor. Raises OSError."""
-
-    def restore(self) -> dict[str, int]:
+    def start(self, command: Sequence[str], fork: Fork) -> dict[str, int]:
         """Has the machine go on where it was saved.
+
+        Args:
+            command: the monitor with its arguments, where one is started for it.
+            fork: what that is started by.
 
         Returns:
             Descriptors of the guest's ports, by their names.
 
         Raises:
-            OSError: the monitor has ended, or refuses.
+            OSError: the monitor has ended, refuses, or cannot be forked.
         """
 
     def tell(self, environment: Mapping[str, str]) -> str | None:
@@ -55,11 +54,16 @@ def takes_files() -> bool:
     return os.path.exists(f"{PLACE}/{SCRIPT_FILE}")
 
 
-def make(patience: float, kept: Mapping[str, int]) -> Machine:
+def make(patience: float, kept: Mapping[str, int], server: Server | None) -> Machine:
     """Returns a clone of the template that is shown here.
 
     Args:
         patience: seconds that each answer of the monitor may take.
         kept: descriptors of the template's files by their names, where the monitor does not open them by itself.
+        server: of clones, if there is one that lives.
     """
-    return FirecrackerMachine(patience) if takes_files() else QemuMachine(patience, kept)
+    if takes_files():
+        return FirecrackerMachine(patience)
+    if server is None:
+        return QemuMachine(patience, kept)
+    return ForkedMachine(patience, server, kept.values())

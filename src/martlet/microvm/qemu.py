@@ -107,6 +107,16 @@ def command(
     return [*line, "-kernel", boot.kernel, "-initrd", boot.initrd, "-append", " ".join(boot.words)]
 
 
+def is_emulated(command: Sequence[str]) -> bool:
+    """Whether a command line is that of a machine whose processor is emulated."""
+    return any(word.startswith("tcg") for word in command)
+
+
+def has_tap(command: Sequence[str]) -> bool:
+    """Whether a command line is that of a machine with a tap."""
+    return any(word.startswith("tap,") for word in command)
+
+
 def save(qmp: Qmp, state: int, deadline: float) -> None:
     """Writes the state of a machine, all but its memory, and ends it.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from martlet.microvm import qemu
 from martlet.microvm.control import CONTROL, LINKS, LOG
-from martlet.microvm.machine import MEMORY_FILE, ROOT_FILE, STATE_FILE
+from martlet.microvm.execution import execute
+from martlet.microvm.machine import MEMORY_FILE, ROOT_FILE, STATE_FILE, Fork
 from martlet.microvm.qmp import Qmp
 from martlet.sandbox import guest_link
 
@@ -29,21 +30,19 @@ class QemuMachine:
         self._patience = patience
         pairs = {number: socket.socketpair() for number in (QMP, *CHANNELS.values())}
         self._ours = {number: pair[0] for number, pair in pairs.items()}
-        self.lent = {number: pair[1].detach() for number, pair in pairs.items()}
-        self.lent |= {MEMORY: kept[MEMORY_FILE], ROOT: kept[ROOT_FILE]}
+        self._lent = {number: pair[1].detach() for number, pair in pairs.items()}
+        self._lent |= {MEMORY: kept[MEMORY_FILE], ROOT: kept[ROOT_FILE]}
         # Opened anew: other machines read it too.
         self._state = os.open(f"/proc/self/fd/{kept[STATE_FILE]}", os.O_RDONLY | os.O_CLOEXEC)
         os.close(kept[STATE_FILE])
         self.address = guest_link.address_here()
         if self.address is not None:
-            self.lent[TAP] = guest_link.attach()
+            self._lent[TAP] = guest_link.attach()
 
-    def enter(self) -> None:
-        """Does nothing: QEMU has all that it needs."""
-
-    def restore(self) -> dict[str, int]:
-        """Has the machine go on. Returns the descriptors of its ports."""
-        for lent in self.lent.values():
+    def start(self, command: Sequence[str], fork: Fork) -> dict[str, int]:
+        """Has the machine go on. Returns the descriptors of its ports; raises OSError."""
+        fork(lambda: execute(list(command), self._lent))
+        for lent in self._lent.values():
             os.close(lent)
         self._ours[QMP].settimeout(self._patience)
         self._qmp = Qmp(self._ours[QMP])  # which pauses where this is closed

@@ -19,17 +19,19 @@ class Qmp:
 
     Args:
         connection: leads to it. Its timeout is what every answer may take.
+        greeted: whether it has greeted already.
 
     Raises:
         QmpError: nothing greets.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, greeted: bool = False) -> None:
         self._connection = connection
         self._come = b""
         self._events: list[str] = []
-        self._read()
-        self.execute("qmp_capabilities")
+        if not greeted:
+            self._read()
+            self.execute("qmp_capabilities")
 
     def give(self, name: str, descriptor: int) -> None:
         """Gives QEMU a descriptor, which its commands know by a name. Raises `QmpError`."""

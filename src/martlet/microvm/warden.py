@@ -23,11 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from martlet.microvm import machines
+from martlet.microvm import fork_server, machines, qemu, qemu_machine
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control, Nonsense
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
-from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE
-from martlet.microvm.machines import Machine
+from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE, Fork
+from martlet.microvm.orders import Server
 from martlet.sandbox import root, syscalls
 from martlet.sandbox.inside import CONFINEMENT
 from martlet.sandbox.program import Program
@@ -44,20 +44,23 @@ _SPECIALISE = b"POST /_martlet/specialise "
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ENDED, _LIES = "the virtual machine has ended", "the virtual machine says what no machine of Martlet's says"
 _kept: dict[str, int] = {}
+_server: Server | None = None
 
 Prepare = Callable[[dict[str, Any]], None]
-Fork = Callable[[Callable[[], NoReturn]], int]
 
 
-def warm() -> tuple[int, ...]:
-    """Opens the template. Returns the descriptors that cells are to keep: nobody needs its files by name any more.
+def begin(program: Program) -> bool:
+    """Opens the template: nobody needs its files by name any more. Returns whether clones are forked from a machine.
 
     Memory and state of the saved machine become files that nobody can write to: a monitor maps the memory
     copy-on-write, and for that must open it as if to write.
+
+    Args:
+        program: the monitor, whose command line has the descriptors of these files.
     """
-    json.loads("{}")
+    global _server
     if machines.takes_files():
-        return ()
+        return False
     # QEMU asks for huge pages where it writes a few bytes, and a monitor takes over what holds for its warden.
     syscalls.prctl(Process.SET_NO_HUGE_PAGES, 1)
     for name in (MEMORY_FILE, STATE_FILE):
@@ -66,7 +69,17 @@ def warm() -> tuple[int, ...]:
             _copy(saved.fileno(), _kept[name])
         fcntl.fcntl(_kept[name], fcntl.F_ADD_SEALS, _SEALS)
     _kept[ROOT_FILE] = os.open(f"{PLACE}/{ROOT_FILE}", os.O_RDONLY | os.O_CLOEXEC)
-    return tuple(_kept.values())
+    if qemu.is_emulated(program.command):
+        files = {qemu_machine.MEMORY: _kept[MEMORY_FILE], qemu_machine.ROOT: _kept[ROOT_FILE]}
+        _server = fork_server.make(program.command, files, _kept[STATE_FILE])
+    return _server is not None
+
+
+def warm() -> tuple[int, ...]:
+    """Returns the descriptors that wardens are to keep."""
+    json.loads("{}")
+    socket_of_server = () if _server is None else (_server.socket.fileno(),)
+    return (*_kept.values(), *socket_of_server)
 
 
 def serve(listener: socket.socket, prepare: Prepare, program: Program, fork: Fork) -> NoReturn:
@@ -75,7 +88,7 @@ def serve(listener: socket.socket, prepare: Prepare, program: Program, fork: For
     Args:
         listener: where requests come from.
         prepare: mounts the code, and drops all power of this process.
-        program: the monitor, whose command line has the descriptors above.
+        program: the monitor.
         fork: forks it confined.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -99,9 +112,9 @@ class Warden:
 
     def start(self, command: Any, fork: Fork) -> None:
         """Starts a monitor, has it restore the machine, and wakes that up. Raises OSError."""
-        self._machine = machine = machines.make(_ANSWER_SECONDS, _kept)
-        fork(lambda: _execute(list(command), machine))
-        channels = machine.restore()
+        server = _server if _server is not None and _server.lives else None
+        self._machine = machine = machines.make(_ANSWER_SECONDS, _kept, server)
+        channels = machine.start(command, fork)
         self._control = Control(channels[CONTROL])
         address = machine.address
         link = address and {"address": str(address), "resolvers": _RESOLVERS.read_text()}
@@ -307,22 +320,6 @@ class Warden:
         except BlockingIOError:
             pass
         return None
-
-
-def _execute(command: list[str], machine: Machine) -> NoReturn:
-    """Becomes the monitor, with what the machine lends it and nothing else open but where it prints."""
-    machine.enter()
-    descriptors = machine.lent
-    high = 100 + max(descriptors, default=0)
-    for number, descriptor in enumerate(descriptors.values()):
-        os.dup2(descriptor, high + number, inheritable=False)
-    for number, wanted in enumerate(descriptors):
-        os.dup2(high + number, wanted)
-    lowest = 3
-    for wanted in (*sorted(descriptors), os.sysconf("SC_OPEN_MAX")):
-        os.closerange(lowest, wanted)
-        lowest = wanted + 1
-    os.execv(command[0], command)  # noqa: S606
 
 
 def _body(said: bytes) -> bytes | None:

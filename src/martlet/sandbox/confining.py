@@ -80,6 +80,11 @@ class Confining:
         self._locked.run()
         return self._heard.value if self._filtered else None
 
+    def lock_by(self, rules: int) -> Script:
+        """Returns what `lock` does, written down for another process, in which the rules have this descriptor."""
+        self._rules.value = rules
+        return self._locked
+
     def _fill(self, code: str, scratch: int, hostname: str) -> None:
         self._code.value = os.fsencode(f"{root.PACKAGES}/{code}")
         self._bounds.value = root.bounds(scratch).encode()

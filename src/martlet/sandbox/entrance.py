@@ -31,6 +31,7 @@ class House:
         rules: what Landlock is to allow, by path or descriptor.
         filter: of system calls, as far as it holds before there is code; None where there is none.
         numbers: of system calls, by name.
+        keeps_doors: whether they keep the doors of their cgroups, for what is forked for them elsewhere.
     """
 
     lifeline: Lifeline
@@ -41,6 +42,7 @@ class House:
     rules: Mapping[str | int, Access]
     filter: Filter | None
     numbers: Mapping[str, int]
+    keeps_doors: bool = False
 
 
 class Kind(NamedTuple):
@@ -68,6 +70,7 @@ class Entrance:
         doors: of its cgroups.
         namespace: of its network, where one is made for it.
         identity: user and group id.
+        kept_doors: the descriptors that the doors have once it has entered, where it keeps them.
         rules: the descriptor of the rules of Landlock, once it has entered, where the kernel has any.
     """
 
@@ -82,6 +85,7 @@ class Entrance:
         """
         self.listener, self.log, self.namespace, self.identity, self.rules = (Slot() for _ in range(5))
         self.doors = [Slot() for _ in range(kind.doors)]
+        self.kept_doors = [os.dup(nothing) for _ in self.doors if house.keeps_doors]
         script = self._script = Script(house.numbers)
         script.call("close", house.lifeline.writer)
         house.lifeline.hold_by(script)
@@ -117,9 +121,11 @@ class Entrance:
         script.call("dup3", self.log, _OUTPUT, 0)
         script.call("dup3", self.log, _ERRORS, 0)
         script.call("dup3", self.listener, place, os.O_CLOEXEC)
+        for door, number in zip(self.doors, self.kept_doors, strict=False):
+            script.call("dup3", door, number, os.O_CLOEXEC)
         lowest = _ERRORS + 1
         observer = () if kind.observer is None else (kind.observer,)
-        for kept in sorted({place, house.lifeline.reader, *observer, *house.kept}):
+        for kept in sorted({place, house.lifeline.reader, *self.kept_doors, *observer, *house.kept}):
             if kept > lowest:
                 script.call("close_range", lowest, kept - 1, 0)
             lowest = kept + 1

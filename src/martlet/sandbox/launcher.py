@@ -3,7 +3,8 @@
 `Sandbox.expect` says in the zygote whom the next cell is for, and `Sandbox.enter` takes the cell in before it has code,
 by the steps of `entrance`, which leave it the power that `confine` needs.
 `Sandbox.confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
-`Sandbox.fork` is for a program that starts before there is code: it never has any power.
+`Sandbox.fork` is for a program that starts before there is code: it never has any power. `Sandbox.fork_elsewhere` takes
+one in that is forked from something that runs already.
 All take the same steps whether the zygote is root on the host or in a user namespace; a host may lack what some of
 them need (`Means`), and then it was agreed to go without (relaxed).
 """
@@ -15,14 +16,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from martlet.sandbox import landlock, namespaces, privileges, root, users
 from martlet.sandbox.confining import Confining
 from martlet.sandbox.entrance import Entrance, House, Kind
 from martlet.sandbox.landlock import Access, Ruleset
 from martlet.sandbox.means import Means, Users
+from martlet.sandbox.script import Script, Slot
 from martlet.sandbox.seccomp.filter import Filter
+from martlet.sandbox.syscalls import Clone
 
 _LOG = 1
 _ACCESS_OUTSIDE = {
@@ -67,6 +70,23 @@ class Belongings:
     observer: int | None = None
 
 
+class Elsewhere(Protocol):
+    """Who forks a process from another one than this, and has it make system calls first."""
+
+    def lend(self, descriptor: int) -> int:
+        """Lends it a descriptor of this process. Returns the number that it has there."""
+
+    def run(self, script: Script) -> None:
+        """Adds the calls of a script, as they are now; lent numbers are in its slots."""
+
+    def fork(self) -> int:
+        """Has it forked into the PID namespace of this process; returns its id once it has made the calls.
+
+        Raises:
+            OSError: there is nobody to fork from, or a call has failed.
+        """
+
+
 class Confinement(NamedTuple):
     """What a cell learns when it gets code; it travels inside the request to specialise.
 
@@ -108,6 +128,7 @@ class Sandbox:
         self.listener = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._entrances: dict[Kind, Entrance] = {}
         self._entrance: Entrance | None = None
+        self._taking_in = _TakingIn(house, last_capability)
         self._identity = 0
         self._rules: Ruleset | None = None
         self._program: int | None = None
@@ -172,11 +193,36 @@ class Sandbox:
         """
         pid = namespaces.fork(lambda: self._run(child))
         self._program = pid
-        # The cell must reach the program, which is behind its own wall already, with signals.
+        self._begin_alone()
+        return pid
+
+    def fork_elsewhere(self, elsewhere: Elsewhere) -> int:
+        """As `fork`, with a process that is forked by somebody else; it goes the steps of the cell and those of `fork`.
+
+        Returns:
+            The id of the process. Raises OSError as `Elsewhere.fork`.
+        """
+        assert self._entrance is not None
+        assert self._rules is not None
+        doors, own = self._entrance.kept_doors, os.pidfd_open(os.getpid())
+        try:
+            self._taking_in.add(elsewhere, doors, own, self._identity)
+            elsewhere.run(self._confining.lock_by(elsewhere.lend(self._rules.descriptor)))
+            pid = self._program = elsewhere.fork()
+        finally:
+            os.close(own)
+        self._begin_alone()
+        return pid
+
+    def _begin_alone(self) -> None:
+        """Lets go of what was there for the program, which is behind its own wall."""
+        assert self._entrance is not None
+        for door in self._entrance.kept_doors:
+            os.close(door)
+        # The cell must reach the program with signals.
         if self._rules is not None:
             self._rules.close()
         self._rules = rules_for(self._house.rules, scoped=False)
-        return pid
 
     def _hold_for_good(self) -> None:
         """Ties it to its zygote once more, and for the last time, as it has become another user."""
@@ -203,6 +249,52 @@ class Sandbox:
     def _lock(self) -> int | None:
         """The last steps: what comes before needs files and calls that they refuse."""
         return self._confining.lock(None if self._rules is None else self._rules.descriptor)
+
+
+class Forks:
+    """What a module forks the program by that it starts before there is code."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def __call__(self, child: Callable[[], NoReturn]) -> int:
+        """See `Sandbox.fork`."""
+        return self._sandbox.fork(child)
+
+    def elsewhere(self, elsewhere: Elsewhere) -> int:
+        """See `Sandbox.fork_elsewhere`."""
+        return self._sandbox.fork_elsewhere(elsewhere)
+
+
+class _TakingIn:
+    """How a process that is nobody's comes into a sandbox that is there: where a cell is root on the host alone."""
+
+    def __init__(self, house: House, last_capability: int) -> None:
+        self._numbers = house.numbers
+        self._identity = Slot()
+        self._power = Script(house.numbers)
+        privileges.empty_bounding_set(last_capability, self._power)
+        privileges.forbid_new_privileges(self._power)
+        privileges.become_by(self._power, self._identity)
+        if house.filter is not None:
+            house.filter.load_by(self._power)
+
+    def add(self, elsewhere: Elsewhere, doors: Iterable[int], cell: int, identity: int) -> None:
+        """Adds the steps.
+
+        Args:
+            elsewhere: to what.
+            doors: of its cgroups.
+            cell: a pidfd of the first process there.
+            identity: user and group id.
+        """
+        script = Script(self._numbers)
+        for door in doors:
+            script.call("write", elsewhere.lend(door), b"0", 1)
+        script.call("setns", elsewhere.lend(cell), namespaces.OWN | Clone.NETWORK)
+        self._identity.value = identity
+        elsewhere.run(script)
+        elsewhere.run(self._power)
 
 
 def become(identity: int, means: Means, last_capability: int) -> None:

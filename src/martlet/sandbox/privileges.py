@@ -22,10 +22,10 @@ def forbid_new_privileges(calls: Calls = syscalls) -> None:
     calls.prctl(Process.SET_NO_NEW_PRIVILEGES, 1)
 
 
-def empty_bounding_set(last: int) -> None:
+def empty_bounding_set(last: int, calls: Calls = syscalls) -> None:
     """Gives up every capability from 0 to ``last`` for whatever is executed later."""
     for capability in range(last + 1):
-        syscalls.prctl(Process.DROP_BOUNDING_CAPABILITY, capability)
+        calls.prctl(Process.DROP_BOUNDING_CAPABILITY, capability)
 
 
 def become(identity: int) -> None:
@@ -36,13 +36,17 @@ def become(identity: int) -> None:
     drop_capabilities()
 
 
+def become_by(script: Script, identity: Slot) -> None:
+    """Writes down what `become` does."""
+    _become_by(script, identity)
+    drop_capabilities(script)
+
+
 def become_who_mounts(script: Script, identity: Slot) -> None:
     """Writes down the same, but keeps of root's capabilities the one to mount, and to name the host
     (``CAP_SYS_ADMIN``), until `drop_capabilities`."""
     script.prctl(Process.KEEP_CAPABILITIES, 1)
-    script.call("setgroups", 0, None)
-    script.call("setresgid", identity, identity, identity)
-    script.call("setresuid", identity, identity, identity)
+    _become_by(script, identity)
     script.prctl(Process.KEEP_CAPABILITIES, 0)
     script.call("capset", syscalls.CAPABILITIES_OF_THIS_PROCESS, syscalls.POWER_TO_MOUNT)
 
@@ -51,3 +55,9 @@ def drop_capabilities(calls: Calls = syscalls) -> None:
     """Empties every set of capabilities that the process itself has; the user stays."""
     calls.prctl(Process.AMBIENT_CAPABILITIES, _CLEAR_ALL)
     calls.clear_capabilities()
+
+
+def _become_by(script: Script, identity: Slot) -> None:
+    script.call("setgroups", 0, None)
+    script.call("setresgid", identity, identity, identity)
+    script.call("setresuid", identity, identity, identity)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from martlet.sandbox import syscalls
 from martlet.sandbox.syscalls import BIND, DETACH, Clone, Mount, Process
@@ -22,6 +22,10 @@ Text = ctypes.Array[ctypes.c_char]
 """A text that is not known yet (`text`)."""
 Argument = int | str | bytes | None | Slot | ctypes.Structure | ctypes.Array[Any]
 AT_FDCWD = -100
+
+
+Keep = Callable[[bytes], int]
+"""Puts bytes where another process will have them, and returns their address there."""
 
 
 def text(size: int) -> Text:
@@ -57,6 +61,14 @@ class _Call(NamedTuple):
     wanted: int | None
     forgiven: int
     name: str
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A structure that leads to something outside of it."""
+
+    def placed(self, keep: Keep) -> bytes:
+        """Returns it as it is in the memory of another process, for which ``keep`` keeps what it leads to."""
 
 
 class Script:
@@ -105,6 +117,15 @@ class Script:
             elif wanted is not None and result != wanted:
                 raise OSError(f"{name}: {result}, where {wanted} was wanted")
 
+    def placed(self, keep: Keep) -> Iterator[tuple[list[int], bool]]:
+        """Yields the calls for a process that has nothing of this one: each its number and its arguments, with what is
+        in the slots now, and whether it may fail. What a call returns there is not for those after it.
+        """
+        for arguments, _, wanted, forgiven, name in self._calls:
+            if wanted is not None:
+                raise ValueError(f"{name}: what it returns cannot be looked at")
+            yield [_placed(argument, keep) for argument in arguments], forgiven != 0
+
     def unshare(self, namespaces: Clone) -> None:
         """Adds what `syscalls` does, as do the next ones."""
         self.call("unshare", namespaces)
@@ -150,3 +171,13 @@ class Script:
                 return argument
             case _:
                 return ctypes.byref(argument)
+
+
+def _placed(argument: Any, keep: Keep) -> int:
+    """Returns what is handed to the kernel in another process."""
+    if isinstance(argument, Slot):
+        return argument.value
+    if isinstance(argument, ctypes.c_char_p):
+        return keep((argument.value or b"") + b"\0")
+    pointed = argument._obj
+    return keep(pointed.placed(keep) if isinstance(pointed, Placed) else bytes(pointed))

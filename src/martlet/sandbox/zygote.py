@@ -26,7 +26,7 @@ from typing import Any, Literal, NoReturn, Self
 
 from martlet.sandbox import cgroups, landlock, namespaces, privileges, root, syscalls, users
 from martlet.sandbox.entrance import House
-from martlet.sandbox.launcher import Belongings, Confinement, Sandbox, allowed, is_late
+from martlet.sandbox.launcher import Belongings, Confinement, Forks, Sandbox, allowed, is_late
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.means import Means, Users
 from martlet.sandbox.namespaces import PidNamespaces, fork_warm
@@ -51,7 +51,9 @@ class Plan:
 
     Attributes:
         module: what cells run. It has ``warm()``, which may return descriptors for cells to keep, and
-            ``serve(listener, prepare)``; where there is a program, ``serve(listener, prepare, program, fork)``.
+            ``serve(listener, prepare)``; where there is a program, ``serve(listener, prepare, program, fork)``. It may
+            have ``begin(program)``, which runs in the private root before power is given up, and returns whether
+            programs are forked from what it has started.
         module_folder: the folder it is imported from.
         program: what ``serve`` is to start; None: the module runs functions itself.
         shown: folders of the host to show in the private root besides the system's, by where they are seen.
@@ -100,6 +102,7 @@ class Zygote(Parent):
         self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
         self._sandbox: Sandbox
+        self._elsewhere = False
         self._cell = ""
         self._prepare = _Prepare(self._confine, self._practise)
 
@@ -116,6 +119,8 @@ class Zygote(Parent):
                 self._plan.shown,
                 self._plan.devices,
             )
+            begin = getattr(self._module, "begin", None)
+            self._elsewhere = begin is not None and begin(self._plan.program)
             # Cells are born without what is given up here, and only what is executed would have it back.
             privileges.empty_bounding_set(self._last_capability)
         self._sandbox = self._make_sandbox(policy, self._module.warm() or ())
@@ -140,6 +145,7 @@ class Zygote(Parent):
             rules=allowed(plan.means, own),
             filter=early,
             numbers=policy.numbers,
+            keeps_doors=self._elsewhere,
         )
         return Sandbox(house, plan.means, self._last_capability, late)
 
@@ -193,7 +199,7 @@ class Zygote(Parent):
             if self._plan.program is None:
                 self._module.serve(listener, self._prepare)
             else:
-                early = sandbox.fork if self._starts_early else None
+                early = Forks(sandbox) if self._starts_early else None
                 self._module.serve(listener, self._prepare, self._plan.program, early)
             code = 0
         except BaseException:

@@ -7,9 +7,8 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,19 +69,24 @@ def saved(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def clone(
     program: Path, saved: Path, folder: Path, patch: pytest.MonkeyPatch
-) -> Iterator[FirecrackerMachine]:
-    """A clone, before its monitor has answered."""
+) -> Iterator[tuple[FirecrackerMachine, Callable[[], dict[str, int]]]]:
+    """A clone, and what starts it."""
     patch.setattr(machine, "PLACE", str(saved))
     patch.setattr(machine, "_SCRATCH", str(folder))
-    namespace = Namespace()
+    namespace, monitors = Namespace(), []
     with namespace.entered():
         made = FirecrackerMachine(SECONDS)
-        process = subprocess.Popen(machine.command(str(program)), preexec_fn=made.enter)
+
+    def start() -> dict[str, int]:
+        with namespace.entered():
+            return made.start(machine.command(str(program)), lambda child: monitors.append(fork(child)))
+
     try:
-        yield made
+        yield made, start
     finally:
-        process.kill()
-        process.wait()
+        for monitor in monitors:
+            os.kill(monitor, signal.SIGKILL)
+            os.waitpid(monitor, 0)
         namespace.close()
     assert (folder / "invalid").read_text() == ""
 
@@ -120,9 +124,8 @@ def test_clones_go_on_with_ports_and_variables_of_their_own(
     for number in range(2):
         folder = short_path / str(number)
         folder.mkdir()
-        with clone(program, saved, folder, monkeypatch) as made:
-            assert made.lent == {}
-            ports = made.restore()
+        with clone(program, saved, folder, monkeypatch) as (made, start):
+            ports = start()
             assert set(ports) == {CONTROL, LOG, *LINKS}
             assert (folder / ROOT_FILE).samefile(saved / ROOT_FILE)
 
@@ -182,6 +185,7 @@ def test_a_warden_has_the_whole_conversation_with_a_clone(
 def be_warden(listener: socket.socket, program: Path) -> NoReturn:
     try:
         command = Program(machine.command(str(program)), {}, "warm", "descriptor")
+        assert not warden.begin(command)
         assert warden.warm() == ()
         warden.serve(listener, lambda document: None, command, fork)
     finally:
@@ -198,9 +202,9 @@ def ask(at: str, method: str, path: str, document: Any) -> dict[str, Any]:
 def test_a_guest_without_a_way_out_has_a_device_that_leads_nowhere(
     program: Path, saved: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with clone(program, saved, short_path, monkeypatch) as made:
+    with clone(program, saved, short_path, monkeypatch) as (made, start):
         assert made.address.is_link_local
-        made.restore()
+        start()
 
 
 def test_a_template_of_another_kind_is_refused_in_words(
@@ -216,8 +220,8 @@ def test_a_template_of_another_kind_is_refused_in_words(
     folder.mkdir()
 
     refused = pytest.raises(OSError, match="make the snapshot anew with this release of Firecracker")
-    with clone(program, damaged, folder, monkeypatch) as made, refused:
-        made.restore()
+    with clone(program, damaged, folder, monkeypatch) as (_, start), refused:
+        start()
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from martlet.microvm.control import VSOCK_PORTS
+from martlet.microvm.execution import execute
 from martlet.microvm.firecracker.errors import FirecrackerError
 from martlet.microvm.firecracker.mmds import MetadataError
 from martlet.microvm.firecracker.monitor import Monitor
-from martlet.microvm.machine import PLACE, ROOT_FILE, SCRIPT_FILE
+from martlet.microvm.machine import PLACE, ROOT_FILE, SCRIPT_FILE, Fork
 from martlet.sandbox import guest_link
 
 API, VSOCK = "api.sock", "v.sock"
@@ -27,17 +29,12 @@ class FirecrackerMachine:
     """A clone in the sandbox of a warden; ``patience`` is what each answer may take, in seconds."""
 
     def __init__(self, patience: float) -> None:
-        self.lent: Mapping[int, int] = {}  # it opens by itself what it needs
         self.address = guest_link.address_here() or guest_link.make_alone()
         self._monitor = Monitor(f"{_SCRATCH}/{API}", f"{_SCRATCH}/{VSOCK}", patience)
 
-    def enter(self) -> None:
-        """Goes, in the process that becomes Firecracker, where the paths of the saved machine lead."""
-        os.chdir(_SCRATCH)
-        os.symlink(f"{PLACE}/{ROOT_FILE}", ROOT_FILE)
-
-    def restore(self) -> dict[str, int]:
+    def start(self, command: Sequence[str], fork: Fork) -> dict[str, int]:
         """Has the machine go on. Returns the descriptors of its ports; raises OSError."""
+        fork(lambda: _become(list(command)))
         with open(f"{PLACE}/{SCRIPT_FILE}") as file:
             script = json.load(file)
         try:
@@ -52,3 +49,10 @@ class FirecrackerMachine:
             return self._monitor.tell(environment)
         except (FirecrackerError, MetadataError) as error:
             raise OSError(str(error)) from None
+
+
+def _become(command: list[str]) -> NoReturn:
+    """Becomes Firecracker where the paths of the saved machine lead; it opens by itself what it needs."""
+    os.chdir(_SCRATCH)
+    os.symlink(f"{PLACE}/{ROOT_FILE}", ROOT_FILE)
+    execute(command, {})

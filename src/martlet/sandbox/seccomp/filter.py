@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from martlet.sandbox import syscalls
-from martlet.sandbox.script import Script, Slot
+from martlet.sandbox.script import Keep, Script, Slot
 from martlet.sandbox.seccomp import bpf
 from martlet.sandbox.seccomp.bpf import Decides
 from martlet.sandbox.seccomp.policy import Policy
@@ -16,7 +16,12 @@ _INSTRUCTION_BYTES = 8
 
 
 class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+    code: bytes
+
+    def placed(self, keep: Keep) -> bytes:
+        """As in `script.Placed`."""
+        return bytes(_Program(self.length, keep(self.code)))
 
 
 class Filter:
@@ -30,7 +35,9 @@ class Filter:
 
     def __init__(self, policy: Policy, *, observed: bool = False, decides: Decides = lambda _: True) -> None:
         program = bpf.compile(policy, observed=observed, decides=decides)
-        self._program = _Program(length=len(program) // _INSTRUCTION_BYTES, instructions=program)
+        length, instructions = len(program) // _INSTRUCTION_BYTES, ctypes.c_char_p(program)
+        self._program = _Program(length, ctypes.cast(instructions, ctypes.c_void_p))
+        self._program.code = program  # and so it stays where it is
         self._flags = _NEW_LISTENER if observed else 0
         self._seccomp = policy.numbers["seccomp"]
 
