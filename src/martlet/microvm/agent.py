@@ -44,6 +44,7 @@ USER = 1000
 RESOLVERS = "/run/resolv.conf"
 """Where the link at ``/etc/resolv.conf`` leads, for the cell."""
 _SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
+_OTHER_SOCKET = f"{view.RUN}/other"
 _PRACTICE = f"{view.RUN}/practice"
 _LIMITS = {"memory": "memory.max", "processes": "pids.max"}
 _NO_LIMITS = dict.fromkeys(_LIMITS, "max") | {"scratch": view.SCRATCH}
@@ -54,6 +55,20 @@ _IDLE_SECONDS = 0.25
 _PRACTISED_SECONDS = 0.1
 """After which a cell practises (`reception`), as long as nobody asks it for anything."""
 _LAST_WORDS_SECONDS = 1.0
+_OPEN_FILES = 1024
+_EXAMPLE = {
+    "function": "",
+    "revision": 1,
+    "code": root.FUNCTION,
+    "dependencies": None,
+    "handler": "handle",
+    "environment": {},
+    "concurrency": 1,
+    "max_body": 1024,
+    "template": False,
+}
+"""How a cell is asked to become the example of its runtime."""
+_HEAD = b"POST %b HTTP/1.1\r\nhost: martlet\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
 
@@ -151,8 +166,7 @@ class Agent:
         """
         if self._practice is not None:
             self._rehearse(self._practice)
-            if self._awake:
-                self._practice = None
+            self._practice = None
             getattr(self._module, "practise", self._module.warm)()
 
     def _rehearse(self, stream: bytes) -> None:
@@ -187,9 +201,36 @@ class Agent:
             guest_link.join(IPv4Address(network["address"]))
             Path(view.SHOWN, Path(RESOLVERS).name).write_text(network["resolvers"])
 
-    def _start(self) -> None:
+    def _practise_living(self) -> None:
+        """Has another cell become a function, and answer, as the one that waits will: where the runtime has an example.
+
+        What is translated for one cell is for all of them.
+        """
+        example = getattr(self._module, "EXAMPLE", None)
+        if example is None or not self._early:
+            return
+        waiting = self._pid, self._hears, self._tells
+        self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
+        self._start(_OTHER_SOCKET)
+        for name, content in example.items():
+            Path(root.FUNCTION, name).write_bytes(content)
+        rlimits.apply(_OPEN_FILES, view.SCRATCH, None, self._pid)
+        os.write(self._tells, b"{}")
+        os.close(self._tells)
+        with _connect(_OTHER_SOCKET) as connection:
+            for target, document in (("/_martlet/specialise", _EXAMPLE), ("/", {}), ("/", {})):
+                _ask(connection, target, document)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        for name in example:
+            os.unlink(f"{root.FUNCTION}/{name}")
+        os.unlink(_OTHER_SOCKET)
+        os.close(self._hears)
+        self._pid, self._hears, self._tells = waiting
+
+    def _start(self, at: str = _SOCKET) -> None:
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(_SOCKET)
+        listener.bind(at)
         listener.listen(128)
         self._pid = PidNamespaces().fork(lambda: self._be_cell(listener))
         listener.close()
@@ -249,6 +290,7 @@ class Agent:
             case "practise":
                 self._practise_waking()
                 self._practise()
+                self._practise_living()
                 self._control.send(event="practised")
             case "wake":
                 self._wake(message)
@@ -345,10 +387,10 @@ class Agent:
                 ended = os.waitstatus_to_exitcode(status)
 
 
-def _connect() -> socket.socket:
+def _connect(at: str = _SOCKET) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(_SOCKET)
+        connection.connect(at)
     except OSError:
         connection.close()
         raise
@@ -365,6 +407,18 @@ def _practice() -> bytes:
     os.unlink(f"{_PRACTICE}/handler")
     with open(reader, "rb") as sent:
         return sent.read()
+
+
+def _ask(connection: socket.socket, target: str, document: dict[str, Any]) -> None:
+    """Sends a document to a cell, and returns once all of the answer has come."""
+    body = json.dumps(document).encode()
+    connection.sendall(_HEAD % (target.encode(), len(body), body))
+    said = b""
+    while not said.endswith(b"}"):  # of the only object that it is
+        piece = connection.recv(_LINE)
+        if not piece:
+            raise OSError(f"a cell does not answer {target}: {said!r}")
+        said += piece
 
 
 def _await_health() -> None:

@@ -3,8 +3,8 @@
 It speaks the instance contract of ``docs/design.md`` over one listening socket and needs the standard library only. A
 process that is to be forked from imports it and calls `warm`; each fork calls `serve`. One that is a cell itself and
 need not be warm calls `prepare` before that. In a clone of a machine, which translates all code anew, the process that
-is forked from calls `practise`. Everything is imported here, so that nothing is read from this folder later, when the
-sandbox no longer shows it. The name is one that no user's module will have.
+is forked from calls `practise`; `EXAMPLE` is a function to practise with. Everything is imported here, so that nothing
+is read from this folder later, when the sandbox no longer shows it. The name is one that no user's module will have.
 
     life ─ reception ─ internal   health, being given code
       │
@@ -17,6 +17,6 @@ sandbox no longer shows it. The name is one that no user's module will have.
 """
 
 from .life import prepare, serve, warm
-from .warmth import practise
+from .warmth import EXAMPLE, practise
 
-__all__ = ["practise", "prepare", "serve", "warm"]
+__all__ = ["EXAMPLE", "practise", "prepare", "serve", "warm"]

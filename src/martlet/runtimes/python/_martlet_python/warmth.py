@@ -88,6 +88,8 @@ import json
 def handle(request):
     return {"hello": request.get_json().get("name", "World")}
 """
+EXAMPLE = {"handler.py": _SOURCE}
+"""The files of a function as many are, which takes an object of JSON."""
 _HEAD = (
     b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
     b"x-request-id: 0\r\n\r\n%b"
