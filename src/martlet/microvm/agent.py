@@ -212,6 +212,14 @@ class Agent:
         waiting = self._pid, self._hears, self._tells
         self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
         self._start(_OTHER_SOCKET)
+        self._live(example)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.unlink(_OTHER_SOCKET)
+        os.close(self._hears)
+        self._pid, self._hears, self._tells = waiting
+
+    def _live(self, example: dict[str, bytes]) -> None:
         for name, content in example.items():
             Path(root.FUNCTION, name).write_bytes(content)
         rlimits.apply(_OPEN_FILES, view.SCRATCH, None, self._pid)
@@ -220,13 +228,8 @@ class Agent:
         with _connect(_OTHER_SOCKET) as connection:
             for target, document in (("/_martlet/specialise", _EXAMPLE), ("/", {}), ("/", {})):
                 _ask(connection, target, document)
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
         for name in example:
             os.unlink(f"{root.FUNCTION}/{name}")
-        os.unlink(_OTHER_SOCKET)
-        os.close(self._hears)
-        self._pid, self._hears, self._tells = waiting
 
     def _start(self, at: str = _SOCKET) -> None:
         listener = socket.socket(socket.AF_UNIX)
@@ -291,7 +294,7 @@ class Agent:
                 self._practise_waking()
                 self._practise()
                 self._practise_living()
-                self._control.send(event="practised")
+                self._control.send(event="practised", cell=self._early)
             case "wake":
                 self._wake(message)
             case "signal":
@@ -351,6 +354,8 @@ class Agent:
             self._limited[name] = wanted[name]
 
     def _serve(self, descriptor: int, event: int) -> None:
+        if not (self._awake or self._early):  # to wake was said before, and comes another way
+            self._heed()
         for link in self._links:
             if descriptor in link.descriptors:
                 link.serve(descriptor, event)

@@ -2,7 +2,7 @@
 
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
     warden → agent   {"op": "practise"}                         before it is woken: goes the ways that a clone will go
-    agent → warden   {"event": "practised"}
+    agent → warden   {"event": "practised", "cell"}             whether a cell waits already
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
                      "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
     warden → agent   {"op": "equip", "time", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",

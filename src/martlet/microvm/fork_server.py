@@ -103,8 +103,8 @@ def _practise(ends: Mapping[int, socket.socket], state: int) -> None:
     control = Control(ends[CHANNELS[CONTROL]].fileno())
     for _ in range(_ROUNDS):
         control.send(op="practise")
-        control.receive()
-        _ask(ends[CHANNELS[LINKS[0]]].fileno())
+        if control.receive()["cell"]:
+            _ask(ends[CHANNELS[LINKS[0]]].fileno())
     qmp.execute("stop")
 
 
