@@ -145,10 +145,10 @@ class Orders:
         first = server.stances[0].id_at
         self._add(_SETNS, self._family, _NEW_PID)
         self._add(_CLONE, _AS_SIBLING | _SET_TID | _CLEAR_TID | signal.SIGCHLD, 0, 0, first)
+        self._spare: list[list[int]] = []
         for number, flags in server.events:
-            # Every number below it is taken: the descriptors that come with the message have the lowest ones.
-            self._add(_CLOSE, number)
             self._add(_EVENTFD2, 0, flags)
+            self._spare += [self._add(_DUP3, 0, number, flags & os.O_CLOEXEC), self._add(_CLOSE, 0)]
 
     def lend(self, descriptor: int) -> int:
         """See `launcher.Elsewhere`."""
@@ -168,11 +168,11 @@ class Orders:
         """See `launcher.Elsewhere`."""
         self._let_threads_go()
         try:
-            socket.send_fds(self._server.socket, [self._message()], self._lent)
-        finally:
-            for descriptor in self._own:
-                os.close(descriptor)
-        try:
+            try:
+                socket.send_fds(self._server.socket, [self._message()], self._lent)
+            finally:
+                for descriptor in self._own:
+                    os.close(descriptor)
             return self._hear()
         finally:
             os.close(self._greeter)
@@ -180,6 +180,8 @@ class Orders:
     def _let_threads_go(self) -> None:
         """Adds the end of what the fork does."""
         server, (first, *others) = self._server, self._server.stances
+        for record in self._spare:
+            record[1] = server.free[len(self._lent)]  # what is lent has the lower ones
         self._add(_WRITE, self._greets, first.id_at, 4)
         for number in (server.listener, *server.free[: len(self._lent)]):
             self._add(_CLOSE, number, failed=_GO_ON)  # it may have been closed
@@ -222,6 +224,7 @@ class Orders:
         self._data += data + bytes(-len(data) % 8)
         return at
 
-    def _add(self, number: int, *arguments: int, failed: int = _END, became: int = 0) -> None:
+    def _add(self, number: int, *arguments: int, failed: int = _END, became: int = 0) -> list[int]:
         missing = [0] * (6 - len(arguments))
         self._records.append([number, *arguments, *missing, failed, became, _GO_ON])
+        return self._records[-1]

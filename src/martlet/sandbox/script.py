@@ -33,6 +33,14 @@ def text(size: int) -> Text:
     return ctypes.create_string_buffer(size)
 
 
+class _Bytes(ctypes.c_char_p):
+    """What the kernel is to read, zeros in it too."""
+
+    def __init__(self, whole: bytes) -> None:
+        super().__init__(whole)
+        self.whole = whole
+
+
 class Calls(Protocol):
     """Who makes system calls, at once (the module `syscalls`) or later (a `Script`)."""
 
@@ -166,7 +174,7 @@ class Script:
             case int():
                 return self._constants.setdefault(int(argument), Slot(argument))
             case str() | bytes():
-                return ctypes.c_char_p(os.fsencode(argument))
+                return _Bytes(os.fsencode(argument))
             case Slot():
                 return argument
             case _:
@@ -177,7 +185,7 @@ def _placed(argument: Any, keep: Keep) -> int:
     """Returns what is handed to the kernel in another process."""
     if isinstance(argument, Slot):
         return argument.value
-    if isinstance(argument, ctypes.c_char_p):
-        return keep((argument.value or b"") + b"\0")
+    if isinstance(argument, _Bytes):
+        return keep(argument.whole + b"\0")
     pointed = argument._obj
     return keep(pointed.placed(keep) if isinstance(pointed, Placed) else bytes(pointed))

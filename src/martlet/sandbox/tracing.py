@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 import time
 from enum import IntEnum
@@ -29,6 +30,7 @@ _WAITED = frozenset(_WORD + 1 - code for code in (512, 513, 514, 516))
 """What a call has returned that waited for something: the kernel makes it again."""
 _LOOK_AGAIN = 0.01
 _LOOKS = 3
+_LOOK_FOR_STOP, _STOPS_SECONDS = 0.0002, 2.0
 
 _ptrace = ctypes.CDLL(None, use_errno=True).ptrace
 _ptrace.argtypes = (ctypes.c_long,) * 4
@@ -194,9 +196,18 @@ def _set_registers(thread: int, registers: list[int]) -> None:
 
 
 def _wait(thread: int) -> None:
-    _, status = os.waitpid(thread, ALL)
+    """Waits until a thread stops because that was asked for."""
+    # Not for ever: of the end of a first thread the kernel tells once the others have ended and were waited for.
+    deadline = time.monotonic() + _STOPS_SECONDS
+    while (heard := os.waitpid(thread, ALL | os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            raise OSError(f"the thread {thread} does not stop")
+        time.sleep(_LOOK_FOR_STOP)
+    _, status = heard
     if not os.WIFSTOPPED(status):
-        raise OSError(f"the process {thread} has ended")
+        raise OSError(f"the thread {thread} has ended")
+    if (number := os.WSTOPSIG(status)) != signal.SIGTRAP:
+        raise OSError(f"the thread {thread} was stopped by {signal.Signals(number).name}")
 
 
 def _trace(request: int, thread: int, address: int = 0, data: int = 0) -> None:

@@ -1,6 +1,7 @@
 import errno
 import os
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from martlet.sandbox import landlock, network, privileges, root, syscalls
 from martlet.sandbox.landlock import Ruleset
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.network import NONE
-from martlet.sandbox.script import AT_FDCWD, Script, Slot
+from martlet.sandbox.script import AT_FDCWD, Script, Slot, text
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.syscalls import Clone
@@ -169,6 +170,59 @@ def test_a_filter_that_was_written_down_holds(script: Script):
         return "allowed"
 
     assert alone(attempt) == "refused"
+
+
+class Elsewhere:
+    """The memory of another process."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, bytes] = {}
+
+    def keep(self, data: bytes) -> int:
+        address = 0x7000 + 0x100 * len(self.kept)
+        self.kept[address] = data
+        return address
+
+
+def test_a_script_is_placed_with_what_its_calls_read_and_its_slots_as_they_are_then(script: Script):
+    elsewhere, door, name = Elsewhere(), Slot(3), text(8)
+    script.call("write", door, b"x\0y", 3)
+    script.call("mkdirat", AT_FDCWD, "a", 0o700, forgiven=errno.EEXIST)
+    script.call("sethostname", name, door)
+    script.call("setgroups", 0, None)
+    door.value, name.value = 4, b"later"
+
+    placed = list(script.placed(elsewhere.keep))
+
+    assert [numbers[0] for numbers, _ in placed] == [
+        POLICY.numbers[each] for each in ("write", "mkdirat", "sethostname", "setgroups")
+    ]
+    assert [numbers[1:] for numbers, _ in placed] == [
+        [4, 0x7000, 3],
+        [AT_FDCWD, 0x7100, 0o700],
+        [0x7200, 4],
+        [0, 0],
+    ]
+    assert [may_fail for _, may_fail in placed] == [False, True, False, False]
+    assert elsewhere.kept == {0x7000: b"x\0y\0", 0x7100: b"a\0", 0x7200: b"later\0\0\0"}
+
+
+def test_a_filter_is_placed_with_its_instructions(script: Script):
+    elsewhere = Elsewhere()
+    Filter(POLICY).load_by(script)
+
+    ((numbers, _),) = script.placed(elsewhere.keep)
+
+    length, instructions = struct.unpack("H6xQ", elsewhere.kept[numbers[3]])
+    assert length > 100
+    assert len(elsewhere.kept[instructions]) == 8 * length
+
+
+def test_a_call_whose_result_matters_cannot_be_placed(script: Script):
+    script.call("write", 1, b"xy", 2, wanted=1)
+
+    with pytest.raises(ValueError, match="write"):
+        list(script.placed(Elsewhere().keep))
 
 
 def _can_write(file: Path) -> bool:
