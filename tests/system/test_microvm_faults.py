@@ -1,6 +1,7 @@
 """Whatever fails below microVMs: who asks is told, another machine takes the place, and nothing is left of it."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -16,18 +17,26 @@ import pytest
 
 from martlet.drivers.driver import DriverError, LoadFailed
 from martlet.http.fetch import FetchError, fetch
-from martlet.microvm import qemu_machine
+from martlet.microvm import fork_server, qemu_machine
 from martlet.microvm.control import CONTROL, LINKS, LOG
 from martlet.microvm.templates import Templates
 from martlet.sandbox import syscalls
+from tests.alone import status_of
 from tests.conftest import MICROVMS
 from tests.driver_rigs import LANE, SECONDS, ask, eventually, microvm_rig, saved_machine
-from tests.monitors import monitor_of
+from tests.monitors import fork_server_of, monitor_of, parent_of
 from tests.system.holdings import holdings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
 
 PIDFD_GETFD = 438
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts")
+USER = ("Uid", "Gid")
+WALLS = ("NoNewPrivs", "Seccomp", "Seccomp_filters", "Groups", "Umask", "SigIgn", "Cpus_allowed")
+POWER = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+EVENTS = "anon_inode:[eventfd]"
+SHARED = {"/.template/root", "/memfd:memory (deleted)", "/dev/null", "anon_inode:[signalfd]"}
+"""What machines have in common that were forked: nothing that they write to."""
 ENDED, LIES = b"the virtual machine has ended", b"the virtual machine says what no machine of Martlet's says"
 BUILD = """
 import sys
@@ -40,6 +49,16 @@ try:
     Templates(Path(sys.argv[1]), print).of(Catalogue.load().resolve("python"), describe)
 except Unavailable as error:
     print(error.detail)
+"""
+DRAWS = """
+import os, random, secrets, uuid
+held = []
+def handle(request):
+    held.append(request.get_json())
+    with open("/tmp/held", "a+") as file:
+        file.write(held[-1])
+        file.seek(0)
+        return [[os.urandom(8).hex(), random.random(), secrets.token_hex(), str(uuid.uuid1())], held, file.read()]
 """
 
 
@@ -284,6 +303,132 @@ async def end_zygote(rig, living):
     status = Path(f"/proc/{living.pid}/status").read_text()
     os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
     await eventually(lambda: living.id in dict(rig.exits), "its machines have ended")
+
+
+@pytest.fixture
+async def forking(short_path):
+    """A rig whose zygote may be harmed."""
+    async with microvm_rig(short_path, LANE + 2) as rig:
+        yield rig
+    await eventually(lambda: not any(held(rig).values()), "nothing is held any more")
+
+
+async def test_a_monitor_that_is_forked_is_behind_the_same_walls_as_one_that_was_restored(forking):
+    fork = Machine(await forking.instance("echo"))
+    await kill(fork_server_of(fork.warden))
+    restored = Machine(await forking.instance("echo"))
+
+    assert parent_of(fork.monitor) == parent_of(fork.warden)
+    assert parent_of(restored.monitor) == restored.warden
+    walls = {name: status_of(restored.monitor)[name] for name in WALLS}
+    assert (walls["NoNewPrivs"], walls["Seccomp"]) == ("1", "2")
+    user = {name: status_of(fork.warden)[name] for name in USER}
+    assert "0" not in user["Uid"].split()
+    threads = [status_of(f"{fork.monitor}/task/{each}") for each in os.listdir(f"/proc/{fork.monitor}/task")]
+    assert len(threads) > 1
+    for status in threads:
+        assert {name: status[name] for name in USER} == user
+        assert {status[name] for name in POWER} == {"0" * 16}
+        assert {name: status[name] for name in WALLS} == walls
+    for file in ("limits", "oom_score_adj"):
+        assert about(fork.monitor, file) == about(restored.monitor, file)
+
+
+async def test_a_monitor_that_is_forked_is_where_its_warden_is_and_in_a_session_of_its_own(forking):
+    machine = Machine(await forking.instance("echo"))
+
+    assert parent_of(machine.monitor) == parent_of(machine.warden)
+    assert about(machine.monitor, "cgroup") == about(machine.warden, "cgroup")
+    monitors, wardens, own = (
+        [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in NAMESPACES]
+        for pid in (machine.monitor, machine.warden, "self")
+    )
+    assert monitors == wardens
+    assert [kind for kind, *both in zip(NAMESPACES, monitors, own, strict=True) if both[0] == both[1]] == [
+        "cgroup",
+        "user",
+    ]
+    assert os.getsid(machine.monitor) == os.getpgid(machine.monitor) == machine.monitor
+
+
+async def test_monitors_that_are_forked_have_no_descriptors_in_common_but_those_of_the_template(forking):
+    fork, neighbour = Machine(await forking.instance("echo")), Machine(await forking.instance("echo"))
+
+    here, beside = opened(fork.monitor), opened(neighbour.monitor)
+    before = opened(fork_server_of(fork.warden))
+
+    assert {*here} == {*beside} == {*before} - {fork_server.LISTENER}
+    sockets = {number for number, what in here.items() if what.startswith("socket:")}
+    assert sockets == {qemu_machine.QMP, *qemu_machine.CHANNELS.values()}
+    assert not {here[number] for number in sockets} & {*beside.values(), *before.values()}
+    others = {what for number, what in here.items() if number not in sockets}
+    assert others == {*SHARED, EVENTS, str(fork.handle.log)}
+
+
+def about(pid, file):
+    return Path(f"/proc/{pid}/{file}").read_text()
+
+
+def opened(pid):
+    return {int(number): os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+
+
+async def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: gone(pid), "it has ended")
+
+
+def gone(pid):
+    return not Path(f"/proc/{pid}").exists() or status_of(pid)["State"].startswith("Z")
+
+
+async def test_machines_outlive_what_they_were_forked_from_and_others_are_restored(forking):
+    before = await forking.instance("echo")
+    server = fork_server_of(before.pid)
+
+    await kill(server)
+    after = [await forking.instance("echo") for _ in range(2)]
+
+    assert [await ask(each, "x") for each in (before, *after)] == [b'"x"'] * 3
+    assert [parent_of(monitor_of(each.pid)) for each in after] == [each.pid for each in after]
+    assert forking.exits == []
+    assert gone(server)
+
+
+async def test_what_a_machine_was_to_be_forked_from_may_end_before_it_is_there(forking):
+    server = fork_server_of((await forking.instance("echo")).pid)
+    os.kill(server, signal.SIGSTOP)
+    start = asyncio.create_task(forking.instance("echo"))
+    await asyncio.sleep(0.5)
+    assert not start.done()
+
+    await kill(server)
+    handle = await start
+
+    assert await ask(handle, "x") == b'"x"'
+    assert parent_of(monitor_of(handle.pid)) == handle.pid
+
+
+async def test_no_monitor_outlives_the_zygote(forking):
+    machines = [Machine(await forking.instance("echo")) for _ in range(2)]
+    monitors = [fork_server_of(machines[0].warden), *(each.monitor for each in machines)]
+
+    await end_zygote(forking, machines[0].handle)
+
+    await eventually(lambda: all(map(gone, monitors)), "their monitors have ended")
+
+
+async def test_forks_of_one_machine_share_nothing_that_they_draw_or_write(rig):
+    first, second = [await rig.instance("draw", source=DRAWS) for _ in range(2)]
+    drawn = [json.loads(await ask(each, word)) for each, word in ((first, "a"), (second, "b"), (first, "c"))]
+    third = await rig.instance("draw", source=DRAWS)
+    drawn.append(json.loads(await ask(third, "d")))
+
+    machines = [Machine(each) for each in (first, second, third)]
+    assert {parent_of(each.monitor) for each in machines} == {parent_of(first.pid)}
+    assert [written for *_, written in drawn] == ["a", "b", "ac", "d"]
+    assert [held for *_, held, _ in drawn] == [["a"], ["b"], ["a", "c"], ["d"]]
+    assert len({each for random, *_ in drawn for each in random}) == 4 * len(drawn[0][0])
 
 
 @pytest.mark.parametrize("room", [38, 108], ids=["root", "memory"])

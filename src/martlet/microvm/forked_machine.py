@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from martlet.microvm.machine import Fork
 from martlet.microvm.orders import Orders, Server
-from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP
+from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP, QemuMachine
 from martlet.microvm.qmp import Qmp
 from martlet.sandbox import guest_link
 
@@ -16,23 +16,40 @@ _OUTPUT, _ERRORS = 1, 2
 
 
 class ForkedMachine:
-    """A clone in the sandbox of a warden.
+    """A clone in the sandbox of a warden; where the server ends before that is there, it is restored instead.
 
     Args:
         patience: seconds that each answer may take.
         server: of clones, whose socket this closes.
-        kept: descriptors of the template's files, which this closes.
+        kept: descriptors of the template's files by their names, which this closes.
     """
 
-    def __init__(self, patience: float, server: Server, kept: Iterable[int]) -> None:
-        for descriptor in kept:
-            os.close(descriptor)
+    def __init__(self, patience: float, server: Server, kept: Mapping[str, int]) -> None:
         self._patience = patience
+        self._kept = kept
         self._server = server
         self.address = guest_link.address_here()
 
     def start(self, command: Sequence[str], fork: Fork) -> dict[str, int]:
         """Has the machine go on. Returns the descriptors of its ports; raises OSError."""
+        try:
+            ends = self._fork(fork)
+        except OSError:
+            if self._server.lives:
+                raise
+            self._instead = QemuMachine(self._patience, self._kept)  # which ends where this is let go of
+            return self._instead.start(command, fork)
+        finally:
+            self._server.socket.close()
+        for descriptor in self._kept.values():
+            os.close(descriptor)
+        ends[QMP].settimeout(self._patience)
+        self._qmp = Qmp(ends[QMP], greeted=True)  # which pauses where this is closed
+        self._qmp.execute("cont")
+        return {name: ends[number].detach() for name, number in CHANNELS.items()}
+
+    def _fork(self, fork: Fork) -> dict[int, socket.socket]:
+        """Has a monitor forked. Returns what leads to it, by the numbers of its descriptors."""
         orders = Orders(self._server, self._patience)
         pairs = {number: socket.socketpair() for number in (QMP, *CHANNELS.values())}
         theirs = {number: pair[1].detach() for number, pair in pairs.items()}
@@ -46,13 +63,9 @@ class ForkedMachine:
         try:
             fork.elsewhere(orders)
         finally:
-            self._server.socket.close()
             for descriptor in theirs.values():
                 os.close(descriptor)
-        pairs[QMP][0].settimeout(self._patience)
-        self._qmp = Qmp(pairs[QMP][0], greeted=True)  # which pauses where this is closed
-        self._qmp.execute("cont")
-        return {name: pairs[number][0].detach() for name, number in CHANNELS.items()}
+        return {number: ends[0] for number, ends in pairs.items()}
 
     def tell(self, environment: Mapping[str, str]) -> None:
         """Does nothing: the request that gives a cell its code goes to nobody else."""

@@ -66,4 +66,4 @@ def make(patience: float, kept: Mapping[str, int], server: Server | None) -> Mac
         return FirecrackerMachine(patience)
     if server is None:
         return QemuMachine(patience, kept)
-    return ForkedMachine(patience, server, kept.values())
+    return ForkedMachine(patience, server, kept)

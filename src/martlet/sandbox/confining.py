@@ -80,9 +80,9 @@ class Confining:
         self._locked.run()
         return self._heard.value if self._filtered else None
 
-    def lock_by(self, rules: int) -> Script:
+    def lock_by(self, rules: int | None) -> Script:
         """Returns what `lock` does, written down for another process, in which the rules have this descriptor."""
-        self._rules.value = rules
+        self._rules.value = rules or 0
         return self._locked
 
     def _fill(self, code: str, scratch: int, hostname: str) -> None:

@@ -203,11 +203,11 @@ class Sandbox:
             The id of the process. Raises OSError as `Elsewhere.fork`.
         """
         assert self._entrance is not None
-        assert self._rules is not None
         doors, own = self._entrance.kept_doors, os.pidfd_open(os.getpid())
         try:
             self._taking_in.add(elsewhere, doors, own, self._identity)
-            elsewhere.run(self._confining.lock_by(elsewhere.lend(self._rules.descriptor)))
+            rules = None if self._rules is None else elsewhere.lend(self._rules.descriptor)
+            elsewhere.run(self._confining.lock_by(rules))
             pid = self._program = elsewhere.fork()
         finally:
             os.close(own)
@@ -292,6 +292,7 @@ class _TakingIn:
         for door in doors:
             script.call("write", elsewhere.lend(door), b"0", 1)
         script.call("setns", elsewhere.lend(cell), namespaces.OWN | Clone.NETWORK)
+        script.call("setsid")  # as it is of the session and the group of the zygote
         self._identity.value = identity
         elsewhere.run(script)
         elsewhere.run(self._power)
