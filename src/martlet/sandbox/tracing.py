@@ -118,17 +118,18 @@ class Stopped:
         Raises:
             OSError: as this class, or they do not.
         """
-        # To stop one that does not rest, and then again, would not do: a call that goes on has another number.
+        # It is watched first: some calls that are disturbed are not made again.
         deadline, looks = time.monotonic() + patience, 0
-        while looks < _LOOKS:
-            if time.monotonic() > deadline:
-                raise OSError(f"the process {pid} does not come to rest")
+        while time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN)
             looks = looks + 1 if _rests(Path(proc, str(pid), "task")) else 0
-        stopped = cls(pid, proc)
-        if not all(thread.waits for thread in stopped.threads):
-            raise OSError(f"the process {pid} has not come to rest")
-        return stopped
+            if looks == _LOOKS:
+                stopped = cls(pid, proc)
+                if all(thread.waits for thread in stopped.threads):
+                    return stopped
+                stopped._go_on()
+                looks = 0
+        raise OSError(f"the process {pid} does not come to rest")
 
     def call(self, number: int, *arguments: int) -> int:
         """Has its first thread make a system call. Returns the result; raises OSError where that is a failure."""
@@ -163,6 +164,18 @@ class Stopped:
             registers[Register.RIP] = first if thread is self.threads[0] else others
             registers[Register.CALL] = _NO_CALL
             _set_registers(thread.id, registers)
+        self._detach()
+
+    def _go_on(self) -> None:
+        """Lets it go on as if nothing had been."""
+        for thread in self.threads:
+            if thread.waits:  # the kernel would go on with the call under another number
+                registers = thread.again
+                registers[Register.CALL] = _NO_CALL
+                _set_registers(thread.id, registers)
+        self._detach()
+
+    def _detach(self) -> None:
         os.close(self._memory)
         for thread in self.threads:
             _trace(_DETACH, thread.id)

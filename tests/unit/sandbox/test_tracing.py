@@ -39,6 +39,15 @@ print(0, flush=True)
 signal.sigtimedwait([signal.SIGUSR2], 600)
 """
 """Waits in a call that the kernel does not make again."""
+WAKES_UP = """
+import ctypes, signal, threading
+libc = ctypes.CDLL(None)
+threading.Thread(target=lambda: libc.poll(None, 0, 600_000), daemon=True).start()
+print(0, flush=True)
+signal.sigtimedwait([signal.SIGUSR2], 0.5)
+threading.Event().wait()
+"""
+"""Waits in such a call for a while only; one of its threads all the time, in another one that has an end."""
 COMPUTES = """
 import os, threading
 def compute():
@@ -125,8 +134,17 @@ def test_a_thread_that_is_stopped_while_it_computes_is_told_from_one_that_waits(
 def test_a_program_is_refused_that_has_lost_what_it_waited_for(start):
     child, _ = start(GIVES_UP)
 
-    with pytest.raises(OSError, match="has not come to rest"):
-        rests(child)
+    with pytest.raises(OSError, match="does not come to rest"):
+        Stopped.at_rest(child.pid, "/proc", 0.3)
+
+
+def test_a_program_that_is_about_to_rest_is_waited_for(start):
+    child, _ = start(WAKES_UP)
+
+    stopped = rests(child)
+
+    assert all(thread.waits for thread in stopped.threads)
+    assert len(stopped.threads) == 2
 
 
 def test_its_first_thread_makes_system_calls(start):
