@@ -1,6 +1,7 @@
 """Whatever fails below microVMs: who asks is told, another machine takes the place, and nothing is left of it."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -20,9 +21,11 @@ from martlet.http.fetch import FetchError, fetch
 from martlet.microvm import fork_server, qemu_machine
 from martlet.microvm.control import CONTROL, LINKS, LOG
 from martlet.microvm.templates import Templates
-from martlet.sandbox import syscalls
-from tests.alone import status_of
-from tests.conftest import MICROVMS
+from martlet.sandbox import landlock, syscalls
+from martlet.sandbox.seccomp.policy import Policy
+from martlet.sandbox.tracing import Stopped
+from tests.alone import alone, status_of
+from tests.conftest import MICROVMS, require
 from tests.driver_rigs import LANE, SECONDS, ask, eventually, microvm_rig, saved_machine
 from tests.monitors import fork_server_of, monitor_of, parent_of
 from tests.system.holdings import holdings
@@ -334,6 +337,26 @@ async def test_a_monitor_that_is_forked_is_behind_the_same_walls_as_one_that_was
         assert about(fork.monitor, file) == about(restored.monitor, file)
 
 
+async def test_monitors_do_not_reach_their_wardens_with_signals(forking):
+    require(landlock.version() >= 6, "a Landlock that knows of signals (6.12)")
+    fork = Machine(await forking.instance("echo"))
+    await kill(fork_server_of(fork.warden))
+    restored = Machine(await forking.instance("echo"))
+
+    for machine in (fork, restored):
+        assert await asyncio.to_thread(alone, signalling, machine.monitor) == errno.EPERM
+
+
+def signalling(pid):
+    """Has a monitor, which does not survive it, ask whether it may signal its warden. Returns the error."""
+    stopped, calls = Stopped.at_rest(pid, "/proc", SECONDS), Policy.load().numbers
+    assert stopped.call(calls["kill"], stopped.call(calls["getpid"]), 0) == 0
+    try:
+        return stopped.call(calls["kill"], 1, 0)
+    except OSError as error:
+        return error.errno
+
+
 async def test_a_monitor_that_is_forked_is_where_its_warden_is_and_in_a_session_of_its_own(forking):
     machine = Machine(await forking.instance("echo"))
 
@@ -407,6 +430,14 @@ async def test_what_a_machine_was_to_be_forked_from_may_end_before_it_is_there(f
 
     assert await ask(handle, "x") == b'"x"'
     assert parent_of(monitor_of(handle.pid)) == handle.pid
+
+
+async def test_what_machines_are_forked_from_ends_with_the_driver(short_path):
+    async with microvm_rig(short_path, LANE + 2) as rig:
+        server = fork_server_of((await rig.instance("echo")).pid)
+        assert not gone(server)
+
+    await eventually(lambda: gone(server), "it has ended")
 
 
 async def test_no_monitor_outlives_the_zygote(forking):
