@@ -8,6 +8,7 @@ until it is written to. QEMU knows nothing of that.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import traceback
@@ -96,7 +97,12 @@ def _practise(ends: Mapping[int, socket.socket], state: int) -> None:
     control = Control(ends[CHANNELS[CONTROL]].fileno())
     for _ in range(_ROUNDS):
         control.send(op="practise")
-        if control.receive()["cell"]:
+        if not select.select([control.descriptor], [], [], _SECONDS)[0]:
+            _too_late()
+        said = control.receive()
+        if said.get("event") != "practised":
+            raise OSError(f"the guest cannot practise: {said}")
+        if said["cell"]:
             _ask(ends[CHANNELS[LINKS[0]]].fileno())
     qmp.execute("stop")
 
