@@ -42,7 +42,10 @@ def priorities(function):
     return {os.getpriority(os.PRIO_PROCESS, pid) for pid in inside(function.pids)}
 
 
-def test_setuid_programs_run_as_the_function(kernel):
+def test_setuid_programs_run_as_the_function(kernel, rung):
+    if rung == "microvm":  # a guest has none
+        assert kernel.attempt("find_setuid_programs") == []
+        return
     users = kernel.attempt("run_setuid_programs")
     require(users, "a setuid program")
     assert users == [kernel.attempt("user")]
