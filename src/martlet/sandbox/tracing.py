@@ -38,14 +38,13 @@ _ptrace.restype = ctypes.c_long
 
 
 class Register(IntEnum):
-    """Where the kernel has which register."""
+    """Where the kernel has which register, and the number of the call that a thread is in."""
 
-    R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI = range(15)
-    CALL, RIP, CS, FLAGS, RSP, SS, FS_BASE = range(15, 22)
+    RAX, CALL, RIP, RSP, FS_BASE = 10, 15, 16, 19, 21
 
 
 _REGISTERS = struct.Struct("27Q")
-_ARGUMENTS = (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9)
+_ARGUMENTS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
 
 
 class Thread(NamedTuple):
