@@ -25,11 +25,12 @@ import struct
 import sys
 import time
 import traceback
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
 
-from martlet.microvm import view
+from martlet.microvm import practice, view
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.ports import Ports, open_ports
@@ -45,7 +46,6 @@ RESOLVERS = "/run/resolv.conf"
 """Where the link at ``/etc/resolv.conf`` leads, for the cell."""
 _SOCKET, _LOG = f"{view.RUN}/sock", f"{view.RUN}/log"
 _OTHER_SOCKET = f"{view.RUN}/other"
-_PRACTICE = f"{view.RUN}/practice"
 _LIMITS = {"memory": "memory.max", "processes": "pids.max"}
 _NO_LIMITS = dict.fromkeys(_LIMITS, "max") | {"scratch": view.SCRATCH}
 _LINE = 4096
@@ -55,21 +55,6 @@ _IDLE_SECONDS = 0.25
 _PRACTISED_SECONDS = 0.1
 """After which a cell practises (`reception`), as long as nobody asks it for anything."""
 _LAST_WORDS_SECONDS = 1.0
-_OPEN_FILES = 1024
-_EXAMPLE = {
-    "function": "",
-    "revision": 1,
-    "code": root.FUNCTION,
-    "dependencies": None,
-    "handler": "handle",
-    "environment": {},
-    "concurrency": 1,
-    "max_body": 1024,
-    "template": False,
-}
-"""How a cell is asked to become the example of its runtime."""
-_HEAD = b"POST %b HTTP/1.1\r\nhost: martlet\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-_HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
 
 
@@ -87,7 +72,9 @@ class Agent:
         sys.path.remove(task.module_folder)
         self._last_capability = privileges.last_capability()
         self._interests = Interests()
-        self._links = [Link(self._ports[name], self._interests, _connect) for name in LINKS]
+        self._links = [
+            Link(self._ports[name], self._interests, partial(practice.connect, _SOCKET)) for name in LINKS
+        ]
         self._unsaid = b""
         self._early = task.program is None or task.program.cell == "cold"
         self._practice: bytes | None = None
@@ -114,10 +101,10 @@ class Agent:
         gc.freeze()
         if self._early:
             self._start()
-            _await_health()
+            practice.ask_health(_SOCKET)
             time.sleep(_PRACTISED_SECONDS)
-            _await_health()
-        self._practice = _practice()
+            practice.ask_health(_SOCKET)
+        self._practice = practice.stream()
         self._rehearse(self._practice)
         self._listen()
         self._random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
@@ -175,14 +162,7 @@ class Agent:
         A cell waits with the limits of most functions, which then have to change nothing. A program that has still to
         start has none: what it takes for that is not the function's.
         """
-        reader, writer = os.pipe()
-        os.write(writer, stream)
-        os.close(writer)
-        Control(reader).receive_folder(_PRACTICE)
-        os.close(reader)
-        for name in os.listdir(_PRACTICE):
-            Path(_PRACTICE, name).read_bytes()
-            os.unlink(f"{_PRACTICE}/{name}")
+        practice.take(stream)
         for limits in (_NO_LIMITS, self._usual, self._usual if self._early else _NO_LIMITS):
             self._limit(limits)
         socket.sethostname(socket.gethostname())
@@ -222,12 +202,10 @@ class Agent:
     def _live(self, example: dict[str, bytes]) -> None:
         for name, content in example.items():
             Path(root.FUNCTION, name).write_bytes(content)
-        rlimits.apply(_OPEN_FILES, view.SCRATCH, None, self._pid)
+        rlimits.apply(practice.OPEN_FILES, view.SCRATCH, None, self._pid)
         os.write(self._tells, b"{}")
         os.close(self._tells)
-        with _connect(_OTHER_SOCKET) as connection:
-            for target, document in (("/_martlet/specialise", _EXAMPLE), ("/", {}), ("/", {})):
-                _ask(connection, target, document)
+        practice.live(_OTHER_SOCKET)
         for name in example:
             os.unlink(f"{root.FUNCTION}/{name}")
 
@@ -390,48 +368,6 @@ class Agent:
                 return ended
             if pid == self._pid:
                 ended = os.waitstatus_to_exitcode(status)
-
-
-def _connect(at: str = _SOCKET) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(at)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _practice() -> bytes:
-    """Returns a small folder as it comes from a warden."""
-    os.mkdir(_PRACTICE)
-    Path(_PRACTICE, "handler").write_text("nothing")
-    reader, writer = os.pipe()
-    Control(writer).send_folder(_PRACTICE)
-    os.close(writer)
-    os.unlink(f"{_PRACTICE}/handler")
-    with open(reader, "rb") as sent:
-        return sent.read()
-
-
-def _ask(connection: socket.socket, target: str, document: dict[str, Any]) -> None:
-    """Sends a document to a cell, and returns once all of the answer has come."""
-    body = json.dumps(document).encode()
-    connection.sendall(_HEAD % (target.encode(), len(body), body))
-    said = b""
-    while not said.endswith(b"}"):  # of the only object that it is
-        piece = connection.recv(_LINE)
-        if not piece:
-            raise OSError(f"a cell does not answer {target}: {said!r}")
-        said += piece
-
-
-def _await_health() -> None:
-    """Returns once the cell waits for its code, and has gone the way of a request."""
-    with _connect() as connection:
-        connection.sendall(_HEALTH)
-        while connection.recv(_LINE):
-            pass
 
 
 def _told(token: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What the warden of a microVM and the agent inside it say to each other: one JSON document on each line.
 
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
-    warden → agent   {"op": "practise"}                         before it is woken: goes the ways that a clone will go
-    agent → warden   {"event": "practised", "cell"}             whether a cell waits already
+    zygote → agent   {"op": "practise"}                         before there are clones: goes the ways that they will go
+    agent → zygote   {"event": "practised", "cell"}             whether a cell waits already
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
                      "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
     warden → agent   {"op": "equip", "time", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",

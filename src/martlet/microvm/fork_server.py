@@ -21,6 +21,7 @@ from martlet.microvm.control import CONTROL, LINKS, Control, Nonsense
 from martlet.microvm.execution import execute
 from martlet.microvm.links import Interests, Link, PortGone
 from martlet.microvm.orders import Server
+from martlet.microvm.practice import HEALTH
 from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP
 from martlet.microvm.qmp import Qmp
 from martlet.sandbox import guest_link, root, syscalls, tracing
@@ -31,7 +32,6 @@ LISTENER = 9
 """The descriptor that it is told by."""
 _SECONDS = 10.0
 _ROUNDS = 3
-_HEALTH = b"GET /_martlet/health HTTP/1.1\r\nhost: martlet\r\nconnection: close\r\n\r\n"
 
 
 def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server | None:
@@ -46,9 +46,9 @@ def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lent = {number: pair[1].fileno() for number, pair in pairs.items()}
     lent |= {LISTENER: theirs.fileno(), **files}
-    pid = os.fork()
+    zygote, pid = os.getpid(), os.fork()
     if pid == 0:
-        _become(command, lent)
+        _become(command, lent, zygote)
     theirs.close()
     for _, other in pairs.values():
         other.close()
@@ -72,10 +72,12 @@ def _end(pid: int) -> None:
             pass  # threads that are traced end one by one
 
 
-def _become(command: Sequence[str], lent: dict[int, int]) -> None:
+def _become(command: Sequence[str], lent: dict[int, int], zygote: int) -> None:
     """In the child: becomes QEMU, without a network, and with the ``/proc`` that its command line leads to."""
     try:
         die_with_parent()
+        if os.getppid() != zygote:  # which has died before
+            os._exit(1)
         syscalls.unshare(Clone.MOUNT | Clone.NETWORK)
         syscalls.bind(root.HOST_PROC, "/proc")
         if qemu.has_tap(command):
@@ -113,7 +115,7 @@ def _ask(port: int) -> None:
     link = Link(port, interests)
     asks, connection = socket.socketpair()
     with asks:
-        asks.sendall(_HEALTH)
+        asks.sendall(HEALTH)
         asks.shutdown(socket.SHUT_WR)
         link.carry(connection)
         while not link.free:

@@ -31,7 +31,7 @@ _MODULES = (
     "sandbox",
     *(
         f"microvm/{name}.py"
-        for name in ("agent", "control", "firecracker/mmds", "folders", "links", "ports", "view")
+        for name in ("agent", "control", "firecracker/mmds", "folders", "links", "ports", "practice", "view")
     ),
 )
 """The parts of Martlet that the agent takes."""
