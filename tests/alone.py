@@ -33,9 +33,3 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
     assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
     result: Result = json.loads(said)
     return result
-
-
-def status_of(pid: int | str = "self") -> dict[str, str]:
-    """Returns the lines of a process's ``/proc/<pid>/status``."""
-    with open(f"/proc/{pid}/status") as lines:
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import lives
 from tests.system.conftest import until
 
 SLOW = """
@@ -60,13 +61,6 @@ def parent(pid):
     """The process that forked another; None where that is gone."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return int(re.search(r"^PPid:\t(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
-
-
-def is_alive(pid):
-    """Whether a process runs (a zombie does not)."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def family(platform, name):
@@ -135,7 +129,7 @@ def test_a_template_that_dies_is_replaced_by_instances_that_load(one_lane):
 
     os.kill(template, signal.SIGKILL)
 
-    until(lambda: not any(map(is_alive, forks)), why="forks live on")
+    until(lambda: not any(map(lives, forks)), why="forks live on")
     until(lambda: len(one_lane.instances("orphans")) == 1, why="dead forks are listed")
     burst(one_lane, "orphans")
     until(lambda: len(loads(one_lane, "orphans")) > 2, why="nothing was loaded again")
@@ -149,8 +143,8 @@ def test_a_template_ends_after_the_last_instance(one_lane):
     for instance in one_lane.instances("brief"):
         assert one_lane.client.delete(f"/instances/{instance['id']}").status_code == 204
     until(lambda: not one_lane.instances("brief"), why="instances stay")
-    until(lambda: not is_alive(template), why="the template stays")
-    assert not any(map(is_alive, forks))
+    until(lambda: not lives(template), why="the template stays")
+    assert not any(map(lives, forks))
 
 
 def test_a_killed_lane_leaves_neither_template_nor_forks(one_lane):
@@ -163,7 +157,7 @@ def test_a_killed_lane_leaves_neither_template_nor_forks(one_lane):
 
     os.kill(lane, signal.SIGKILL)
 
-    until(lambda: not any(map(is_alive, [template, *forks])), why="the template or a fork lives on")
+    until(lambda: not any(map(lives, [template, *forks])), why="the template or a fork lives on")
     until(lambda: one_lane.children().get("lane-0", lane) != lane, why="the lane was not started anew")
     one_lane.wait_ready()
     until(lambda: not remains(one_lane, ids), why="directories or cgroups are left")

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.processes import lives
 from tests.system.conftest import START_TIMEOUT, plain_client, until
 
 CODE = "import time\ndef handle(r):\n    time.sleep(0.001)\n    return 'alive'\n"
@@ -39,12 +40,7 @@ def descendants(pid):
 
 def alive(pids):
     """Returns those that still run (a zombie does not)."""
-    living = []
-    for pid in pids:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                living.append(pid)
-    return living
+    return [pid for pid in pids if lives(pid)]
 
 
 def cgroups(pid):

@@ -24,10 +24,11 @@ from martlet.microvm.templates import Templates
 from martlet.sandbox import landlock, syscalls
 from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.tracing import Stopped
-from tests.alone import alone, status_of
+from tests.alone import alone
 from tests.conftest import MICROVMS, require
 from tests.driver_rigs import LANE, SECONDS, ask, eventually, microvm_rig, saved_machine
 from tests.monitors import fork_server_of, monitor_of, parent_of
+from tests.processes import lives, status_of
 from tests.system.holdings import holdings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
@@ -402,7 +403,7 @@ async def kill(pid):
 
 
 def gone(pid):
-    return not Path(f"/proc/{pid}").exists() or status_of(pid)["State"].startswith("Z")
+    return not lives(pid)
 
 
 async def test_machines_outlive_what_they_were_forked_from_and_others_are_restored(forking):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from martlet.drivers.identities import FIRST
-from tests.alone import status_of
+from tests.processes import status_of
 from tests.system.conftest import START_TIMEOUT, Platform
 from tests.unprivileged import USER, stage
 

@@ -27,11 +27,11 @@ from martlet.drivers.driver import DriverError, Handle, LoadFailed, State
 from martlet.drivers.egress import Egress
 from martlet.model import Network
 from martlet.sandbox.cgroups import Limits
-from tests.alone import status_of
 from tests.conftest import require
 from tests.container_engines import Dockerd, docker_service, podman_service
 from tests.driver_rigs import LANE, SECONDS, Rig, ask, docker_rig, eventually, podman_rig
 from tests.namespaces import Namespace
+from tests.processes import status_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 

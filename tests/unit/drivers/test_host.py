@@ -17,7 +17,7 @@ LANE_PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
 from martlet.drivers.driver import DriverError
-from tests.alone import status_of
+from tests.processes import status_of
 from tests.driver_rigs import ask, process_rig
 
 LOOK = '''

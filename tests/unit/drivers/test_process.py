@@ -22,8 +22,8 @@ from martlet.drivers.driver import DriverError, Handle, LoadFailed, NotStarted
 from martlet.drivers.place import Place
 from martlet.drivers.process import ProcessDriver
 from martlet.http.fetch import FetchError
-from tests.alone import status_of
 from tests.driver_rigs import LANE, Rig, ask, eventually, process_rig
+from tests.processes import lives, status_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
@@ -38,13 +38,6 @@ def children(of: int) -> list[int]:
     """Returns the processes whose parent is this one."""
     with open(f"/proc/{of}/task/{of}/children") as listed:
         return [int(pid) for pid in listed.read().split()]
-
-
-def lives(pid: int) -> bool:
-    try:
-        return status_of(pid)["State"][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def groups() -> set[str]:
@@ -282,7 +275,7 @@ async def test_nothing_is_left_of_a_place_that_cannot_be_made(rig: Rig, monkeypa
     assert {path for group in groups() for path in Path(group).iterdir()} == before
 
 
-async def test_nothing_is_left_of_many_lives(tmp_path: Path):
+async def test_nothing_is_left_of_manylives(tmp_path: Path):
     mounts = Path("/proc/self/mountinfo")
 
     def inventory() -> dict[str, object]:
@@ -515,16 +508,9 @@ async def test_a_cell_dies_with_its_zygote_while_nobody_looks(rig: Rig, has_code
     os.kill(zygote, signal.SIGKILL)
 
     deadline = time.monotonic() + 10
-    while _lives(cell.pid):  # nothing is awaited here: the driver cannot have ended it
+    while lives(cell.pid):  # nothing is awaited here: the driver cannot have ended it
         assert time.monotonic() < deadline, "it outlives its zygote"
         time.sleep(0.01)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return status_of(pid)["State"][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 async def test_an_instance_holds_nothing_of_the_zygote_and_the_lane(rig: Rig):

@@ -16,8 +16,8 @@ import pytest
 
 from martlet.drivers.driver import Handle, LoadFailed
 from martlet.http.fetch import FetchError, fetch
-from tests.alone import status_of
 from tests.driver_rigs import SECONDS, Rig, ask, eventually, process_rig, program_rig
+from tests.processes import status_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 

@@ -22,7 +22,7 @@ from martlet.sandbox import privileges
 from martlet.sandbox.script import Script
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
-from tests.alone import status_of
+from tests.processes import status_of
 
 pytestmark = [
     pytest.mark.root,

@@ -5,17 +5,14 @@ import time
 import pytest
 
 from martlet.sandbox.lifeline import Lifeline
+from tests.processes import lives
 
 
 def is_gone(pid: int) -> bool:
     """Whether the process ends within a deadline. Its parent is dead, so nobody here can wait for it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        try:
-            with open(f"/proc/{pid}/stat") as stat:
-                if stat.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except FileNotFoundError:
+        if not lives(pid):
             return True
         time.sleep(0.005)
     return False

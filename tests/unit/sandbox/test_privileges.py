@@ -5,7 +5,8 @@ import pytest
 from martlet.sandbox import privileges
 from martlet.sandbox.script import Script, Slot
 from martlet.sandbox.seccomp.policy import Policy
-from tests.alone import alone, status_of
+from tests.alone import alone
+from tests.processes import status_of
 
 pytestmark = pytest.mark.root
 
