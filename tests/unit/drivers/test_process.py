@@ -275,7 +275,7 @@ async def test_nothing_is_left_of_a_place_that_cannot_be_made(rig: Rig, monkeypa
     assert {path for group in groups() for path in Path(group).iterdir()} == before
 
 
-async def test_nothing_is_left_of_manylives(tmp_path: Path):
+async def test_nothing_is_left_of_many_lives(tmp_path: Path):
     mounts = Path("/proc/self/mountinfo")
 
     def inventory() -> dict[str, object]:
