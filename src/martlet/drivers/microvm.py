@@ -32,6 +32,7 @@ from martlet.drivers.sandboxes import limits_of, scratch_of
 from martlet.drivers.startup import Startup
 from martlet.drivers.zygote import Zygote
 from martlet.errors import MartletError
+from martlet.http.conversation import Conversation
 from martlet.microvm import guest, qemu, warden
 from martlet.microvm.machine import MEMORY, MOST_MEMORY, MOST_REQUESTS, OVERHEAD
 from martlet.microvm.templates import Describe, monitor
@@ -144,6 +145,8 @@ class MicroVmDriver(LocalDriver[Zygote]):
 
     async def _greet(self, cell: Cell) -> None:
         await contract.check_health(cell.handle.socket, _START_SECONDS)
+        # Another one, as a warden looks only at the first request of a connection: for code, this will be it.
+        cell.conversation = await Conversation.begin(cell.socket)
 
     async def _equip(
         self, cell: Cell, revision: Revision, confinement: Confinement, *, template: bool

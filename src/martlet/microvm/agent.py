@@ -25,7 +25,6 @@ import struct
 import sys
 import time
 import traceback
-from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
@@ -73,8 +72,9 @@ class Agent:
         self._last_capability = privileges.last_capability()
         self._interests = Interests()
         self._links = [
-            Link(self._ports[name], self._interests, partial(practice.connect, _SOCKET)) for name in LINKS
+            Link(self._ports[name], self._interests, lambda: practice.connect(self._socket)) for name in LINKS
         ]
+        self._socket = _SOCKET
         self._unsaid = b""
         self._early = task.program is None or task.program.cell == "cold"
         self._practice: bytes | None = None
@@ -181,37 +181,34 @@ class Agent:
             guest_link.join(IPv4Address(network["address"]))
             Path(view.SHOWN, Path(RESOLVERS).name).write_text(network["resolvers"])
 
-    def _practise_living(self) -> None:
-        """Has another cell become a function, and answer, as the one that waits will: where the runtime has an example.
+    def _rehearse_living(self) -> None:
+        """Has another cell take the place of the one that waits, to become the example of the runtime, if there is one.
 
         What is translated for one cell is for all of them.
         """
-        example = getattr(self._module, "EXAMPLE", None)
-        if example is None or not self._early:
-            return
-        waiting = self._pid, self._hears, self._tells
-        self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
-        self._start(_OTHER_SOCKET)
-        self._live(example)
+        example = getattr(self._module, "EXAMPLE", None) if self._early else None
+        if example is not None:
+            self._waiting = self._pid, self._hears, self._tells
+            self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
+            self._socket = _OTHER_SOCKET
+            self._start()
+        self._control.send(event="rehearses", cell=self._early, limits=self._usual, example=example)
+
+    def _rest(self) -> None:
+        """Puts the cell that waits into its place again."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
-        os.unlink(_OTHER_SOCKET)
+        os.unlink(self._socket)
         os.close(self._hears)
-        self._pid, self._hears, self._tells = waiting
-
-    def _live(self, example: dict[str, bytes]) -> None:
-        for name, content in example.items():
-            Path(root.FUNCTION, name).write_bytes(content)
-        rlimits.apply(practice.OPEN_FILES, view.SCRATCH, None, self._pid)
-        os.write(self._tells, b"{}")
-        os.close(self._tells)
-        practice.live(_OTHER_SOCKET)
-        for name in example:
+        self._socket = _SOCKET
+        self._pid, self._hears, self._tells = self._waiting
+        for name in os.listdir(root.FUNCTION):
             os.unlink(f"{root.FUNCTION}/{name}")
+        self._control.send(event="rests")
 
-    def _start(self, at: str = _SOCKET) -> None:
+    def _start(self) -> None:
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(at)
+        listener.bind(self._socket)
         listener.listen(128)
         self._pid = PidNamespaces().fork(lambda: self._be_cell(listener))
         listener.close()
@@ -268,11 +265,12 @@ class Agent:
 
     def _obey(self, message: dict[str, Any]) -> None:
         match message["op"]:
-            case "practise":
-                self._practise_waking()
+            case "rehearse":
+                self._rehearse_waking()
                 self._practise()
-                self._practise_living()
-                self._control.send(event="practised", cell=self._early)
+                self._rehearse_living()
+            case "rest":
+                self._rest()
             case "wake":
                 self._wake(message)
             case "signal":
@@ -295,7 +293,7 @@ class Agent:
         if not self._early:
             self._start()
 
-    def _practise_waking(self) -> None:
+    def _rehearse_waking(self) -> None:
         _add_entropy(self._random, os.urandom(64))
         time.clock_settime_ns(time.CLOCK_REALTIME, time.time_ns())
 

@@ -1,8 +1,11 @@
 """What the warden of a microVM and the agent inside it say to each other: one JSON document on each line.
 
     agent → warden   {"event": "warm"}                          the runtime is; the machine may be saved
-    zygote → agent   {"op": "practise"}                         before there are clones: goes the ways that they will go
-    agent → zygote   {"event": "practised", "cell"}             whether a cell waits already
+    zygote → agent   {"op": "rehearse"}                         before there are clones: goes the ways that they will go
+    agent → zygote   {"event": "rehearses", "cell", "limits", "example"}  whether a cell waits already, what limits it
+                     has, and the files of a function, which another cell is ready to become; null: there is none
+    zygote → agent   {"op": "rest"}                             the other cell is ended
+    agent → zygote   {"event": "rests"}
     warden → agent   {"op": "wake", "entropy", "time", "network"}  it is another machine now; null, or {"address",
                      "resolvers"}: what it is by network, and the text of its ``resolv.conf``, if it leads anywhere
     warden → agent   {"op": "equip", "time", "hostname", "memory", "processes", "open_files", "scratch", "dependencies",
@@ -26,6 +29,7 @@ import json
 import os
 import select
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from martlet.microvm import folders
@@ -74,10 +78,10 @@ class Control:
             message = self._next()
         return message
 
-    def send_folder(self, folder: str) -> None:
-        """Sends what is in a folder, as a stream of pieces. Raises OSError."""
+    def send_folder(self, parts: Iterable[bytes]) -> None:
+        """Sends a folder that is packed (`folders`), as a stream of pieces. Raises OSError."""
         pieces = b""
-        for part in folders.pack(folder):
+        for part in parts:
             pieces += _LENGTH.pack(len(part)) + part
             if len(pieces) >= PIECE:
                 self._write(pieces)

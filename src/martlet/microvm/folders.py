@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 PIECE = 32 * 1024
 _ENTRY = struct.Struct(">HIQQ")
@@ -34,11 +34,15 @@ def pack(folder: str) -> Iterator[bytes]:
                 yield from _packed(name, entry.path, entry.stat(follow_symlinks=False))
 
 
-def _packed(name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
-    encoded = os.fsencode(name)
+def pack_files(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    """Yields the stream of a folder with such files, by their names, and nothing else."""
+    for name, content in files.items():
+        yield _head(name, stat.S_IFREG | 0o644, len(content), 0) + content
 
+
+def _packed(name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
     def head(size: int) -> bytes:
-        return _ENTRY.pack(len(encoded), status.st_mode, size, status.st_mtime_ns) + encoded
+        return _head(name, status.st_mode, size, status.st_mtime_ns)
 
     if stat.S_ISDIR(status.st_mode):
         yield head(0)
@@ -54,6 +58,11 @@ def _packed(name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
                 yield content
         if left:
             raise OSError(f"{path} has become shorter")
+
+
+def _head(name: str, mode: int, size: int, changed: int) -> bytes:
+    encoded = os.fsencode(name)
+    return _ENTRY.pack(len(encoded), mode, size, changed) + encoded
 
 
 def unpack(read: Read, folder: str) -> None:

@@ -8,22 +8,22 @@ until it is written to. QEMU knows nothing of that.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from martlet.microvm import qemu
 from martlet.microvm.capture import capture
-from martlet.microvm.control import CONTROL, LINKS, Control, Nonsense
+from martlet.microvm.control import CONTROL, LINKS, Nonsense
 from martlet.microvm.execution import execute
-from martlet.microvm.links import Interests, Link, PortGone
+from martlet.microvm.links import PortGone
 from martlet.microvm.orders import Server
-from martlet.microvm.practice import HEALTH
 from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP
 from martlet.microvm.qmp import Qmp
+from martlet.microvm.rehearsal import Guest, rehearse
 from martlet.sandbox import guest_link, root, syscalls, tracing
 from martlet.sandbox.lifeline import die_with_parent
 from martlet.sandbox.syscalls import Clone
@@ -32,6 +32,8 @@ LISTENER = 9
 """The descriptor that it is told by."""
 _SECONDS = 10.0
 _ROUNDS = 3
+_PAUSE = 0.2
+"""Seconds for which the guest then idles: to wake is one of the ways of a clone."""
 
 
 def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server | None:
@@ -96,32 +98,8 @@ def _practise(ends: Mapping[int, socket.socket], state: int) -> None:
     ends[QMP].settimeout(_SECONDS)
     qmp = Qmp(ends[QMP])
     qemu.restore(qmp, state)
-    control = Control(ends[CHANNELS[CONTROL]].fileno())
+    guest = Guest(ends[CHANNELS[CONTROL]].fileno(), ends[CHANNELS[LINKS[0]]].fileno(), _SECONDS)
     for _ in range(_ROUNDS):
-        control.send(op="practise")
-        if not select.select([control.descriptor], [], [], _SECONDS)[0]:
-            _too_late()
-        said = control.receive()
-        if said.get("event") != "practised":
-            raise OSError(f"the guest cannot practise: {said}")
-        if said["cell"]:
-            _ask(ends[CHANNELS[LINKS[0]]].fileno())
+        rehearse(guest)
+        time.sleep(_PAUSE)
     qmp.execute("stop")
-
-
-def _ask(port: int) -> None:
-    """Asks the cell for its health, over a link."""
-    interests = Interests()
-    link = Link(port, interests)
-    asks, connection = socket.socketpair()
-    with asks:
-        asks.sendall(HEALTH)
-        asks.shutdown(socket.SHUT_WR)
-        link.carry(connection)
-        while not link.free:
-            for descriptor, event in interests.events.poll(_SECONDS) or _too_late():
-                link.serve(descriptor, event)
-
-
-def _too_late() -> list[tuple[int, int]]:
-    raise OSError("the guest does not answer")

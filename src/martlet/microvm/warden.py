@@ -23,13 +23,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from martlet.microvm import fork_server, machines, qemu, qemu_machine
+from martlet.microvm import folders, fork_server, machines, qemu, qemu_machine
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control, Nonsense
+from martlet.microvm.equipment import equip
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
 from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE, Fork
 from martlet.microvm.orders import Server
 from martlet.sandbox import root, syscalls
-from martlet.sandbox.inside import CONFINEMENT
 from martlet.sandbox.program import Program
 from martlet.sandbox.syscalls import Process
 
@@ -41,6 +41,10 @@ _LAST_WORDS_SECONDS = 1.0
 _LINE = 4096
 _MOST_SIGNALS, _MOST_CODES = 64, 255
 _SPECIALISE = b"POST /_martlet/specialise "
+_REFUSAL = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b"
+)
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ENDED, _LIES = "the virtual machine has ended", "the virtual machine says what no machine of Martlet's says"
 _kept: dict[str, int] = {}
@@ -107,6 +111,7 @@ class Warden:
         self._interests = Interests()
         self._newcomers: dict[int, tuple[socket.socket, bytes]] = {}
         self._specialised = False
+        self._equipping: socket.socket | None = None
         self._unsaid = b""
         self._stopping = False
 
@@ -161,14 +166,19 @@ class Warden:
         return None
 
     def _heed(self) -> int | None:
-        """Hears what the agent says, which is how the function has ended."""
+        """Hears what the agent says: whether the cell has its code, and how the function has ended."""
         try:
-            said = self._control.hear()
+            while (said := self._control.hear()) is not None:
+                if self._equipping is None or said.get("event") not in ("equipped", "refused"):
+                    return self._end(said)
+                if said["event"] == "refused":
+                    _refuse(self._equipping, str(said.get("error")))
+                self._equipping = None
         except Nonsense:
             return self._lost(_LIES)
         except (OSError, EOFError):
             return self._lost()
-        return None if said is None else self._end(said)
+        return None
 
     def _lost(self, why: str = _ENDED) -> int:
         room = select.poll()  # there may be none: a guest can fill the log
@@ -190,11 +200,12 @@ class Warden:
             self._accept()
         elif descriptor in (self._log, 1):
             return self._print()
-        elif descriptor in self._newcomers:
-            return self._meet(descriptor)
         else:
             try:
-                self._carry(descriptor, event)
+                if descriptor in self._newcomers:
+                    self._meet(descriptor)
+                else:
+                    self._carry(descriptor, event)
             except PortGone:
                 return self._lost()
         return None
@@ -224,7 +235,7 @@ class Warden:
         else:
             link.carry(newcomer, said)
 
-    def _meet(self, descriptor: int) -> int | None:
+    def _meet(self, descriptor: int) -> None:
         """Reads on, until it is known whether a request gives the cell its code, and then until all of it is there."""
         newcomer, said = self._newcomers.pop(descriptor)
         try:
@@ -241,11 +252,10 @@ class Warden:
             self._newcomers[descriptor] = newcomer, said
             self._interests.watch(descriptor, select.EPOLLIN)
         else:
-            return self._specialise(newcomer, said, body)
-        return None
+            self._specialise(newcomer, said, body)
 
-    def _specialise(self, newcomer: socket.socket, said: bytes, body: bytes) -> int | None:
-        """Lets go of all power, gives the guest the code, and then the request."""
+    def _specialise(self, newcomer: socket.socket, said: bytes, body: bytes) -> None:
+        """Lets go of all power, and gives the guest the code and the request, which waits there for the other."""
         document = json.loads(body)
         self._specialised = True
         try:
@@ -253,41 +263,14 @@ class Warden:
             token = self._machine.tell(document["environment"])
             if token is not None:
                 said = _without_environment(document)
-            answer = self._equip(document, token)
-            # The function may have ended while it was given its code.
-            ended = answer if answer.get("event") == "exited" else self._control.hear()
-        except (OSError, EOFError, Nonsense) as error:
-            answer, ended = {"event": "refused", "error": str(error)}, None
-        if ended is not None:
+            drives = [root.FUNCTION, root.DEPENDENCIES][: 1 + (document["dependencies"] is not None)]
+            equip(self._control, document, token, *map(folders.pack, drives))
+        except OSError as error:
+            _refuse(newcomer, str(error))
             newcomer.close()
-            newcomer.close()
-            return self._end(ended)
-        if answer.get("event") == "equipped":
+        else:
+            self._equipping = newcomer
             self._link(newcomer, said)
-            return None
-        newcomer.setblocking(True)
-        newcomer.sendall(_refusal(str(answer.get("error"))))
-        newcomer.close()
-        return None
-
-    def _equip(self, document: dict[str, Any], token: str | None) -> dict[str, Any]:
-        confinement = document[CONFINEMENT]
-        dependencies = document["dependencies"] is not None
-        self._control.send(
-            op="equip",
-            time=time.time_ns(),
-            hostname=confinement["hostname"],
-            memory=document["memory"],
-            processes=confinement["processes"],
-            open_files=confinement["open_files"],
-            scratch=confinement["scratch"],
-            dependencies=dependencies,
-            token=token,
-        )
-        self._control.send_folder(root.FUNCTION)
-        if dependencies:
-            self._control.send_folder(root.DEPENDENCIES)
-        return self._control.receive()
 
     def _end(self, said: dict[str, Any]) -> int:
         """Carries out what the function has said before its end. Returns the exit code that says how it ended."""
@@ -338,12 +321,13 @@ def _without_environment(document: dict[str, Any]) -> bytes:
     return head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def _refusal(why: str) -> bytes:
+def _refuse(client: socket.socket, why: str) -> None:
+    """Answers whoever has brought code that the cell has not got it."""
     body = json.dumps({"error": {"type": "OSError", "message": why}}).encode()
-    return (
-        b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(body), body)
-    )
+    with suppress(OSError):  # nobody waits for it any more
+        client.setblocking(True)
+        client.sendall(_REFUSAL % (len(body), body))
+        client.shutdown(socket.SHUT_RDWR)
 
 
 def _copy(source: int, target: int) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from martlet.drivers import launch
 from martlet.http.fetch import fetch
-from martlet.microvm import kvm, machines, warden
+from martlet.microvm import folders, kvm, machines, warden
 from martlet.microvm import templates as made_templates
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.firecracker import machine, template
@@ -133,7 +133,7 @@ def test_clones_go_on_with_ports_and_variables_of_their_own(
             control = Control(ports[CONTROL])
             control.send(op="equip", token=tokens[-1])
             (folder / "code").mkdir()
-            control.send_folder(str(folder / "code"))
+            control.send_folder(folders.pack(str(folder / "code")))
             assert control.receive() == {"event": "equipped"}
             for descriptor in ports.values():
                 os.close(descriptor)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from martlet.microvm import folders
 from martlet.microvm.control import Control, Nonsense
 
 
@@ -74,7 +75,7 @@ def test_a_folder_comes_as_it_is_and_so_does_what_follows(ends: Ends, tmp_path: 
     (source / "link").symlink_to("inner/file")
 
     def send() -> None:
-        ends.other.send_folder(str(source))
+        ends.other.send_folder(folders.pack(str(source)))
         ends.other.send(event="equipped")
 
     sender = threading.Thread(target=send)

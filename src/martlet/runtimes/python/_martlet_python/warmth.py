@@ -88,8 +88,19 @@ import json
 def handle(request):
     return {"hello": request.get_json().get("name", "World")}
 """
-EXAMPLE = {"handler.py": _SOURCE}
-"""The files of a function as many are, which takes an object of JSON."""
+EXAMPLE = {
+    "handler.py": """
+import json
+import os
+
+GREETING = os.environ.get("GREETING", "Hello")
+
+def handle(request):
+    name = request.get_json()["name"] if request.body else request.query_params.get("of")
+    return {"message": f"{GREETING}, {name or 'you'}!"}
+"""
+}
+"""The files of a function as many are."""
 _HEAD = (
     b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
     b"x-request-id: 0\r\n\r\n%b"
