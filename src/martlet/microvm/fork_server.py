@@ -19,11 +19,12 @@ from martlet.microvm import qemu
 from martlet.microvm.capture import capture
 from martlet.microvm.control import CONTROL, LINKS, Nonsense
 from martlet.microvm.execution import execute
+from martlet.microvm.forerunner import written_by
 from martlet.microvm.links import PortGone
 from martlet.microvm.orders import Server
 from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP
 from martlet.microvm.qmp import Qmp
-from martlet.microvm.rehearsal import Guest, rehearse
+from martlet.microvm.rehearsal import Example, Guest, rehearse
 from martlet.sandbox import guest_link, root, syscalls, tracing
 from martlet.sandbox.lifeline import die_with_parent
 from martlet.sandbox.syscalls import Clone
@@ -55,8 +56,11 @@ def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server
     for _, other in pairs.values():
         other.close()
     try:
-        _practise({number: pair[0] for number, pair in pairs.items()}, state)
-        return capture(pid, root.HOST_PROC, _SECONDS, ours, LISTENER)
+        example = _practise({number: pair[0] for number, pair in pairs.items()}, state)
+        server = capture(pid, root.HOST_PROC, _SECONDS, ours, LISTENER)
+        if example is None:
+            return server
+        return server.foreseeing(written_by(server, example, _SECONDS, root.HOST_PROC))
     except (OSError, EOFError, Nonsense, PortGone, ValueError):
         traceback.print_exc()
         _end(pid)
@@ -92,7 +96,7 @@ def _become(command: Sequence[str], lent: dict[int, int], zygote: int) -> None:
         os._exit(1)
 
 
-def _practise(ends: Mapping[int, socket.socket], state: int) -> None:
+def _practise(ends: Mapping[int, socket.socket], state: int) -> Example | None:
     """Restores the machine, has its guest go the ways of a clone, and stops it."""
     os.lseek(state, 0, os.SEEK_SET)
     ends[QMP].settimeout(_SECONDS)
@@ -100,6 +104,7 @@ def _practise(ends: Mapping[int, socket.socket], state: int) -> None:
     qemu.restore(qmp, state)
     guest = Guest(ends[CHANNELS[CONTROL]].fileno(), ends[CHANNELS[LINKS[0]]].fileno(), _SECONDS)
     for _ in range(_ROUNDS):
-        rehearse(guest)
+        example = rehearse(guest)
         time.sleep(_PAUSE)
     qmp.execute("stop")
+    return example

@@ -6,6 +6,7 @@ last thing that a fork does here is to go on as if nothing had been.
     message     records, then what they lead to; descriptors come with it
     record      a system call with its arguments; where to go on if it fails, and if it succeeds; whom to become if
                 it returns 0, as it does in a new process or thread
+    pairs       an address and a length, of memory that the fork is to have for itself: it will write there
     context     the registers of a thread
 
 For x86-64.
@@ -19,20 +20,25 @@ import signal
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import starmap
 
 from martlet.sandbox.script import Script
 
 _CODE = (
     "49bd{base}"  # r13 = where everything is
     "b82f000000 418b7d00 498d7508 31d2 49c7453000020000 0f05"  # again: recvmsg(its socket, its message)
-    "4885c0 7e68 4d8da500100000"  # ends with those who ask; r12 = the first record
-    "498b0424 4883f8ff 7463 4883f8fe 74cb"  # next: -1 becomes a context, -2 goes to the next message
+    "4885c0 0f8e9d000000 4d8da500100000"  # ends with those who ask; r12 = the first record
+    "498b0424 4883f8ff 0f8494000000"  # next: -1 becomes a context
+    "4883f8fe 74c3 4883f8fd 7451"  # -2 goes to the next message, -3 goes through pairs
     "498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 4d8b4c2430 0f05"  # the call of the record
     "4885c0 498b5c2438 7817 498b5c2448 7f10"  # where to go on: failed, or greater than 0
-    "4d8b7c2440 4d85ff 7527"  # 0: becomes the context of the record, if it has one
-    "4983c450 ebaf"  # step: to the next record
-    "4885db 74f5 4883fbff 7405 4989dc eb9f"  # jump: 0 steps, -1 ends, all else is the next record
+    "4d8b7c2440 4d85ff 7552"  # 0: becomes the context of the record, if it has one
+    "4983c450 eba5"  # step: to the next record
+    "4885db 74f5 4883fbff 7430 4989dc eb95"  # jump: 0 steps, -1 ends, all else is the next record
+    "498b5c2408 498b6c2410"  # pairs: rbx = the first one, rbp = how many
+    "4885ed 74db 488b3b 488b7308 ba17000000 b81c000000 0f05"  # madvise(each, MADV_POPULATE_WRITE)
+    "4883c310 48ffcd ebdf"  # the next pair
     "b8e7000000 bf01000000 0f05"  # exit_group(1)
     "4d8b7c2408"  # become: r15 = the context
     "b8ffffffff baffffffff 490faeafc0000000"  # xrstor
@@ -41,17 +47,27 @@ _CODE = (
     "498b8f80000000 498ba798000000 4d8b3f ffe1"  # rcx = where it goes on; rsp; r15; there
 )
 _REST = "b822000000 0f05 ebf7"  # pause, for ever
-_MESSAGE, _PIECES, _LENT, _RECORDS, _DATA, _CONTEXTS = 8, 0x400, 0x800, 0x1000, 0x5000, 0x20000
+_MESSAGE, _PIECES, _LENT, _RECORDS, _DATA, _PAIRS, _CONTEXTS = (
+    8,
+    0x400,
+    0x800,
+    0x1000,
+    0x5000,
+    0x18000,
+    0x20000,
+)
 _CONTEXT_BYTES, _EXTENDED_AT, _GENERAL = 0x4000, 192, 20
 SIZE = 0x80000
 """Bytes that it takes beside the code."""
 MOST_THREADS = (SIZE - _CONTEXTS) // _CONTEXT_BYTES
 _RECORD = struct.Struct("<10Q")
+_PAIR = struct.Struct("<2Q")
+_MOST_PAIRS = (_CONTEXTS - _PAIRS) // _PAIR.size
 _WORD = (1 << 64) - 1
 _GO_ON, _END = 0, -1
-_BECOME, _LISTEN = -1, -2
+_BECOME, _LISTEN, _OWN = -1, -2, -3
 
-_WRITE, _CLOSE, _SIGNAL_MASK, _CLONE, _DUP3, _EVENTFD2, _SETNS = 1, 3, 14, 56, 292, 290, 308
+_WRITE, _CLOSE, _SIGNAL_MASK, _PREAD, _CLONE, _EVENTFD2, _DUP3, _SETNS = 1, 3, 14, 17, 56, 290, 292, 308
 _SET_MASK, _MASK_BYTES = 2, 8
 _NEW_PID = 0x20000000
 _AS_SIBLING, _SET_TID, _CLEAR_TID = 0x8000, 0x1000000, 0x200000
@@ -72,7 +88,7 @@ def code(base: int) -> bytes:
 def beginning(base: int, listener: int) -> bytes:
     """Returns what is at ``base`` first; ``listener`` is the descriptor that messages come by."""
     message = struct.pack("<8Q", listener, 0, 0, base + _PIECES, 1, base + _LENT, 0, 0)
-    piece = struct.pack("<2Q", base + _RECORDS, _CONTEXTS - _RECORDS)
+    piece = struct.pack("<2Q", base + _RECORDS, _PAIRS - _RECORDS)
     return message.ljust(_PIECES, b"\0") + piece
 
 
@@ -107,6 +123,7 @@ class Server:
         stances: its threads, the first one first.
         events: its descriptors of events, which a fork must not share, and their flags.
         free: the numbers that no descriptor of it has, the lowest ones.
+        owned: how many pairs it has.
     """
 
     socket: socket.socket
@@ -115,6 +132,7 @@ class Server:
     stances: Sequence[Stance]
     events: Sequence[tuple[int, int]]
     free: Sequence[int]
+    owned: int = 0
 
     @property
     def lives(self) -> bool:
@@ -122,6 +140,29 @@ class Server:
         heard = select.poll()
         heard.register(self.socket, 0)
         return not heard.poll(0)
+
+    def foreseeing(self, ranges: Sequence[tuple[int, int]]) -> Server:
+        """Returns the server as one whose forks have some of its memory for themselves before they go on.
+
+        A page that a fork shares is copied when it is written to, one by one; which ones that will be may be known.
+
+        Args:
+            ranges: addresses and lengths in bytes, of whole pages; the first of them, if there are too many.
+
+        Raises:
+            OSError: it has ended.
+        """
+        pairs = b"".join(starmap(_PAIR.pack, ranges[:_MOST_PAIRS]))
+        sent = os.memfd_create("pairs", os.MFD_CLOEXEC)
+        try:
+            os.write(sent, pairs)
+            number = self.free[0]
+            calls = [(_PREAD, number, self.base + _PAIRS, len(pairs), 0), (_CLOSE, number), (_LISTEN,)]
+            records = [_record(*call) for call in calls]
+            socket.send_fds(self.socket, [_packed(records)], [sent])
+        finally:
+            os.close(sent)
+        return replace(self, owned=len(pairs) // _PAIR.size)
 
 
 class Orders:
@@ -185,6 +226,8 @@ class Orders:
         self._add(_WRITE, self._greets, first.id_at, 4)
         for number in (server.listener, *server.free[: len(self._lent)]):
             self._add(_CLOSE, number, failed=_GO_ON)  # it may have been closed
+        if server.owned:
+            self._add(_OWN, server.base + _PAIRS, server.owned)
         for place, thread in enumerate(others, start=1):
             self._block(thread.blocked)
             at = context_at(server.base, place)
@@ -201,8 +244,8 @@ class Orders:
         for number in self._server.free[: len(self._lent)]:
             self._add(_CLOSE, number, failed=_GO_ON)
         self._add(_LISTEN)
-        records = b"".join(_RECORD.pack(*(each & _WORD for each in record)) for record in self._records)
-        if len(records) > _DATA - _RECORDS or len(self._data) > _CONTEXTS - _DATA:
+        records = _packed(self._records)
+        if len(records) > _DATA - _RECORDS or len(self._data) > _PAIRS - _DATA:
             raise OSError("there are more calls than a fork server has room for")
         return records.ljust(_DATA - _RECORDS, b"\0") + self._data
 
@@ -225,6 +268,14 @@ class Orders:
         return at
 
     def _add(self, number: int, *arguments: int, failed: int = _END, became: int = 0) -> list[int]:
-        missing = [0] * (6 - len(arguments))
-        self._records.append([number, *arguments, *missing, failed, became, _GO_ON])
+        self._records.append(_record(number, *arguments, failed=failed, became=became))
         return self._records[-1]
+
+
+def _record(number: int, *arguments: int, failed: int = _END, became: int = 0) -> list[int]:
+    missing = [0] * (6 - len(arguments))
+    return [number, *arguments, *missing, failed, became, _GO_ON]
+
+
+def _packed(records: Sequence[Sequence[int]]) -> bytes:
+    return b"".join(_RECORD.pack(*(each & _WORD for each in record)) for record in records)

@@ -10,11 +10,12 @@ import json
 import re
 import select
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from martlet.microvm import folders
 from martlet.microvm.control import Control
-from martlet.microvm.equipment import equip
+from martlet.microvm.instructions import equip
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.practice import HEALTH
 from martlet.sandbox import root
@@ -43,6 +44,14 @@ _SENDER = b"user-agent: example/1.0\r\naccept: */*\r\nx-request-id: 5d41402abc4b
 _JSON = b"content-type: application/json\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _LINE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A function of a runtime: its files by their names, and the limits of most functions, as `control` has them."""
+
+    files: dict[str, str]
+    limits: dict[str, int]
 
 
 class Guest:
@@ -93,27 +102,39 @@ class Guest:
             self._link.serve(descriptor, event)
 
 
-def rehearse(guest: Guest) -> None:
-    """Has a guest go the ways of a clone. Raises OSError, EOFError, `Nonsense`, `PortGone`."""
+def rehearse(guest: Guest) -> Example | None:
+    """Has a guest go the ways of a clone. Returns what its cells can become, if there is an example.
+
+    Raises:
+        OSError: the guest does something else, or nothing.
+        EOFError, Nonsense, PortGone: likewise.
+    """
     guest.control.send(op="rehearse")
     said = guest.hear("rehearses")
-    if said["example"] is not None:
-        limits = said["limits"]
-        document = _DOCUMENT | {"memory": limits["memory"], CONFINEMENT: _CONFINEMENT | limits}
-        files = {name: text.encode() for name, text in said["example"].items()}
-        equip(guest.control, document, None, folders.pack_files(files))
-        guest.converse(
-            _request(
-                b"POST", b"/_martlet/specialise", json.dumps(document, separators=(",", ":")).encode(), _JSON
-            ),
-            _request(b"GET", b"/", b"", _SENDER),
-            _request(b"POST", b"/items?of=example", b'{"name": "Martlet"}', _JSON + _SENDER),
-        )
-        guest.hear("equipped")
+    example = None if said["example"] is None else Example(said["example"], said["limits"])
+    if example is not None:
+        live(guest, example)
         guest.control.send(op="rest")
         guest.hear("rests")
     if said["cell"]:
         guest.converse(HEALTH)
+    return example
+
+
+def live(guest: Guest, example: Example) -> None:
+    """Has the cell of a guest become an example, and answer. Raises as `rehearse`."""
+    limits = example.limits
+    document = _DOCUMENT | {"memory": limits["memory"], CONFINEMENT: _CONFINEMENT | limits}
+    files = {name: text.encode() for name, text in example.files.items()}
+    equip(guest.control, document, None, folders.pack_files(files))
+    guest.converse(
+        _request(
+            b"POST", b"/_martlet/specialise", json.dumps(document, separators=(",", ":")).encode(), _JSON
+        ),
+        _request(b"GET", b"/", b"", _SENDER),
+        _request(b"POST", b"/items?of=example", b'{"name": "Martlet"}', _JSON + _SENDER),
+    )
+    guest.hear("equipped")
 
 
 def _request(method: bytes, target: bytes, body: bytes, fields: bytes) -> bytes:

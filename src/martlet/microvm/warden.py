@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from martlet.microvm import folders, fork_server, machines, qemu, qemu_machine
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control, Nonsense
-from martlet.microvm.equipment import equip
+from martlet.microvm.instructions import equip, wake
 from martlet.microvm.links import PIECE, Interests, Link, PortGone
 from martlet.microvm.machine import MEMORY_FILE, PLACE, ROOT_FILE, STATE_FILE, Fork
 from martlet.microvm.orders import Server
@@ -122,8 +122,8 @@ class Warden:
         channels = machine.start(command, fork)
         self._control = Control(channels[CONTROL])
         address = machine.address
-        link = address and {"address": str(address), "resolvers": _RESOLVERS.read_text()}
-        self._control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time_ns(), network=link)
+        link = None if address is None else {"address": str(address), "resolvers": _RESOLVERS.read_text()}
+        wake(self._control, link)
         self._log = channels[LOG]
         os.set_blocking(self._log, False)
         self._links = [Link(channels[name], self._interests) for name in LINKS]

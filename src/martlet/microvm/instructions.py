@@ -1,7 +1,8 @@
-"""What a guest gets with the code of its cell, as it is told to the agent (`control`). Standard library only."""
+"""What the agent of a guest is told to do (`control`). Standard library only."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +11,18 @@ from martlet.microvm.control import Control
 from martlet.sandbox.inside import CONFINEMENT
 
 
+def wake(control: Control, network: dict[str, str] | None) -> None:
+    """Makes a guest another than those that it was saved, or forked, with. Raises OSError.
+
+    Args:
+        control: leads to its agent.
+        network: see `control`.
+    """
+    control.send(op="wake", entropy=os.urandom(64).hex(), time=time.time_ns(), network=network)
+
+
 def equip(control: Control, document: dict[str, Any], token: str | None, *packed: Iterable[bytes]) -> None:
-    """Says it, and does not wait for what the agent says to it. Raises OSError.
+    """Gives the cell what it gets with its code; does not wait for what the agent says to that. Raises OSError.
 
     Args:
         control: leads to the agent.
