@@ -29,7 +29,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
 
-from martlet.microvm import practice, view
+from martlet.microvm import memory, practice, view
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.ports import Ports, open_ports
@@ -108,6 +108,7 @@ class Agent:
         self._rehearse(self._practice)
         self._listen()
         self._random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+        memory.own()
         self._control.send(event="warm")
         self._renew()
 
@@ -217,6 +218,8 @@ class Agent:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if self._socket == _SOCKET:
+                memory.own()  # before it is the function's
             Path(view.GROUP, "cgroup.procs").write_text("0")
             os.setsid()
             log = os.open(_LOG, os.O_RDWR)  # one that blocks

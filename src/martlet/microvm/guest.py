@@ -31,7 +31,17 @@ _MODULES = (
     "sandbox",
     *(
         f"microvm/{name}.py"
-        for name in ("agent", "control", "firecracker/mmds", "folders", "links", "ports", "practice", "view")
+        for name in (
+            "agent",
+            "control",
+            "firecracker/mmds",
+            "folders",
+            "links",
+            "memory",
+            "ports",
+            "practice",
+            "view",
+        )
     ),
 )
 """The parts of Martlet that the agent takes."""

@@ -22,6 +22,7 @@ _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.capset.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
 _libc.pivot_root.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.syscall.restype = ctypes.c_long
 _libc_with_lock = ctypes.PyDLL(None, use_errno=True)
 """The same, for a call that keeps the lock of the interpreter."""
@@ -114,6 +115,7 @@ class _CapabilityData(ctypes.Structure):
 BIND = Mount.BIND | Mount.RECURSIVE
 _MAKE_PRIVATE = Mount.PRIVATE | Mount.RECURSIVE
 DETACH = 2
+_POPULATE_WRITE = 23
 # Made here once, because making the type of an array costs more than the call that it is for.
 CAPABILITIES_OF_THIS_PROCESS = _CapabilityHeader(version=0x20080522, pid=0)
 NO_CAPABILITIES = (_CapabilityData * 2)()
@@ -231,6 +233,11 @@ def call(number: int, *arguments: Any) -> int:
     result: int = _libc.syscall(ctypes.c_long(number), *wide)
     _check(result, "system call", number)
     return result
+
+
+def populate(begin: int, length: int) -> None:
+    """Has the kernel give the process pages to write to, in a range of its memory that has none or shares them."""
+    _check(_libc.madvise(begin, length, _POPULATE_WRITE), "madvise", begin, length)
 
 
 def clear_capabilities() -> None:
