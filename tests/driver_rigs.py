@@ -316,7 +316,6 @@ async def microvm_rig(
     rig = Rig(driver, folder, runtime)
     rig.many = 4
     rig.processes = 20
-    rig.goes_on = False
     async with _opened(rig):
         yield rig
 

@@ -457,6 +457,7 @@ class Guest:
     def __init__(self, fake: FakeFirecracker) -> None:
         self._fake = fake
         self._told: dict[str, str] = {}
+        self._equipped = asyncio.Event()
         for name, port in VSOCK_PORTS.items():
             fake.listeners[port] = (
                 self._control if name == CONTROL else self._answer if name in LINKS else self._hold
@@ -473,17 +474,19 @@ class Guest:
                     await reader.readexactly(length)
                 told = await asyncio.to_thread(mmds.read, message["token"], address="127.0.0.1", port=port)
                 self._told = dict(told.secrets)
+                self._equipped.set()
                 writer.write(b'{"event": "equipped"}\n')
             elif message["op"] == "signal":
                 writer.write(b'{"event": "exited", "code": 0, "oom_kills": 0}\n')
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Says to whoever asks what the guest has been told, and what it was asked."""
+        """Says to whoever asks what the guest has been told, once it has, and what it was asked."""
         while True:
             request = b""
             while (length := int.from_bytes(await reader.readexactly(4))) not in (0, 0xFFFFFFFF):
                 request += await reader.readexactly(length)
                 if b"\r\n\r\n" in request:
+                    await self._equipped.wait()
                     said = {"told": self._told, "asked": request.decode()}
                     answer = response(200, said)
                     writer.write(len(answer).to_bytes(4) + answer + bytes(4))

@@ -28,7 +28,7 @@ from tests.alone import alone
 from tests.conftest import MICROVMS, require
 from tests.driver_rigs import LANE, SECONDS, ask, eventually, microvm_rig, saved_machine
 from tests.monitors import fork_server_of, monitor_of, parent_of
-from tests.processes import lives, status_of
+from tests.processes import lives, owned, status_of
 from tests.system.holdings import holdings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
@@ -404,6 +404,18 @@ async def kill(pid):
 
 def gone(pid):
     return not lives(pid)
+
+
+async def test_a_monitor_that_is_forked_has_most_of_what_it_writes_to_before_it_does(forking):
+    handle = await forking.start()
+    await asyncio.sleep(0.5)
+    before = owned(monitor_of(handle.pid))
+
+    await forking.specialise(handle, "echo")
+    assert await ask(handle, "x") == b'"x"'
+
+    after = owned(monitor_of(handle.pid))
+    assert len(after - before) < len(after) / 5
 
 
 async def test_machines_outlive_what_they_were_forked_from_and_others_are_restored(forking):

@@ -1,8 +1,8 @@
 """A machine that runs, of which others are forked: where the processor is emulated, and a start is mostly translation.
 
-QEMU restores the saved machine once for a zygote, and the guest practises; then it stands still, and each clone is a
-fork of the whole process (`capture`): the guest's memory, the devices, and all code that has been translated, shared
-until it is written to. QEMU knows nothing of that.
+QEMU restores the saved machine once for a zygote, and its guest rehearses (`rehearsal`); then it stands still, and each
+clone is a fork of the whole process (`capture`): the guest's memory, the devices, and all code that has been
+translated, shared until it is written to. QEMU knows nothing of that.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server
     for _, other in pairs.values():
         other.close()
     try:
-        example = _practise({number: pair[0] for number, pair in pairs.items()}, state)
+        example = _prepared({number: pair[0] for number, pair in pairs.items()}, state)
         server = capture(pid, root.HOST_PROC, _SECONDS, ours, LISTENER)
         if example is None:
             return server
@@ -96,7 +96,7 @@ def _become(command: Sequence[str], lent: dict[int, int], zygote: int) -> None:
         os._exit(1)
 
 
-def _practise(ends: Mapping[int, socket.socket], state: int) -> Example | None:
+def _prepared(ends: Mapping[int, socket.socket], state: int) -> Example | None:
     """Restores the machine, has its guest go the ways of a clone, and stops it."""
     os.lseek(state, 0, os.SEEK_SET)
     ends[QMP].settimeout(_SECONDS)

@@ -75,3 +75,12 @@ def test_what_is_neither_file_nor_folder_nor_link_stays_where_it_is(tmp_path: Pa
     (source / "file").write_text("content")
 
     assert set(seen(unpacked(folders.pack(str(source)), tmp_path / "target"))) == {"file"}
+
+
+def test_files_that_are_nowhere_are_packed_by_their_names(tmp_path: Path):
+    files = {"handler.py": b"def handle(request): ...\n", "empty": b""}
+
+    target = unpacked(folders.pack_files(files), tmp_path / "target")
+
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+    assert stat.S_IMODE((target / "handler.py").stat().st_mode) == 0o644

@@ -37,7 +37,7 @@ except ChildProcessError:
     [
         (ENDS, "QEMU has ended"),
         (GREETS % SILENT, "the guest does not answer"),
-        (GREETS % LOST, "the guest cannot practise"),
+        (GREETS % LOST, "the guest cannot rehearse"),
     ],
     ids=["it ends", "its guest is silent", "its cell has ended"],
 )

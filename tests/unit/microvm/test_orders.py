@@ -22,7 +22,7 @@ from martlet.sandbox import privileges
 from martlet.sandbox.script import Script
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
-from tests.processes import status_of
+from tests.processes import owned, status_of
 
 pytestmark = [
     pytest.mark.root,
@@ -36,8 +36,11 @@ LISTENER, MAIN, SIDE = 9, 10, 11
 LOW, HIGH = 3, 40
 """Its descriptors of events: below and above those that it has not."""
 UPWARD = 0x800
+PAGE = 4096
 PROGRAM = f"""
-import ctypes, json, os, signal, threading
+import ctypes, json, mmap, os, signal, threading
+room = mmap.mmap(-1, 8 * {PAGE}, mmap.MAP_PRIVATE)
+room[::{PAGE}] = b"x" * 8
 LOW, HIGH = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), {HIGH}
 os.dup2(os.eventfd(0, os.EFD_NONBLOCK), HIGH)
 os.close(4)
@@ -203,6 +206,37 @@ def test_forks_share_nothing_that_they_write_to(captured: Captured):
         assert other.ask_beside("known") == ["all"]
         with captured.forked() as (_, third):
             assert third.ask("known") == ["all"]
+
+
+def test_forks_have_for_themselves_what_they_will_write_to_before_they_go_on(captured: Captured):
+    with captured.forked() as (pid, talk):
+        at = talk.ask("ctypes.addressof(ctypes.c_char.from_buffer(room))")
+        room = {at + number * PAGE for number in range(8)}
+        assert not owned(pid) & room
+    nowhere = (PAGE, PAGE)
+    servers = descriptors(captured.pid)
+
+    captured.server = captured.server.foreseeing([(at, 2 * PAGE), nowhere, (at + 5 * PAGE, PAGE)])
+
+    for _ in range(2):
+        with captured.forked() as (pid, talk):
+            assert owned(pid) & room == {at, at + PAGE, at + 5 * PAGE}
+            assert talk.ask(f"room[::{PAGE}].decode()") == "x" * 8
+            assert talk.wake() == "woken"
+    assert descriptors(captured.pid) == servers
+
+
+def test_more_memory_than_a_server_can_foresee_is_foreseen_in_part(captured: Captured):
+    with captured.forked() as (_, talk):
+        at = talk.ask("ctypes.addressof(ctypes.c_char.from_buffer(room))")
+
+    captured.server = captured.server.foreseeing(
+        [(at, PAGE), *[(at + PAGE, 0)] * 100_000, (at + 2 * PAGE, PAGE)]
+    )
+
+    with captured.forked() as (pid, talk):
+        assert owned(pid) & {at, at + 2 * PAGE} == {at}
+        assert talk.wake() == "woken"
 
 
 @pytest.mark.parametrize("event", ["LOW", "HIGH"])
