@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -199,6 +200,20 @@ async def test_a_guest_that_hangs_while_it_is_given_code_is_ended(rig):
         await rig.specialise(handle, "echo", deadline=0.3)
 
     assert not await rig.driver.recover(handle)
+
+
+async def test_a_guest_that_cannot_take_its_code_says_why(rig):
+    handle = await rig.start()
+    machine = Machine(handle)
+    os.kill(machine.monitor, signal.SIGSTOP)
+
+    with machine.guests_end(CONTROL) as guest:
+        given = asyncio.create_task(rig.specialise(handle, "echo"))
+        await eventually(lambda: select.select([guest], [], [], 0)[0], "it is given code")
+        guest.sendall(b'{"event": "refused", "error": "No space left on device"}\n')
+
+    with pytest.raises(DriverError, match="the cell took no code: OSError: No space left on device"):
+        await given
 
 
 async def test_a_machine_that_is_killed_before_it_has_code_takes_none(rig):
@@ -409,6 +424,7 @@ def gone(pid):
 async def test_a_monitor_that_is_forked_has_most_of_what_it_writes_to_before_it_does(forking):
     handle = await forking.start()
     await asyncio.sleep(0.5)
+    assert parent_of(monitor_of(handle.pid)) != handle.pid
     before = owned(monitor_of(handle.pid))
 
     await forking.specialise(handle, "echo")

@@ -25,6 +25,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,7 +101,7 @@ class Agent:
         gc.collect()
         gc.freeze()
         if self._early:
-            self._start()
+            self._start(memory.own)
             practice.ask_health(_SOCKET)
             time.sleep(_PRACTISED_SECONDS)
             practice.ask_health(_SOCKET)
@@ -207,19 +208,20 @@ class Agent:
             os.unlink(f"{root.FUNCTION}/{name}")
         self._control.send(event="rests")
 
-    def _start(self) -> None:
+    def _start(self, first: Callable[[], None] | None = None) -> None:
+        """Starts a cell, which calls ``first`` before it is the function's."""
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self._socket)
         listener.listen(128)
-        self._pid = PidNamespaces().fork(lambda: self._be_cell(listener))
+        self._pid = PidNamespaces().fork(lambda: self._be_cell(listener, first))
         listener.close()
 
-    def _be_cell(self, listener: socket.socket) -> NoReturn:
+    def _be_cell(self, listener: socket.socket, first: Callable[[], None] | None) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if self._socket == _SOCKET:
-                memory.own()  # before it is the function's
+            if first is not None:
+                first()
             Path(view.GROUP, "cgroup.procs").write_text("0")
             os.setsid()
             log = os.open(_LOG, os.O_RDWR)  # one that blocks

@@ -33,16 +33,19 @@ def written_by(server: Server, example: Example, patience: float, proc: str) -> 
     Raises:
         OSError, EOFError, Nonsense, PortGone: it does not.
     """
-    pid, ends = forked(Orders(server, patience), Orders.fork)
+    orders = Orders(server, patience)
+    orders.tie()
+    pid, ends = forked(orders, Orders.fork)
     try:
         _qmp, ports = go_on(ends, patience)
-        guest = Guest(ports[CONTROL], ports[LINKS[0]], patience)
-        wake(guest.control, None)
-        live(guest, example)
-        found = [*_owned(pid, proc)]
-        for descriptor in ports.values():
-            os.close(descriptor)
-        return found
+        try:
+            guest = Guest(ports[CONTROL], ports[LINKS[0]], patience)
+            wake(guest.control, None)
+            live(guest, example)
+            return [*_owned(pid, proc)]
+        finally:
+            for descriptor in ports.values():
+                os.close(descriptor)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -67,8 +67,19 @@ _WORD = (1 << 64) - 1
 _GO_ON, _END = 0, -1
 _BECOME, _LISTEN, _OWN = -1, -2, -3
 
-_WRITE, _CLOSE, _SIGNAL_MASK, _PREAD, _CLONE, _EVENTFD2, _DUP3, _SETNS = 1, 3, 14, 17, 56, 290, 292, 308
+_WRITE, _CLOSE, _SIGNAL_MASK, _PREAD, _CLONE, _PRCTL, _EVENTFD2, _DUP3, _SETNS = (
+    1,
+    3,
+    14,
+    17,
+    56,
+    157,
+    290,
+    292,
+    308,
+)
 _SET_MASK, _MASK_BYTES = 2, 8
+_SET_PARENT_DEATH_SIGNAL = 1
 _NEW_PID = 0x20000000
 _AS_SIBLING, _SET_TID, _CLEAR_TID = 0x8000, 0x1000000, 0x200000
 _AS_THREAD = 0x3D0F00 | _CLEAR_TID
@@ -199,6 +210,10 @@ class Orders:
     def put(self, descriptor: int, number: int) -> None:
         """Gives the fork a descriptor of this process for the one that the server has under a number."""
         self._add(_DUP3, self.lend(descriptor), number, 0)
+
+    def tie(self) -> None:
+        """Has the fork end with its parent, which is that of the server."""
+        self._add(_PRCTL, _SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
     def run(self, script: Script) -> None:
         """See `launcher.Elsewhere`."""

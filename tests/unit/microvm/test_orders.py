@@ -226,6 +226,17 @@ def test_forks_have_for_themselves_what_they_will_write_to_before_they_go_on(cap
     assert descriptors(captured.pid) == servers
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_fork_ends_with_its_parent_if_it_is_to(captured: Captured, tied: bool):
+    orders = Orders(captured.server, SECONDS)
+    if tied:
+        orders.tie()
+
+    with captured.forked_by(orders) as (_, talk):
+        wish = "(lambda number: [ctypes.CDLL(None).prctl(2, ctypes.byref(number)), number.value])(ctypes.c_int())"
+        assert talk.ask(wish) == [0, signal.SIGKILL if tied else 0]
+
+
 def test_more_memory_than_a_server_can_foresee_is_foreseen_in_part(captured: Captured):
     with captured.forked() as (_, talk):
         at = talk.ask("ctypes.addressof(ctypes.c_char.from_buffer(room))")
