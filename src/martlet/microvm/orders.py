@@ -238,11 +238,11 @@ class Orders:
         server, (first, *others) = self._server, self._server.stances
         for record in self._spare:
             record[1] = server.free[len(self._lent)]  # what is lent has the lower ones
+        if server.owned:
+            self._add(_OWN, server.base + _PAIRS, server.owned)
         self._add(_WRITE, self._greets, first.id_at, 4)
         for number in (server.listener, *server.free[: len(self._lent)]):
             self._add(_CLOSE, number, failed=_GO_ON)  # it may have been closed
-        if server.owned:
-            self._add(_OWN, server.base + _PAIRS, server.owned)
         for place, thread in enumerate(others, start=1):
             self._block(thread.blocked)
             at = context_at(server.base, place)
