@@ -47,15 +47,8 @@ _CODE = (
     "498b8f80000000 498ba798000000 4d8b3f ffe1"  # rcx = where it goes on; rsp; r15; there
 )
 _REST = "b822000000 0f05 ebf7"  # pause, for ever
-_MESSAGE, _PIECES, _LENT, _RECORDS, _DATA, _PAIRS, _CONTEXTS = (
-    8,
-    0x400,
-    0x800,
-    0x1000,
-    0x5000,
-    0x18000,
-    0x20000,
-)
+_MESSAGE, _PIECES, _LENT = 8, 0x400, 0x800
+_RECORDS, _DATA, _PAIRS, _CONTEXTS = 0x1000, 0x5000, 0x18000, 0x20000
 _CONTEXT_BYTES, _EXTENDED_AT, _GENERAL = 0x4000, 192, 20
 SIZE = 0x80000
 """Bytes that it takes beside the code."""
