@@ -227,6 +227,25 @@ def test_an_idle_function_scales_to_zero_and_back(platform):
     assert platform.invoke("sleepy").status_code == 200
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_is_to_be_done_at_its_end_is_done_and_in_the_log(platform, replaced):
+    name = f"ends-{replaced}".lower()
+    platform.deploy(name, "import atexit\natexit.register(print, 'over')\ndef handle(r): return 1")
+    assert platform.invoke(name).json() == 1
+    (instance,) = platform.instances(name)
+
+    if replaced:
+        platform.deploy(name, "def handle(r): return 2")
+    else:
+        assert platform.admin.delete(f"/instances/{instance['id']}").is_success
+
+    def said():
+        lines = platform.client.get(f"/functions/{name}/logs").json()
+        return [line for line in lines if (line["message"], line["instance"]) == ("over", instance["id"])]
+
+    until(said, why="what was to be done at its end was not done")
+
+
 def test_min_instances_are_kept_ready_and_replaced(platform):
     platform.deploy("ready", "def handle(r):\n    return 1\n", min_instances=3, idle_ttl=0)
     until(lambda: len(platform.instances("ready")) == 3, why="there are not 3 instances")

@@ -56,7 +56,7 @@ log = structlog.get_logger()
 LAST_WORDS, LONGEST_WORD = 20, 500
 """Lines of what did not load that its deploy shows, and characters of each."""
 GRACE = 2.0
-"""Seconds an idle instance with an event loop may take to shut down."""
+"""Seconds an idle instance may take to end by itself."""
 
 
 class Node:
@@ -258,9 +258,8 @@ class Node:
             reader.conclude(Line(time(), request_id, "error", error.detail))
 
     async def bury(self, instance: Instance) -> None:
-        """Destroys an instance that has left its pool."""
-        graceful = instance.lost_to is None and instance.loaded.mode in ("asgi", "async")
-        if graceful:
+        """Ends an instance that has left its pool: one that nothing is wrong with ends by itself, within `GRACE`."""
+        if instance.lost_to is None:
             await self.driver_of(instance.handle).stop(instance.handle, GRACE)
         await self.destroy(instance.handle)
 
