@@ -12,6 +12,8 @@ from bench.row import Row, latencies
 
 AT_ONCE = 16
 NEWCOMERS = 50
+RESTED_SECONDS = 40.0
+"""After so long without a request instances have given back what they only looked at."""
 SETTLED_SECONDS, LOOK_SECONDS, RISE = 180.0, 4.0, 2.0
 """How long memory may take to settle; how often to look, and the MiB that it may rise in between."""
 
@@ -42,13 +44,13 @@ def hold(running: Platform, name: str, count: int) -> Row:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda number: running.first_response(f"/invoke/held-{number}"), range(count)))
     seconds = time.perf_counter() - began
-    time.sleep(2)
+    time.sleep(RESTED_SECONDS)
     held = len(running.client.instances())
     return {
         "server": name,
         "count": held,
         "started/s": round(count / seconds, 1),
-        "MiB each": round((before - _available_mib()) / held, 2),
+        "MiB each": round((before - _settled_mib()) / held, 2),
     }
 
 

@@ -21,10 +21,12 @@ import sys
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import cgroups, landlock, namespaces, privileges, root, syscalls, users
+from martlet.sandbox import bedrock, cgroups, landlock, namespaces, privileges, root, syscalls, users
+from martlet.sandbox.bedrock import Bedrock
 from martlet.sandbox.entrance import House
 from martlet.sandbox.launcher import Belongings, Confinement, Forks, Sandbox, allowed, is_late
 from martlet.sandbox.lifeline import Lifeline
@@ -40,6 +42,8 @@ from martlet.sandbox.seccomp.policy import Policy
 import _signal  # type: ignore[import-not-found]  # isort: skip
 
 _SIGCHLD = int(signal.SIGCHLD)
+_LEARNT = (2, 16)
+"""How many cells a zygote has forked when it has learnt something by that: what all need, and what many do."""
 _AF_UNIX, _SOCK_STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
@@ -103,6 +107,8 @@ class Zygote(Parent):
         self._groups = cgroups.Remains(plan.groups)
         self._sandbox: Sandbox
         self._elsewhere = False
+        self._bedrock = Bedrock() if plan.program is None and bedrock.possible() else None
+        self._forked = self._laid = 0
         self._cell = ""
         self._prepare = _Prepare(self._confine, self._practise)
 
@@ -125,7 +131,11 @@ class Zygote(Parent):
             privileges.empty_bounding_set(self._last_capability)
         self._sandbox = self._make_sandbox(policy, self._module.warm() or ())
         gc.collect()
-        gc.freeze()
+        if self._bedrock is None:
+            gc.freeze()
+        else:
+            bedrock.mark()
+            self._lay(self._bedrock)
 
     def _make_sandbox(self, policy: Policy, kept: Collection[int]) -> Sandbox:
         plan, early, late = self._plan, None, None
@@ -162,7 +172,21 @@ class Zygote(Parent):
             self._signal(message["id"], message["signal"])
 
     def _provision(self) -> Callable[[], None] | None:
-        return self._spare.make if self._spare is not None and self._spare.wanted else None
+        if self._spare is not None and self._spare.wanted:
+            return self._spare.make
+        if self._bedrock is not None and any(self._laid < learnt <= self._forked for learnt in _LEARNT):
+            return partial(self._lay, self._bedrock)
+        return None
+
+    def _lay(self, memory: Bedrock) -> None:
+        """Makes what it has, with what it has learnt by forking cells, the memory that the next ones go back to."""
+        self._laid = self._forked
+        gc.freeze()
+        try:
+            memory.lay(root.HOST_PROC if self._plan.means.confined else "/proc")
+            self._prepare.rest = memory.rest
+        except OSError:
+            traceback.print_exc()  # they keep what they have copied
 
     def _fork(self, cell: str, network: str, identity: int, descriptors: list[int]) -> None:
         listener, log, *others = descriptors
@@ -179,6 +203,7 @@ class Zygote(Parent):
             self._tell("refused", id=cell, error=str(error))
         else:
             self._begin(cell, pid)
+            self._forked += 1
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -226,11 +251,16 @@ class Zygote(Parent):
 
 
 class _Prepare:
-    """What a module calls with the request that brings the code; it may ``practise`` that while nobody waits."""
+    """What a module calls with the request that brings the code; it may ``practise`` that while nobody waits.
+
+    Attributes:
+        rest: for an instance that waits for its next request for long (`Bedrock.rest`), where that is possible.
+    """
 
     def __init__(self, confine: Callable[[dict[str, Any]], None], practise: Callable[[], None]) -> None:
         self._confine = confine
         self.practise = practise
+        self.rest: Callable[[int], None] | None = None
 
     def __call__(self, request: dict[str, Any]) -> None:
         self._confine(request)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -15,8 +16,13 @@ from . import internal, logs, process
 from .http1 import BadRequest, Disconnected, Head, Parser, problem
 
 _RECEIVE_BYTES = 64 * 1024
+_LONG = 30
+"""Seconds without a request after which a process rests."""
+_PATIENCE = (int(socket.SOL_SOCKET), int(socket.SO_RCVTIMEO), struct.pack("@ll", _LONG, 0))
 
 Send = Callable[[bytes], None]
+Rest = Callable[[int], None]
+"""Called where a descriptor has had nothing to read for long; returns when it has, or a signal came, or at once."""
 Answer = Callable[[Head, bytes, Send], bool]
 """Answers one request, given its head, its body, and what sends bytes. Returns whether the connection may go on."""
 
@@ -32,13 +38,22 @@ def accept(listener: socket.socket) -> socket.socket:
 
 
 class Connection:
-    """One connection, read and written by one thread at a time."""
+    """One connection, read and written by one thread at a time.
 
-    def __init__(self, peer: socket.socket, max_body: int) -> None:
+    Args:
+        peer: its socket.
+        max_body: bytes that the body of a request may have.
+        rest: see `Rest`.
+    """
+
+    def __init__(self, peer: socket.socket, max_body: int, rest: Rest | None = None) -> None:
         self.socket = peer
         self.parser = Parser(max_body)
+        self._rest = rest
         self._ending = False
         self._idle = False
+        if rest is not None:
+            peer.setsockopt(*_PATIENCE)
 
     def head(self) -> Head | None:
         """Waits for a request. Returns None when there is to be no further one.
@@ -126,10 +141,14 @@ class Connection:
         return data
 
     def _receive(self) -> bytes:
-        try:
-            return self.socket.recv(_RECEIVE_BYTES)
-        except OSError as error:
-            raise Disconnected from error
+        while True:
+            try:
+                return self.socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                if self._rest is not None and self._idle:
+                    self._rest(self.socket.fileno())
+            except OSError as error:
+                raise Disconnected from error
 
 
 class Server:
@@ -137,6 +156,7 @@ class Server:
 
     def __init__(self, answer: Answer, concurrency: int, max_body: int) -> None:
         self._answer = answer
+        self._rest: Rest | None = None
         self._concurrency = concurrency
         self._max_body = max_body
         self._listener: socket.socket
@@ -146,7 +166,7 @@ class Server:
         self._waiting = 0
         self._stopping = False
 
-    def run(self, listener: socket.socket, first: Connection | None) -> None:
+    def run(self, listener: socket.socket, first: Connection | None, rest: Rest | None = None) -> None:
         """Serves until SIGTERM; requests that run then are finished.
 
         Python runs a signal's handler between instructions: a signal in the instant before a thread begins to wait
@@ -155,8 +175,9 @@ class Server:
         Args:
             listener: where connections come from.
             first: a connection that is open already.
+            rest: see `Rest`.
         """
-        self._listener = listener
+        self._listener, self._rest = listener, rest
         process.on_sigterm(lambda *_: self._stop())
         self._work(first)
         for thread in self._threads:
@@ -193,7 +214,7 @@ class Server:
         finally:
             with self._lock:
                 self._waiting -= 1
-        return Connection(peer, self._max_body)
+        return Connection(peer, self._max_body, self._rest)
 
     def _keep_one_waiting(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from .spec import Spec
 
 Prepare = Callable[[dict[str, Any]], None]
 """Called with the request to specialise, just before user code is loaded: mounts the code and drops privileges. It may
-have a method ``practise``, for when nobody waits."""
+have a method ``practise``, for when nobody waits, and one ``rest`` (`blocking.Rest`) or None."""
 
 
 class Cell:

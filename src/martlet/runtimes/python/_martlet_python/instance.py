@@ -18,8 +18,16 @@ class Instance(Protocol):
 
     mode: Mode
 
-    def run(self, listener: socket.socket, first: blocking.Connection | None) -> None:
-        """Serves invocations until SIGTERM; ``first`` is a connection that is open already."""
+    def run(
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+    ) -> None:
+        """Serves invocations until SIGTERM.
+
+        Args:
+            listener: where connections come from.
+            first: one that is open already.
+            rest: see `blocking.Rest`.
+        """
 
 
 def load(spec: Spec, files: list[str]) -> Instance:
@@ -46,8 +54,10 @@ class _Blocking:
         self.mode = mode
         self._server = blocking.Server(answer, spec.concurrency, spec.max_body)
 
-    def run(self, listener: socket.socket, first: blocking.Connection | None) -> None:
-        self._server.run(listener, first)
+    def run(
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+    ) -> None:
+        self._server.run(listener, first, rest)
 
 
 class _Evented:
@@ -56,7 +66,9 @@ class _Evented:
         self._runner = asyncio.Runner()
         self._server = evented.Server(answer, spec.max_body)
 
-    def run(self, listener: socket.socket, first: blocking.Connection | None) -> None:
+    def run(
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+    ) -> None:
         with self._runner as runner:
             runner.run(self._serve(listener, first))
 

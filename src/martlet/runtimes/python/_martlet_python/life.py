@@ -34,14 +34,15 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     """
     process.detach(on_sigterm=lambda *_: os._exit(0))
     logs.install()
-    cell = Cell(prepare)
-    connection = Reception(cell.specialise, practise=partial(_practise, prepare)).receive(listener)
+    cell, rest = Cell(prepare), getattr(prepare, "rest", None)
+    reception = Reception(cell.specialise, practise=partial(_practise, prepare), rest=rest)
+    connection = reception.receive(listener)
     assert cell.instance is not None
     if cell.is_template:
         if connection is not None:
             connection.socket.close()
         listener, connection = Template(listener).run(), None  # from here on this is a fork
-    cell.instance.run(listener, connection)
+    cell.instance.run(listener, connection, rest)
     atexit._run_exitfuncs()
     logs.end()
     os._exit(0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import internal
-from .blocking import Connection, accept
+from .blocking import Connection, Rest, accept
 from .http1 import BadRequest, Disconnected, Head, Parser
 
 Specialise = Callable[[bytes, Parser], tuple[int, dict[str, Any]]]
@@ -26,12 +26,19 @@ class Reception:
         specialise: see `Specialise`.
         goes_on: whether a connection over which it was specialised may carry invocations.
         practise: what a cell does once, when it stands ready and nobody waits for it.
+        rest: for the connection that goes on (see `blocking.Rest`).
     """
 
     def __init__(
-        self, specialise: Specialise, *, goes_on: bool = True, practise: Callable[[], None] | None = None
+        self,
+        specialise: Specialise,
+        *,
+        goes_on: bool = True,
+        practise: Callable[[], None] | None = None,
+        rest: Rest | None = None,
     ) -> None:
         self._specialise = specialise
+        self._rest = rest
         self._goes_on = goes_on
         self._practise = practise
         self._used = self._over = False
@@ -55,7 +62,7 @@ class Reception:
             for descriptor, _ in self._happened():
                 connection = self._connections.get(descriptor)
                 if connection is None:
-                    self._welcome(Connection(accept(listener), _MAX_SPEC))
+                    self._welcome(Connection(accept(listener), _MAX_SPEC, self._rest))
                     continue
                 may_go_on = self._converse(connection)
                 if not may_go_on or self._over:

@@ -1,0 +1,247 @@
+import ctypes
+import errno
+import gc
+import mmap
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from martlet.runtimes.python._martlet_python.forkable import descriptors
+from martlet.sandbox import immortal, machine_code
+from martlet.sandbox.bedrock import Bedrock
+from tests.alone import alone
+from tests.processes import owned
+
+pytestmark = pytest.mark.skipif(
+    not (machine_code.possible() and immortal.possible()), reason="this machine or Python has no code for it"
+)
+PAGE = 4096
+MANY = 20_000
+
+
+def nothing() -> None:
+    """Makes nothing ahead."""
+
+
+def in_a_fork(
+    work: Callable[..., Any], *, before: Callable[[], Any] = nothing, marked: bool = True, times: int = 1
+) -> Any:
+    """Returns what ``work`` returns in a fork of a process whose memory was laid, given the bedrock and what ``before``
+    made there."""
+
+    def lay() -> Any:
+        made = before()
+        if marked:
+            immortal.mark()
+        gc.freeze()
+        bedrock = Bedrock()
+        for _ in range(times):
+            bedrock.lay("/proc")
+        return alone(lambda: work(bedrock, made))
+
+    return alone(lay)
+
+
+def rest(bedrock: Bedrock) -> None:
+    """Rests for a moment."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    bedrock.rest(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+def pages_of(things: list[Any]) -> set[int]:
+    """Looks at things, and returns the addresses of the pages that they begin in."""
+    return {id(thing) // PAGE * PAGE for thing in things}
+
+
+def own(pages: set[int]) -> int:
+    """Returns how many of these pages the process has for itself, in percent."""
+    return len(pages & owned(os.getpid())) * 100 // len(pages)
+
+
+def names() -> list[str]:
+    return [f"name {number}" for number in range(MANY)]
+
+
+def looked_at(things: list[Any]) -> int:
+    return sum(1 for thing in things if thing)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_a_fork_only_looked_at_is_given_back(times: int):
+    def work(bedrock: Bedrock, things: list[str]) -> tuple[int, int, bool]:
+        pages = pages_of(things)
+        before = own(pages)
+        rest(bedrock)
+        return before, own(pages), things == names()
+
+    before, after, same = in_a_fork(work, before=names, marked=False, times=times)
+
+    assert before == 100
+    assert after < 20
+    assert same
+
+
+def test_what_a_fork_changed_is_as_it_left_it():
+    def work(bedrock: Bedrock, made: tuple[bytearray, dict[int, str], list[str]]) -> list[Any]:
+        bytes_, numbers, things = made
+        bytes_[::PAGE] = b"y" * len(bytes_[::PAGE])
+        numbers.update({1: "one", 50_000: "new"})
+        del things[100:]
+        mine = [object() for _ in range(1000)]
+        rest(bedrock)
+        looked_at(things)
+        rest(bedrock)
+        return [
+            bytes_.count(b"y"),
+            len(bytes_),
+            numbers[1],
+            numbers[50_000],
+            len(numbers),
+            len(things),
+            len(mine),
+        ]
+
+    found = in_a_fork(work, before=lambda: (bytearray(64 * PAGE), dict.fromkeys(range(5000), "old"), names()))
+
+    assert found == [64, 64 * PAGE, "one", "new", 5001, 100, 1000]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_references_that_a_fork_holds_cost_no_page_where_counts_are_marked(marked: bool):
+    def work(bedrock: Bedrock, things: list[str]) -> tuple[int, bool]:
+        held, pages = [[*things] for _ in range(3)], pages_of(things)
+        rest(bedrock)
+        kept = own(pages)
+        right = all(each == things for each in held)
+        del held
+        gc.collect()
+        rest(bedrock)
+        return kept, right and things == names()
+
+    kept, right = in_a_fork(work, before=names, marked=marked)
+
+    assert right
+    assert kept < 20 if marked else kept == 100
+
+
+def functions() -> list[Callable[[int], int]]:
+    made: dict[str, Any] = {}
+    for number in range(1000):
+        body = "; ".join(f"a{each} = n + {each + number}" for each in range(8))
+        exec(f"def f{number}(n):\n    {body}\n    return a0 + sum(range(n))", made)
+    return [made[f"f{number}"] for number in range(1000)]
+
+
+def test_code_that_was_called_a_few_times_costs_no_page_and_may_be_called_more():
+    def work(bedrock: Bedrock, called: list[Callable[[int], int]]) -> tuple[int, int, bool]:
+        for function in called:
+            function(1)
+        pages = pages_of([function.__code__ for function in called])
+        before = own(pages)
+        rest(bedrock)
+        after, right = own(pages), True
+        for _ in range(40):
+            right = right and [f(4) for f in called] == [number + 10 for number in range(1000)]
+            rest(bedrock)
+        return before, after, right
+
+    before, after, right = in_a_fork(work, before=functions)
+
+    assert before == 100
+    assert after < 20
+    assert right
+
+
+def test_a_process_with_another_thread_keeps_what_it_has_and_does_not_wait():
+    def work(bedrock: Bedrock, things: list[str]) -> int:
+        over = threading.Event()
+        other = threading.Thread(target=over.wait)
+        other.start()
+        pages = pages_of(things)
+        bedrock.rest(os.pipe()[0])
+        over.set()
+        other.join()
+        return own(pages)
+
+    assert in_a_fork(work, before=names) == 100
+
+
+def test_it_waits_until_there_is_something_to_read():
+    def work(bedrock: Bedrock, _: object) -> tuple[bytes, bool]:
+        reader, writer = os.pipe()
+        began = time.monotonic()
+        if os.fork() == 0:
+            time.sleep(0.3)
+            os.write(writer, b"hello")
+            os._exit(0)
+        bedrock.rest(reader)
+        return os.read(reader, 5).decode(), time.monotonic() - began >= 0.3
+
+    assert in_a_fork(work) == ["hello", True]
+
+
+def test_a_signal_ends_the_rest_and_is_handled():
+    def work(bedrock: Bedrock, _: object) -> list[Any]:
+        heard = []
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(int(number)))
+        signal.signal(signal.SIGALRM, lambda number, _: heard.append(int(number)))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)  # which does not end it, as it is blocked
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        bedrock.rest(os.pipe()[0])
+        blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        return [heard, blocked]
+
+    assert in_a_fork(work) == [[signal.SIGALRM], [signal.SIGUSR1]]
+
+
+def test_memory_that_somebody_has_put_in_the_same_place_stays():
+    def work(bedrock: Bedrock, room: ctypes.Array[ctypes.c_char]) -> list[bool]:
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+        first = -(-ctypes.addressof(room) // PAGE) * PAGE
+        was = ctypes.string_at(first, 8 * PAGE)
+        anew = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10
+        assert libc.mmap(first, 8 * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, anew, -1, 0) == first
+        ctypes.memmove(first, was, 8 * PAGE)
+        rest(bedrock)
+        return [was == ctypes.string_at(first, 8 * PAGE), b"\1" * PAGE in was]
+
+    found = in_a_fork(work, before=lambda: ctypes.create_string_buffer(b"\1" * 10 * PAGE, 10 * PAGE))
+
+    assert found == [True, True]
+
+
+def test_a_fork_cannot_change_what_others_go_back_to():
+    def work(bedrock: Bedrock, things: list[str]) -> list[Any]:
+        with open("/proc/self/maps") as maps:
+            lines = [line.split() for line in maps if "bedrock" in line]
+        shared = [line for line in lines if line[1].endswith("s")]
+        begin, end = (int(each, 16) for each in shared[0][0].split("-"))
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        refused = libc.mprotect(begin, end - begin, mmap.PROT_READ | mmap.PROT_WRITE)
+        open_ones = [path for path in descriptors().values() if "bedrock" in path]
+        return [len(shared), shared[0][1], refused, os.strerror(ctypes.get_errno()), open_ones]
+
+    assert in_a_fork(work, before=names) == [1, "r--s", -1, os.strerror(errno.EACCES), []]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another root needs root")
+def test_without_proc_it_does_not_wait():
+    def work(bedrock: Bedrock, things: list[str]) -> bool:
+        looked_at(things)
+        os.chroot(os.path.dirname(__file__))
+        bedrock.rest(os.pipe()[0])
+        return things == names()
+
+    assert in_a_fork(work, before=names)
