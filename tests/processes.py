@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from contextlib import ExitStack
+from typing import BinaryIO
 
 
 def status_of(pid: int | str = "self") -> dict[str, str]:
@@ -19,10 +21,16 @@ def lives(pid: int) -> bool:
         return False
 
 
-def owned(pid: int) -> set[int]:
-    """Returns the addresses of the pages of a process that it can write to, and shares with nobody and with no file."""
+def owned(pid: int, entries: BinaryIO | None = None) -> set[int]:
+    """Returns the addresses of the pages of a process that it can write to, and shares with nobody and with no file.
+
+    Args:
+        pid: of the process.
+        entries: its ``/proc/<pid>/pagemap``, where that is open already.
+    """
     found = set()
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pages:
+    with open(f"/proc/{pid}/maps") as maps, ExitStack() as stack:
+        pages = entries or stack.enter_context(open(f"/proc/{pid}/pagemap", "rb", buffering=0))
         for line in maps:
             place, kind = line.split()[:2]
             begin, end = (int(each, 16) for each in place.split("-"))

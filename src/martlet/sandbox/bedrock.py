@@ -98,6 +98,9 @@ class Bedrock:
             os.ftruncate(file, sum(place.size for place in places))
             self._prepare(places, file, proc)
             self._move(places, file)
+        except OSError:
+            self._ranges, self._looks = machine_code.ranges([]), []
+            raise
         finally:
             os.close(file)
 

@@ -107,7 +107,7 @@ class Zygote(Parent):
         self._groups = cgroups.Remains(plan.groups)
         self._sandbox: Sandbox
         self._elsewhere = False
-        self._bedrock = Bedrock() if plan.program is None and bedrock.possible() else None
+        self._bedrock = _bedrock(plan)
         self._forked = self._laid = 0
         self._cell = ""
         self._prepare = _Prepare(self._confine, self._practise)
@@ -183,7 +183,7 @@ class Zygote(Parent):
         self._laid = self._forked
         gc.freeze()
         try:
-            memory.lay(root.HOST_PROC if self._plan.means.confined else "/proc")
+            memory.lay(root.HOST_PROC)
             self._prepare.rest = memory.rest
         except OSError:
             traceback.print_exc()  # they keep what they have copied
@@ -264,6 +264,17 @@ class _Prepare:
 
     def __call__(self, request: dict[str, Any]) -> None:
         self._confine(request)
+
+
+def _bedrock(plan: Plan) -> Bedrock | None:
+    """Returns what cells go back to, where they run functions themselves, and see no process of others."""
+    if plan.program is not None or not plan.means.confined or not bedrock.possible():
+        return None
+    try:
+        return Bedrock()
+    except OSError:
+        traceback.print_exc()  # the host allows no code of one's own: cells keep what they have copied
+        return None
 
 
 def _import(module: str, folder: str) -> Any:

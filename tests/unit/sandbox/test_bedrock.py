@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
     not (machine_code.possible() and immortal.possible()), reason="this machine or Python has no code for it"
 )
 PAGE = 4096
+PR_GET_DUMPABLE = 3
 MANY = 20_000
 
 
@@ -61,9 +62,14 @@ def pages_of(things: list[Any]) -> set[int]:
     return {id(thing) // PAGE * PAGE for thing in things}
 
 
-def own(pages: set[int]) -> int:
-    """Returns how many of these pages the process has for itself, in percent."""
-    return len(pages & owned(os.getpid())) * 100 // len(pages)
+def own(pages: set[int], entries: BinaryIO | None = None) -> int:
+    """Returns how many of these pages the process has for itself, in percent.
+
+    Args:
+        pages: their addresses.
+        entries: what says what they are, where it is open already.
+    """
+    return len(pages & owned(os.getpid(), entries)) * 100 // len(pages)
 
 
 def names() -> list[str]:
@@ -221,12 +227,21 @@ def test_memory_that_somebody_has_put_in_the_same_place_stays():
     assert found == [True, True]
 
 
-def test_a_fork_cannot_change_what_others_go_back_to():
+def mappings() -> list[list[str]]:
+    """Returns the lines of this process's map of its memory, split."""
+    with open("/proc/self/maps") as maps:
+        return [line.split(maxsplit=5) for line in maps]
+
+
+def ends(mapping: list[str]) -> tuple[int, int]:
+    begin, end = mapping[0].split("-")
+    return int(begin, 16), int(end, 16)
+
+
+def test_a_fork_cannot_write_to_what_others_go_back_to():
     def work(bedrock: Bedrock, things: list[str]) -> list[Any]:
-        with open("/proc/self/maps") as maps:
-            lines = [line.split() for line in maps if "bedrock" in line]
-        shared = [line for line in lines if line[1].endswith("s")]
-        begin, end = (int(each, 16) for each in shared[0][0].split("-"))
+        shared = [each for each in mappings() if "bedrock" in each[-1] and each[1].endswith("s")]
+        begin, end = ends(shared[0])
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         refused = libc.mprotect(begin, end - begin, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -236,7 +251,52 @@ def test_a_fork_cannot_change_what_others_go_back_to():
     assert in_a_fork(work, before=names) == [1, "r--s", -1, os.strerror(errno.EACCES), []]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another root needs root")
+def test_what_the_kernel_writes_to_is_not_the_files():
+    def work(bedrock: Bedrock, _: object) -> list[Any]:
+        storage = machine_code.thread_storage()
+        of_thread = [each for each in mappings() if ends(each)[0] <= storage < ends(each)[1]]
+        stacks = [each for each in mappings() if each[-1].strip() == "[stack]"]
+        return [len(of_thread), "bedrock" in of_thread[0][-1], len(stacks)]
+
+    assert in_a_fork(work) == [1, False, 1]
+
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="it takes root")
+
+
+@root
+def test_nobody_can_write_to_the_file():
+    def work(bedrock: Bedrock, _: object) -> str:
+        shared = next(each for each in mappings() if "bedrock" in each[-1] and each[1].endswith("s"))
+        file = os.open(f"/proc/self/map_files/{shared[0]}", os.O_RDWR)
+        try:
+            os.write(file, b"x")
+        except OSError as error:
+            return error.strerror
+        return "written"
+
+    assert in_a_fork(work) == os.strerror(errno.EPERM)
+
+
+@root
+def test_one_that_became_another_user_rests_and_is_not_to_be_looked_into_after_that():
+    def work(bedrock: Bedrock, things: list[str]) -> tuple[int, int, int]:
+        entries = open("/proc/self/pagemap", "rb", buffering=0)  # noqa: SIM115  (opened while it may be)
+        os.setgid(65534)
+        os.setuid(65534)
+        pages = pages_of(things)
+        before = own(pages, entries)
+        rest(bedrock)
+        return before, own(pages, entries), ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+
+    before, after, dumpable = in_a_fork(work, before=names)
+
+    assert before == 100
+    assert after < 20
+    assert dumpable == 0
+
+
+@root
 def test_without_proc_it_does_not_wait():
     def work(bedrock: Bedrock, things: list[str]) -> bool:
         looked_at(things)
