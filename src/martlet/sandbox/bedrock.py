@@ -37,10 +37,10 @@ _NOTHING = bytes(PAGE)
 _NO_CHANGE = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SIGNALS = tuple(map(int, signal.valid_signals()))
 _BLOCK, _SET = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)")
-_PRIVATE, _STACK = "rw-p", "[stack]"
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ")
+_PRIVATE = "rw-p"
 _UNFIT = {"wf", "dc", "lo", "sh", "gd", "io", "pf", "ht", "um", "uw"}
-"""Flags of memory that a file cannot stand for: wiped or kept from forks, locked, shared, of a device, watched."""
+"""Flags of memory that a file cannot stand for: wiped or kept from forks, locked, shared, stacks, devices, watched."""
 _THREADS, _LINKS_OF_ONE = "/proc/self/task", 3
 _PAGES = "/proc/self/pagemap"
 
@@ -182,7 +182,7 @@ def _places(smaps: str) -> Iterator[_Place]:
         for line in lines:
             if head := _HEAD.match(line):
                 begin, end = int(head[1], 16), int(head[2], 16)
-                fits = head[3] == _PRIVATE and head[4] != _STACK and not begin <= own < end
+                fits = head[3] == _PRIVATE and not begin <= own < end
                 found = _Place(begin, end - begin) if fits else None
             elif found is not None and line.startswith("VmFlags:") and not _UNFIT & {*line.split()}:
                 yield found

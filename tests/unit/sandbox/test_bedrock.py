@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -72,6 +73,17 @@ def own(pages: set[int], entries: BinaryIO | None = None) -> int:
     return len(pages & owned(os.getpid(), entries)) * 100 // len(pages)
 
 
+def mappings() -> list[list[str]]:
+    """Returns the lines of this process's map of its memory, split."""
+    with open("/proc/self/maps") as maps:
+        return [line.split(maxsplit=5) for line in maps]
+
+
+def ends(mapping: list[str]) -> tuple[int, int]:
+    begin, end = mapping[0].split("-")
+    return int(begin, 16), int(end, 16)
+
+
 def names() -> list[str]:
     return [f"name {number}" for number in range(MANY)]
 
@@ -120,6 +132,20 @@ def test_what_a_fork_changed_is_as_it_left_it():
     assert found == [64, 64 * PAGE, "one", "new", 5001, 100, 1000]
 
 
+COUNTED = immortal.Mark.CALLS << 48
+
+
+@pytest.mark.parametrize(("was", "becomes"), [(7, 5 << 32 | 7), (5 << 32 | 7, 7), (COUNTED | 7, COUNTED | 8)])
+def test_a_number_is_no_count_if_it_only_looks_like_one(was: int, becomes: int):
+    def work(bedrock: Bedrock, numbers: "array[int]") -> list[int]:
+        for place in range(0, len(numbers), PAGE // 8):
+            numbers[place] = becomes
+        rest(bedrock)
+        return sorted({*numbers[:: PAGE // 8]})
+
+    assert in_a_fork(work, before=lambda: array("Q", [was] * 16 * PAGE)) == [becomes]
+
+
 @pytest.mark.parametrize("marked", [True, False])
 def test_references_that_a_fork_holds_cost_no_page_where_counts_are_marked(marked: bool):
     def work(bedrock: Bedrock, things: list[str]) -> tuple[int, bool]:
@@ -136,6 +162,26 @@ def test_references_that_a_fork_holds_cost_no_page_where_counts_are_marked(marke
 
     assert right
     assert kept < 20 if marked else kept == 100
+
+
+def test_the_stack_that_is_not_used_any_more_is_given_back():
+    def stack() -> set[int]:
+        (place,) = [ends(each) for each in mappings() if each[-1].strip() == "[stack]"]
+        return {page for page in owned(os.getpid()) if place[0] <= page < place[1]}
+
+    def work(bedrock: Bedrock, _: object) -> tuple[int, int]:
+        def deep(left: int) -> int:
+            return left and next(map(deep, [left - 1])) + 1
+
+        assert deep(200) == 200
+        before = len(stack())
+        rest(bedrock)
+        return before, len(stack())
+
+    before, after = in_a_fork(work)
+
+    assert before > 20
+    assert after < before / 2
 
 
 def functions() -> list[Callable[[int], int]]:
@@ -227,17 +273,6 @@ def test_memory_that_somebody_has_put_in_the_same_place_stays():
     assert found == [True, True]
 
 
-def mappings() -> list[list[str]]:
-    """Returns the lines of this process's map of its memory, split."""
-    with open("/proc/self/maps") as maps:
-        return [line.split(maxsplit=5) for line in maps]
-
-
-def ends(mapping: list[str]) -> tuple[int, int]:
-    begin, end = mapping[0].split("-")
-    return int(begin, 16), int(end, 16)
-
-
 def test_a_fork_cannot_write_to_what_others_go_back_to():
     def work(bedrock: Bedrock, things: list[str]) -> list[Any]:
         shared = [each for each in mappings() if "bedrock" in each[-1] and each[1].endswith("s")]
@@ -276,6 +311,19 @@ def test_nobody_can_write_to_the_file():
         return "written"
 
     assert in_a_fork(work) == os.strerror(errno.EPERM)
+
+
+@root
+def test_memory_that_was_never_written_to_takes_no_room_in_the_file():
+    def work(bedrock: Bedrock, room: mmap.mmap) -> int:
+        shared = next(each for each in mappings() if "bedrock" in each[-1] and each[1].endswith("s"))
+        file = os.stat(f"/proc/self/map_files/{shared[0]}")
+        return file.st_size - file.st_blocks * 512
+
+    empty = 64 * 1024 * 1024
+    spared = in_a_fork(work, before=lambda: mmap.mmap(-1, empty, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+    assert spared >= empty
 
 
 @root

@@ -19,7 +19,7 @@ class Instance(Protocol):
     mode: Mode
 
     def run(
-        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None = None
     ) -> None:
         """Serves invocations until SIGTERM.
 
@@ -55,7 +55,7 @@ class _Blocking:
         self._server = blocking.Server(answer, spec.concurrency, spec.max_body)
 
     def run(
-        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None = None
     ) -> None:
         self._server.run(listener, first, rest)
 
@@ -67,7 +67,7 @@ class _Evented:
         self._server = evented.Server(answer, spec.max_body)
 
     def run(
-        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None
+        self, listener: socket.socket, first: blocking.Connection | None, rest: blocking.Rest | None = None
     ) -> None:
         with self._runner as runner:
             runner.run(self._serve(listener, first))
