@@ -135,7 +135,10 @@ def test_what_a_fork_changed_is_as_it_left_it():
 COUNTED = immortal.Mark.CALLS << 48
 
 
-@pytest.mark.parametrize(("was", "becomes"), [(7, 5 << 32 | 7), (5 << 32 | 7, 7), (COUNTED | 7, COUNTED | 8)])
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [(7, 5 << 32 | 7), (5 << 32 | 7, 7), (COUNTED | 7, COUNTED | 8), (COUNTED | 7, COUNTED | 5 << 32 | 8)],
+)
 def test_a_number_is_no_count_if_it_only_looks_like_one(was: int, becomes: int):
     def work(bedrock: Bedrock, numbers: "array[int]") -> list[int]:
         for place in range(0, len(numbers), PAGE // 8):
