@@ -29,9 +29,8 @@ class Mark(IntEnum):
 
 _HALF = 32
 _MOST = (1 << _HALF) - 1
-_FLAGS_AT, _CALLS_AT, _LINE_BYTES_AT = 48, 52, 54
-"""Where code has its flags, an ``int``, how often it was called, a ``short``, and a ``short`` that is used where lines
-are traced, and set then."""
+_UNUSED_AT = 54
+"""Where code has a ``short`` behind the number of its calls: it is used where lines are traced, and set then."""
 _MADE_BY_PYTHON = 1 << 9
 """A flag of types whose names are objects."""
 _SMALL_NUMBERS = range(-5, 257)
@@ -67,9 +66,9 @@ def mark() -> None:
 
 
 def _mark_calls(code: int) -> None:
-    line_bytes = ctypes.c_short.from_address(code + _LINE_BYTES_AT)
-    if line_bytes.value == 0:
-        line_bytes.value = Mark.CALLS
+    unused = ctypes.c_short.from_address(code + _UNUSED_AT)
+    if unused.value == 0:
+        unused.value = Mark.CALLS
 
 
 def _without_parents() -> Iterator[object]:
