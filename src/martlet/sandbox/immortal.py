@@ -31,7 +31,7 @@ _HALF = 32
 _MOST = (1 << _HALF) - 1
 _UNUSED_AT = 54
 """Where code has a ``short`` behind the number of its calls: it is used where lines are traced, and set then."""
-_MADE_BY_PYTHON = 1 << 9
+_ON_THE_HEAP = 1 << 9
 """A flag of types whose names are objects."""
 _SMALL_NUMBERS = range(-5, 257)
 _CHARACTERS = range(256)
@@ -86,7 +86,7 @@ def _hidden(each: object) -> Iterable[object]:
     if not issubclass(type(each), type):
         return ()
     kind = cast(type, each)
-    names = (kind.__name__, kind.__qualname__) if kind.__flags__ & _MADE_BY_PYTHON else ()
+    names = (kind.__name__, kind.__qualname__) if kind.__flags__ & _ON_THE_HEAP else ()
     # The dictionary is shown in something that is made anew for whoever asks.
     return [
         kind.__mro__,
