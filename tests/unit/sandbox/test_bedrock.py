@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 PAGE = 4096
 PR_GET_DUMPABLE, MADV_REMOVE = 3, 9
 MANY = 20_000
+PATIENCE = 60
 
 
 def nothing() -> None:
@@ -44,7 +45,12 @@ def in_a_fork(
         bedrock = Bedrock()
         for _ in range(times):
             bedrock.lay("/proc")
-        return alone(lambda: work(bedrock, made))
+
+        def run() -> Any:
+            signal.alarm(PATIENCE)  # the end of a fork that rests and should not
+            return work(bedrock, made)
+
+        return alone(run)
 
     return alone(lay)
 
