@@ -48,7 +48,10 @@ _PARTS_OF_CODE = (
 
 def possible() -> bool:
     """Whether counts are where this module takes them to be."""
-    return (sys.implementation.name, *sys.version_info[:2]) == ("cpython", 3, 11) and sys.maxsize > 1 << _HALF
+    known = (sys.implementation.name, *sys.version_info[:2]) == ("cpython", 3, 11)
+    return (
+        known and sys.maxsize > 1 << _HALF and not hasattr(sys, "gettotalrefcount")
+    )  # as builds for debugging have
 
 
 def mark() -> None:

@@ -19,6 +19,15 @@ class Thing:
         return "hello"
 
 
+class Ending:
+    """Something that counts how many of its kind have ended."""
+
+    ended = 0
+
+    def __del__(self) -> None:
+        type(self).ended += 1
+
+
 def is_marked(thing: object) -> bool:
     return sys.getrefcount(thing) >> 32 == immortal.Mark.REFERENCES
 
@@ -38,12 +47,6 @@ def test_all_that_can_be_found_is_marked():
 
 def test_what_is_made_later_is_not_marked_and_ends():
     def run() -> list[Any]:
-        ended = []
-
-        class Ending:
-            def __del__(self) -> None:
-                ended.append(1)
-
         immortal.mark()
         made = Ending()
         marked = is_marked(made)
@@ -52,19 +55,13 @@ def test_what_is_made_later_is_not_marked_and_ends():
         ring.append(ring)
         del ring
         gc.collect()
-        return [marked, len(ended)]
+        return [marked, Ending.ended]
 
     assert alone(run) == [False, 2]
 
 
 def test_what_is_marked_never_ends_and_is_otherwise_as_it_was():
     def run() -> list[Any]:
-        ended = []
-
-        class Ending:
-            def __del__(self) -> None:
-                ended.append(1)
-
         thing = Ending()
         address = id(thing)
         immortal.mark()
@@ -74,9 +71,9 @@ def test_what_is_marked_never_ends_and_is_otherwise_as_it_was():
         del held, thing
         gc.collect()
         left = ctypes.c_ssize_t.from_address(address).value
-        return [before > MARKED, more - before, left >= MARKED, ended]
+        return [before > MARKED, more - before, left >= MARKED, Ending.ended]
 
-    assert alone(run) == [True, 5, True, []]
+    assert alone(run) == [True, 5, True, 0]
 
 
 def test_code_is_called_as_before():
