@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from martlet.microvm import kvm
+from martlet.microvm.templates import monitor
 from martlet.units import parse_bytes
 from tests.conftest import MICROVMS
 from tests.driver_rigs import prepare_microvms
@@ -32,13 +34,14 @@ def handle(request):
     return told | {"drawn": drawn}
 """
 HELD = """
-import ctypes, resource
+import ctypes, os, resource
 def handle(request):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     held = {name: status[name].strip() for name in ("Seccomp", "NoNewPrivs", "CapPrm", "CapBnd")}
     ctypes.CDLL(None, use_errno=True).unshare(0)
     limits = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("CORE", "MSGQUEUE", "MEMLOCK")}
     held |= {"errno": ctypes.get_errno(), "limits": limits}
+    held["processors"] = [*os.sched_getaffinity(0)]
     return held | {"landlock": ctypes.CDLL(None).syscall(444, None, 0, 1)}
 """
 TAKES = """
@@ -97,6 +100,8 @@ def test_a_function_is_behind_the_walls_that_its_cell_was_saved_with(microvms):
     assert int(seen["CapPrm"], 16) == int(seen["CapBnd"], 16) == 0
     assert seen["limits"] == {"CORE": [1, 1], "MSGQUEUE": [0, 0], "MEMLOCK": [65536, 65536]}
     assert seen["landlock"] > 0
+    if not kvm.find(monitor()).held:
+        assert seen["processors"] == [1]
 
 
 @pytest.mark.parametrize("config", [{}, {"memory": "64Mi"}, {"memory": "192Mi"}])

@@ -34,6 +34,7 @@ from martlet.microvm import memory, practice, view
 from martlet.microvm.control import CONTROL, LINKS, LOG, Control
 from martlet.microvm.links import Interests, Link
 from martlet.microvm.ports import Ports, open_ports
+from martlet.microvm.resident import Resident
 from martlet.sandbox import guest_link, privileges, rlimits, root
 from martlet.sandbox.bundle import SANDBOX
 from martlet.sandbox.inside import Inside, Task
@@ -56,6 +57,8 @@ _PRACTISED_SECONDS = 0.1
 """After which a cell practises (`reception`), as long as nobody asks it for anything."""
 _LAST_WORDS_SECONDS = 1.0
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207
+_AGENTS_CPU, _CELLS_CPU = 0, 1
+"""Where the guest has two processors (`qemu.EMULATED_CPUS`)."""
 
 
 class Agent:
@@ -72,20 +75,18 @@ class Agent:
         sys.path.remove(task.module_folder)
         self._last_capability = privileges.last_capability()
         self._interests = Interests()
+        self._cell = Resident(_SOCKET)
         self._links = [
-            Link(self._ports[name], self._interests, lambda: practice.connect(self._socket)) for name in LINKS
+            Link(self._ports[name], self._interests, lambda: self._cell.connect()) for name in LINKS
         ]
-        self._socket = _SOCKET
         self._unsaid = b""
         self._early = task.program is None or task.program.cell == "cold"
         self._practice: bytes | None = None
         self._awake = False
-        self._pid = 0
         os.mkfifo(_LOG)
         os.chmod(_LOG, 0o622)  # noqa: S103  (the cell opens /dev/stdout as whoever it is then)
         self._log = os.open(_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(self._ports[LOG], False)
-        self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
         self._limits = {
             limit: os.open(f"{view.GROUP}/{file}", os.O_WRONLY | os.O_CLOEXEC)
             for limit, file in _LIMITS.items()
@@ -170,7 +171,7 @@ class Agent:
         socket.sethostname(socket.gethostname())
         if self._early:  # a limit that it has already
             kind = resource.RLIMIT_NOFILE
-            resource.prlimit(self._pid, kind, resource.prlimit(self._pid, kind))
+            resource.prlimit(self._cell.pid, kind, resource.prlimit(self._cell.pid, kind))
 
     def _renew(self) -> None:
         if self._device.renew():
@@ -190,36 +191,29 @@ class Agent:
         """
         example = getattr(self._module, "EXAMPLE", None) if self._early else None
         if example is not None:
-            self._waiting = self._pid, self._hears, self._tells
-            self._hears, self._tells = os.pipe2(os.O_CLOEXEC)
-            self._socket = _OTHER_SOCKET
+            self._waiting, self._cell = self._cell, Resident(_OTHER_SOCKET)
             self._start()
         self._control.send(event="rehearses", cell=self._early, limits=self._usual, example=example)
 
     def _rest(self) -> None:
         """Puts the cell that waits into its place again."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.unlink(self._socket)
-        os.close(self._hears)
-        self._socket = _SOCKET
-        self._pid, self._hears, self._tells = self._waiting
+        self._cell.end()
+        self._cell = self._waiting
         for name in os.listdir(root.FUNCTION):
             os.unlink(f"{root.FUNCTION}/{name}")
         self._control.send(event="rests")
 
     def _start(self, first: Callable[[], None] | None = None) -> None:
         """Starts a cell, which calls ``first`` before it is the function's."""
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(self._socket)
-        listener.listen(128)
-        self._pid = PidNamespaces().fork(lambda: self._be_cell(listener, first))
-        listener.close()
+        self._cell.start(lambda listener: PidNamespaces().fork(lambda: self._be_cell(listener, first)))
+        if self._early:
+            self._cell.connect_ahead()
 
     def _be_cell(self, listener: socket.socket, first: Callable[[], None] | None) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _keep_to(_CELLS_CPU)
             if first is not None:
                 first()
             Path(view.GROUP, "cgroup.procs").write_text("0")
@@ -230,7 +224,7 @@ class Agent:
             for number, descriptor in enumerate((nothing, log, log)):
                 os.dup2(descriptor, number)
             lowest = 3
-            for kept in sorted((listener.fileno(), self._hears)):
+            for kept in sorted((listener.fileno(), self._cell.hears)):
                 os.closerange(lowest, kept)
                 lowest = kept + 1
             os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
@@ -251,11 +245,7 @@ class Agent:
 
     def _prepare(self, request: dict[str, Any]) -> None:
         """Has the cell hear what is not in the request, in its own process, and confines it where it is not yet."""
-        told = b""
-        while piece := os.read(self._hears, _LINE):
-            told += piece
-        os.close(self._hears)
-        request["environment"].update(json.loads(told))
+        request["environment"].update(self._cell.hear())
         if self._early:
             os.chdir(request["code"])
         else:
@@ -279,7 +269,7 @@ class Agent:
             case "wake":
                 self._wake(message)
             case "signal":
-                os.kill(self._pid, message["signal"])
+                os.kill(self._cell.pid, message["signal"])
             case _:
                 try:
                     self._equip(message)
@@ -317,11 +307,8 @@ class Agent:
         self._limit(message)
         socket.sethostname(message["hostname"])
         if self._early:
-            rlimits.apply(message["open_files"], message["scratch"], message["processes"], self._pid)
-        variables = {} if message["token"] is None else _told(message["token"])
-        told = json.dumps(variables, ensure_ascii=False).encode()
-        os.write(self._tells, told)  # a pipe has room for all that there may be
-        os.close(self._tells)
+            rlimits.apply(message["open_files"], message["scratch"], message["processes"], self._cell.pid)
+        self._cell.tell({} if message["token"] is None else _told(message["token"]))
 
     def _limit(self, wanted: dict[str, Any]) -> None:
         """Gives the cell its space and the limits of its cgroup, where it has others yet."""
@@ -369,7 +356,7 @@ class Agent:
                 return ended
             if pid == 0:
                 return ended
-            if pid == self._pid:
+            if pid == self._cell.pid:
                 ended = os.waitstatus_to_exitcode(status)
 
 
@@ -385,6 +372,12 @@ def _told(token: str) -> dict[str, str]:
     except mmds.MetadataError as error:
         raise OSError(str(error)) from None
     return {**told.environment, **told.secrets}
+
+
+def _keep_to(cpu: int) -> None:
+    """Has this process, and what it forks, run on one processor, where there is that one."""
+    if cpu < (os.cpu_count() or 1):
+        os.sched_setaffinity(0, {cpu})
 
 
 def _catch_up(now: int) -> None:
@@ -407,6 +400,7 @@ def _add_entropy(device: int, seed: bytes) -> None:
 def main() -> None:
     """Runs the guest. Where that fails the first process ends, and with it the machine."""
     os.umask(0o022)
+    _keep_to(_AGENTS_CPU)
     view.make()
     ports = open_ports()
     try:

@@ -40,6 +40,7 @@ _MODULES = (
             "memory",
             "ports",
             "practice",
+            "resident",
             "view",
         )
     ),

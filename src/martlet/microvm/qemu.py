@@ -18,6 +18,9 @@ FIRMWARE = "/usr/share/qemu/qboot.rom"
 _EMULATED = "max,erms=off,la57=off,pku=off"
 """It lacks what a guest's kernel would use and an emulator is slow at: to fill and copy memory byte by byte, page
 tables of five levels, and keys for pages, which change with each process."""
+EMULATED_CPUS = 2
+"""One for the agent and one for the cell: an emulated processor forgets what it knows of the memory of one process when
+it turns to another. One thread emulates both."""
 CODE_CACHE = 32
 """MiB that the emulator keeps of code that it has translated."""
 _MACHINE = (
@@ -79,17 +82,8 @@ def command(
     machine = _MACHINE.format(timer="on" if accelerated else "off")
     line = [
         *(program, "-M", machine, "-accel", processor[0], "-cpu", processor[1]),
-        *(
-            "-m",
-            f"{memory}b",
-            "-smp",
-            "1",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ),
+        *("-m", f"{memory}b", "-smp", "1" if accelerated else f"{EMULATED_CPUS}"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-bios", FIRMWARE),
         *("-object", f"memory-backend-file,id=memory,mem-path={memory_path},size={memory},share={share}"),
         *("-drive", f"id=root,file={root},format=raw,if=none,readonly=on,file.locking=off"),
