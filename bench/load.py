@@ -23,6 +23,7 @@ request = function()
   at = at %% #paths + 1
   return wrk.format(nil, paths[at])
 end
+%s
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
@@ -44,9 +45,16 @@ class Load:
 
 
 def load(
-    url: str, paths: list[str], *, connections: int, seconds: float, body: int = 64, key: str | None = None
+    url: str,
+    paths: list[str],
+    *,
+    connections: int,
+    seconds: float,
+    body: int = 64,
+    key: str | None = None,
+    pause: int = 0,
 ) -> Load:
-    """Sends POST requests over kept connections as fast as they are answered.
+    """Sends POST requests over kept connections.
 
     Args:
         url: scheme, host and port.
@@ -55,10 +63,12 @@ def load(
         seconds: how long.
         body: bytes of each request body.
         key: sent as bearer token.
+        pause: ms after an answer until a connection sends the next request, on average; 0: it does so at once.
     """
+    waits = f"delay = function() return math.random(0, {2 * pause}) end" if pause else ""
     header = f'wrk.headers["Authorization"] = "Bearer {key}"' if key else ""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT % (body, header, ", ".join(json.dumps(path) for path in paths)))
+        script.write(SCRIPT % (body, header, ", ".join(json.dumps(path) for path in paths), waits))
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", script.name, url]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from martlet.destination import Destination
 from martlet.drivers import contract
+from martlet.drivers.beat import Beat
 from martlet.drivers.cell import Cell, empty, remove_remains
 from martlet.drivers.driver import (
     CellSpec,
@@ -49,6 +50,8 @@ _LAST_WORDS_SECONDS = 1.0
 # Of a core that is wanted by more. Together the instances of a lane have less than the lane, which serves all of them.
 _WEIGHT_OF_ALL = USUAL_WEIGHT // 2
 _WEIGHT_OF_WHO_GIVES_WAY = USUAL_WEIGHT // 10
+_BEAT = "beat"
+"""The group of what is no cell, and wakes on the core while one computes."""
 LEASE = 30.0
 """Seconds that a parent waits for the next life of its lane, which on a busy machine takes several to start."""
 
@@ -100,6 +103,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         self._lease = lease
         self._confined = True
         self._group: Group | None = None
+        self._beat: Beat | None = None
+        self._giving: set[str] = set()
         self._parents: dict[str, asyncio.Future[ParentT]] = {}
         self._places: dict[str, Place] = {}
 
@@ -143,6 +148,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
                 self._group.weigh(_WEIGHT_OF_ALL)
             except OSError as error:
                 raise DriverError(f"the cgroup {self._group} cannot be made: {error}") from error
+            if Beat.of_use():
+                self._beat = Beat(self._group.below(_BEAT))
         if self._egress is not None:
             await self._egress.open()
         for name in (*(runtime.name for runtime in self._runtimes.available()), *self._further_parents):
@@ -166,6 +173,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         for name in self._parents:
             self._socket_of(name).unlink(missing_ok=True)
         self._parents.clear()
+        if self._beat is not None:
+            self._beat.close()
         if self._group is not None:
             await empty(self._group)
         if self._egress is not None:
@@ -211,7 +220,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
             for cell in parent.cells.keys() - self._cells.keys():
                 await parent.signal(cell, signal.SIGKILL)
         if self._group is not None:
-            for name in self._group.names() - self._cells.keys():
+            for name in self._group.names() - self._cells.keys() - {_BEAT}:
                 await empty(self._group.below(name))
 
     def cpu_ms(self, handle: Handle) -> float | None:
@@ -220,11 +229,19 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         return None if cell is None or cell.group is None else cell.group.cpu_ms()
 
     def give_way(self, handle: Handle, gives: bool) -> None:
-        """Changes the weight of the cgroup."""
+        """Changes the weight of the cgroup, and gives turns to those for whom it does so."""
         cell = self._cells.get(handle.id)
         if cell is not None and cell.group is not None:
             with contextlib.suppress(OSError):  # it is gone
                 cell.group.weigh(_WEIGHT_OF_WHO_GIVES_WAY if gives else USUAL_WEIGHT)
+            self._note(cell, gives=gives)
+
+    def _note(self, cell: Cell, *, gives: bool) -> None:
+        """Keeps the beat while a cell gives way."""
+        before = bool(self._giving)
+        (self._giving.add if gives else self._giving.discard)(cell.id)
+        if self._beat is not None and bool(self._giving) != before:
+            (self._beat.stop if before else self._beat.go_on)()
 
     async def _namespace(self, network: Network) -> int | None:
         """Returns what a cell of this network joins; None where it makes its own, or shares the host's."""
@@ -318,6 +335,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         await remove_remains(Path(handle.socket).parent, self._group_of(handle.id))
 
     def _let_go(self, cell: Cell) -> None:
+        self._note(cell, gives=False)
         if cell.template is not None:
             cell.template.close()
         if not isinstance(cell.parent, Template):  # whose the identity is
