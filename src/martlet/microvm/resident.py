@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -48,11 +49,13 @@ class Resident:
     def connect(self) -> socket.socket:
         """Returns a connection to it. Raises OSError."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None:
-            return practice.connect(self._at)
-        if not self._told:  # this one was about something else
+        if not self._told and ahead is not None:  # this one may be about something else
             self.connect_ahead()
-        return ahead
+        if ahead is not None and not _is_over(ahead):
+            return ahead
+        if ahead is not None:
+            ahead.close()
+        return practice.connect(self._at)
 
     def tell(self, variables: dict[str, str]) -> None:
         """Says what it is to hear, once."""
@@ -76,3 +79,8 @@ class Resident:
         os.waitpid(self.pid, 0)
         os.unlink(self._at)
         os.close(self.hears)
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Whether the cell has closed a connection over which nobody has asked for anything: it got its code by another."""
+    return bool(select.select([connection], [], [], 0)[0])

@@ -75,11 +75,21 @@ def test_another_is_made_ahead_where_the_first_brought_no_code(cell):
         assert meet(connection, ahead)
 
 
+def test_one_that_the_cell_has_closed_is_made_anew(cell):
+    """As it closes all but that over which it got its code, which may have come before the agent heard of it."""
+    cell.resident.connect_ahead()
+    with cell.accepted(), cell.resident.connect():
+        cell.accepted().close()
+        cell.resident.tell({})
+
+        with cell.resident.connect() as connection, cell.accepted() as accepted:
+            assert meet(connection, accepted)
+
+
 def test_all_others_are_made_when_they_are_wanted(cell):
     cell.resident.connect_ahead()
-    cell.accepted().close()
     cell.resident.tell({})
-    with cell.resident.connect():
+    with cell.accepted(), cell.resident.connect():
         pass
 
     with cell.resident.connect() as connection, cell.accepted() as accepted:
