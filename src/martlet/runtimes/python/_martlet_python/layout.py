@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from types import CodeType, FrameType, FunctionType
 
+from . import versions
+
 _COPIES = 8
 """How often code is copied: the first copies fill the gaps that memory has, the last ones lie side by side."""
 _ROUNDS = 12
@@ -32,6 +34,7 @@ def settle(practice: Callable[[], object]) -> None:
     well: so no other names are noted than those of the practice.
     """
     gather(practice)
+    versions.give()
     sys._clear_type_cache()
     for _ in range(_ROUNDS):
         practice()
