@@ -33,9 +33,6 @@ _UNUSED_AT = 54
 """Where code has a ``short`` behind the number of its calls: it is used where lines are traced, and set then."""
 _ON_THE_HEAP = 1 << 9
 """A flag of types whose names are objects."""
-_FOR_EVER = 999_999_999
-"""How many refer to what is part of the interpreter, at first."""
-_WORD = 8
 _SMALL_NUMBERS = range(-5, 257)
 _CHARACTERS = range(256)
 _PARTS_OF_CODE = (
@@ -83,17 +80,6 @@ def _without_parents() -> Iterator[object]:
     yield from map(chr, _CHARACTERS)
     yield from (bytes([each]) for each in _CHARACTERS)
     yield from (None, True, False, ..., NotImplemented, (), b"", "")
-    yield from _built_in()
-
-
-def _built_in() -> Iterator[object]:
-    """Yields the numbers and texts that are part of the interpreter, some of which nothing else leads to."""
-    kinds = {id(kind) for kind in (int, bytes, str)}
-    for place in range(id(_SMALL_NUMBERS[0]), id(()), _WORD):
-        count = ctypes.c_ssize_t.from_address(place).value
-        kind = ctypes.c_size_t.from_address(place + _WORD).value
-        if abs(count - _FOR_EVER) < _FOR_EVER // 2 and kind in kinds:
-            yield ctypes.cast(place, ctypes.py_object).value
 
 
 def _hidden(each: object) -> Iterable[object]:

@@ -45,17 +45,6 @@ def test_all_that_can_be_found_is_marked():
     assert set(alone(run)) == {True}
 
 
-def test_so_are_the_texts_that_are_part_of_the_interpreter_and_nobody_refers_to():
-    def run() -> list[int]:
-        found = [*immortal._built_in()]
-        immortal.mark()
-        return [len(found), sum(is_marked(each) for each in found), sum(type(each) is str for each in found)]
-
-    found, marked, texts = alone(run)
-    assert found == marked
-    assert texts > 500
-
-
 def test_what_is_made_later_is_not_marked_and_ends():
     def run() -> list[Any]:
         immortal.mark()
