@@ -17,6 +17,8 @@ _FUNCTIONS_AT = 128
 """Where a function has its number."""
 _numbers = count(1 << 31)
 """Python counts up from 1. No number is given twice: who has learnt whom it calls goes by that alone."""
+_SMALL = "__getitem__"
+"""Functions of this name, where Python notes the number in 16 bits, get none."""
 _NAME = "__martlet__"
 
 
@@ -27,7 +29,7 @@ def give() -> None:
     ):
         return
     for each in gc.get_objects():
-        if type(each) is FunctionType:
+        if type(each) is FunctionType and each.__name__ != _SMALL:
             version = ctypes.c_uint32.from_address(id(each) + _FUNCTIONS_AT)
             if version.value == 0:
                 version.value = next(_numbers)
