@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 PAGE = 4096
 MOSTLY = 50
-"""Percent of the pages that things lie in: some share a page with what a fork writes to, the more the longer the process
-that it is forked from has run."""
+"""Percent of the pages that things lie in: some share a page with what a fork writes to, the more the longer the
+process that it is forked from has run."""
 PR_GET_DUMPABLE, MADV_REMOVE = 3, 9
 MANY = 20_000
 PATIENCE = 60
