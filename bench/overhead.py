@@ -20,6 +20,8 @@ PLATFORMS, PROCESSES, ROUNDS = 3, 10, 10
 CODE = """
 import os, time
 
+FILES = [os.path.join(os.path.dirname(os.__file__), f"{name}.py") for name in "os this stat json/decoder abc".split()]
+
 def compute():
     total = 0
     for number in range(200_000):
@@ -30,11 +32,23 @@ def call():
         os.getppid()
         os.stat("/")
 
+def read():
+    for _ in range(200):
+        for path in FILES:
+            with open(path, "rb") as file:
+                file.read()
+
 def handle(request):
     began = time.process_time()
-    {"/compute": compute, "/call": call}[request.path]()
+    {"/compute": compute, "/call": call, "/read": read}[request.path]()
     return str((time.process_time() - began) * 1e3)
 """
+KINDS = {
+    "/compute": "makes no system calls",
+    "/read": "reads files",
+    "/call": "makes system calls that do next to nothing",
+}
+"""What functions do, by the paths that they are asked for."""
 SANDBOX, OUTSIDE, FILTERED = "in the sandbox ms", "outside ms", "outside with any filter ms"
 
 Work = Callable[[str], str]
@@ -42,7 +56,7 @@ Work = Callable[[str], str]
 
 
 def overhead() -> Iterator[Row]:
-    """CPU time of a function that computes and of one that makes system calls, measured by itself.
+    """CPU time of functions that compute and that make system calls, measured by themselves.
 
     It is also measured outside with a filter of system calls that refuses none, because the kernel goes a longer way
     through every call of a process that has any. Two processes of the same program differ by more than what is looked
@@ -61,12 +75,12 @@ def overhead() -> Iterator[Row]:
                     stack.enter_context(peers.python_workers(PROCESSES, 1, CODE, prepare=_filter()))
                 ),
             }
-            for kind in ("compute", "call"):
-                _measure(workers, f"/{kind}", took.setdefault(kind, {side: [] for side in workers}))
-    for kind, sides in took.items():
+            for path in KINDS:
+                _measure(workers, path, took.setdefault(path, {side: [] for side in workers}))
+    for path, sides in took.items():
         medians = {side: statistics.median(each) for side, each in sides.items()}
         yield {
-            "server": f"function that makes {'system calls' if kind == 'call' else 'no system calls'}",
+            "server": f"function that {KINDS[path]}",
             **{side: round(ms, 3) for side, ms in medians.items()},
             "more %": round((medians[SANDBOX] / medians[OUTSIDE] - 1) * 100, 1),
             "more than with any filter %": round((medians[SANDBOX] / medians[FILTERED] - 1) * 100, 1),

@@ -5,10 +5,12 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from martlet.scheduling.backoff import FIRST, FREE
 from tests.system.conftest import until
 
 RAISES = "def handle(request):\n    raise ValueError('no such luck')\n"
@@ -129,6 +131,44 @@ def test_an_instance_that_dies_is_a_crash_and_is_replaced_at_once(platform):
     problem = assert_problem(platform.invoke("dies", content=b"die"), 502, "function_crashed")
     assert "code 3" in problem["detail"]
     assert platform.invoke("dies").text == "alive"
+
+
+def test_instances_that_die_one_after_the_other_are_replaced_ever_later_until_one_answers(platform):
+    platform.deploy(
+        "dying", "import os\ndef handle(r):\n    if r.get_text() == 'die': os._exit(3)\n    return 'alive'\n"
+    )
+
+    def deaths(count):
+        took = []
+        for _ in range(count):
+            began = time.monotonic()
+            assert_problem(platform.invoke("dying", content=b"die"), 502, "function_crashed")
+            took.append(time.monotonic() - began)
+        return took
+
+    def pauses():
+        nodes = platform.client.get("/functions/dying/scaling").json()["nodes"]
+        decisions = [each for node in nodes for each in node["decisions"]]
+        return {each["time"] for each in decisions if "one after the other" in each["reason"]}
+
+    deaths(FREE)
+    assert not pauses()
+    later = deaths(4)[1:]
+    assert all(took > pause for took, pause in zip(later, (FIRST, 2 * FIRST, 4 * FIRST), strict=True)), later
+    assert len(told := pauses()) == 4
+    assert platform.invoke("dying").text == "alive"
+    for _ in range(2 * FREE):  # who answers in between is well
+        deaths(1)
+        assert platform.invoke("dying").text == "alive"
+    assert pauses() <= told  # of which the oldest may be forgotten
+
+
+def test_who_dies_again_and_again_is_waited_for_by_all_of_its_callers(platform):
+    platform.deploy("bursting", "import os\ndef handle(r):\n    os._exit(3)\n", max_instances=4)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: platform.invoke("bursting"), range(FREE + 4)))
+    for answer in answers:
+        assert_problem(answer, 502, "function_crashed")
 
 
 def test_how_an_instance_died_is_said_where_nobody_buries_it_at_once(platform):

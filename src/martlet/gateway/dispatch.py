@@ -60,7 +60,7 @@ class Dispatch:
         pool = node.pools.get(call.target.id)
         if pool is None:
             pool = node.pool(call.target.revision)
-        if pool.idle or pool.held:
+        if pool.idle or pool.held or pool.backoff.pause:
             pool.submit(call)
             return
         if node.portion.most(call.target.revision) <= 0:

@@ -141,7 +141,8 @@ class Housekeeping:
 
     def _keep_minimum(self, revision: Revision) -> None:
         pool = self._node.pool(revision)
-        if pool.held < self._share(revision) and not pool.starting:
+        missing = pool.held < self._share(revision) and not pool.starting
+        if missing and pool.backoff.grant(1, monotonic()):
             pool.starting += 1
             fewer = pool.held < pool.config.min_instances
             pool.note(ScalingAction.START, "there are fewer than min_instances" if fewer else EXPECTED)

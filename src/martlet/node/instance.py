@@ -113,7 +113,7 @@ class Instance:
             )
         except OSError as error:
             self.opening -= 1
-            self.end(FunctionCrashed(f"the instance does not take connections: {error or 'it is too busy'}"))
+            self._die(FunctionCrashed(f"the instance does not take connections: {error or 'it is too busy'}"))
             return
         self.opening -= 1
         if self.dead:
@@ -142,6 +142,7 @@ class Instance:
         self.last_used = self.pool.finished(call, status, code)
         if self._burst is not None and self._burst.seen and not self.calls:
             self._burst.over()
+        self.pool.backoff.answered()
         if self.dead:
             return
         if slot.closed:
@@ -166,7 +167,7 @@ class Instance:
         elif self.dead or self._cut_short:  # it is explained already
             return
         elif not self.calls:
-            self.end(FunctionCrashed(why))
+            self._die(FunctionCrashed(why))
             return
         else:  # whose connections break as well, where it has died
             self.dead = True
@@ -174,6 +175,12 @@ class Instance:
         self.pool.node.spawn(self._explain(call, why, FAULT_WAIT if cut else EXIT_WAIT))
 
     # -- its end
+
+    def _die(self, why: MartletError) -> None:
+        """It has died of what it ran, and of no call."""
+        if not self.dead:
+            self.pool.see_death()
+        self.end(why)
 
     def overdue(self, slot: Slot) -> None:
         """A call has run past its deadline: it is answered, and the instance killed."""
@@ -241,6 +248,7 @@ class Instance:
             else:
                 error = FunctionCrashed(last_words)
             self.pool.note(ScalingAction.END, error.detail)
+            self.pool.see_death()
             self.lost_to = self.lost_to or FunctionCrashed("the instance died while it ran another request")
             node.spawn(node.bury(self))
         cut_short = [*self._cut_short, *(call.exchange.request_id for call in self.calls)]

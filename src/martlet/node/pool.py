@@ -20,6 +20,7 @@ from martlet.node.remarks import Remarks
 from martlet.node.slot import Slot
 from martlet.node.template import Template
 from martlet.scheduling.autoscale import Load, instances_to_start
+from martlet.scheduling.backoff import Backoff
 from martlet.scheduling.placement import Placement
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Pool:
         template: what further instances are forked from.
         habit: how the function is used here.
         remarks: what the function's log says of starts that failed.
+        backoff: when the next instance may start, where they die.
         used: when it was last seen in use, as far as that is known: `monotonic`.
         refer: where calls go that this lane may not have an instance for.
         forwards: what this lane has sent to the home lane, which was not asked first.
@@ -81,6 +83,7 @@ class Pool:
         self._looked = monotonic()
         self.created = monotonic()
         self.remarks = Remarks(revision, node.logs)
+        self.backoff = Backoff()
         self.record = node.recorder.of(revision)
         self.habit = node.habits.of(revision.function)
         self.used = self.habit.used
@@ -197,7 +200,7 @@ class Pool:
         if load.room <= 0 and not self.held:
             self._refer_all()
             return
-        for _ in range(instances_to_start(load)):
+        for _ in range(self.backoff.grant(instances_to_start(load), monotonic())):
             self.node.spawn(self._start(load, self.claim()))
 
     def _load(self, waiting: int) -> Load:
@@ -265,6 +268,7 @@ class Pool:
             self.starting -= 1
             self.node.allowance.changed()
             self.note(ScalingAction.FAIL, f"the code does not load: {error.kind or error}")
+            self.see_death()
             raise FunctionLoadFailed(
                 str(error), extra={"exception": error.kind, "traceback": error.traceback}
             ) from error
@@ -357,6 +361,15 @@ class Pool:
         if self.used is None or at > self.used:
             self.used = at
             self.habit.seen(at)
+
+    def see_death(self) -> None:
+        """An instance has died of what it ran."""
+        self.backoff.died(monotonic())
+        if pause := self.backoff.pause:
+            self.note(
+                ScalingAction.STAY,
+                f"instances die one after the other: {pause:g} s from one to the next start",
+            )
 
     def note(self, action: ScalingAction, reason: str, instances: int = 1) -> None:
         """Remembers a decision, for whoever asks why."""
