@@ -92,6 +92,7 @@ class CellSpec:
 class Handle:
     """A sandbox as its driver can find it again, even after the node was restarted. Plain data.
 
+    ``pid`` is its first process; None where there is none, or it is not known yet (`Driver.identify`).
     ``socket`` speaks the instance contract (HTTP/1.1); ``log`` is a FIFO with what the sandbox prints; ``state``
     belongs to the driver.
     """
@@ -177,7 +178,8 @@ class Driver(Protocol):
         """Destroys every cell and instance and lets go of all that `open` made."""
 
     async def start(self, spec: CellSpec) -> Handle:
-        """Starts a cell; returns once it answers ``GET /_martlet/health``, or earlier where it is urgent.
+        """Starts a cell; returns once it answers ``GET /_martlet/health``, or earlier where it is urgent: then even
+        its ``pid`` may not be known yet (`identify`).
 
         Raises:
             LoadFailed: it is to be an image that cannot be run; the message says why.
@@ -200,6 +202,9 @@ class Driver(Protocol):
         Raises:
             LoadFailed: the user's code did not load; the sandbox is useless and must be destroyed.
         """
+
+    async def identify(self, handle: Handle) -> Handle:
+        """Returns the handle of a living sandbox with its ``pid``, where it has one, once that is known."""
 
     async def recover(self, handle: Handle) -> bool:
         """Whether the sandbox of a handle from an earlier life of the node still lives and is this driver's now.

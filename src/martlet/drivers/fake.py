@@ -190,6 +190,10 @@ class FakeDriver:
         origin.forks.append(self._instances[spec.id])
         return handle
 
+    async def identify(self, handle: Handle) -> Handle:
+        """Returns it: there is no process."""
+        return handle
+
     async def recover(self, handle: Handle) -> bool:
         """Whether the instance lives in this driver."""
         return handle.id in self._instances and not self._instances[handle.id].ended

@@ -167,6 +167,10 @@ class SandboxDriver(ABC, Generic[CellT]):
         except FetchError as error:
             raise await self._why_no_answer(cell, config, deadline, error) from None
 
+    async def identify(self, handle: Handle) -> Handle:
+        """Returns the handle with what is known by now."""
+        return handle if handle.pid is not None else self._living(handle).handle
+
     async def recover(self, handle: Handle) -> bool:
         """Whether the sandbox of a handle from an earlier life lives; all that it has is in use then."""
         cell = self._cells.get(handle.id) or await self._claim(handle)

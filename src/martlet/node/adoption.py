@@ -153,8 +153,12 @@ class Adoption:
             log.info("instances_recovered", count=len(recovered), lost=len(lost))
 
     async def note_down(self, instance: Instance) -> None:
-        """Writes down an instance that lives on, for the next life of the lane."""
+        """Writes down an instance that lives on, for the next life of the lane, which finds it by its process."""
         await asyncio.sleep(RECORD_DELAY)
+        try:
+            await self._node.identify(instance)
+        except DriverError:  # it is gone
+            return
         if instance.handle.id in self._node.instances and not instance.dead:
             try:
                 Record.of(instance).write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -55,6 +56,8 @@ log = structlog.get_logger()
 
 LAST_WORDS, LONGEST_WORD = 20, 500
 """Lines of what did not load that its deploy shows, and characters of each."""
+IDENTIFY_SECONDS = 0.1
+"""Seconds that who looks at the instances waits for the ids of processes that are not known yet."""
 GRACE = 2.0
 """Seconds an idle instance may take to end by itself."""
 
@@ -283,8 +286,16 @@ class Node:
         revisions = [user.pool.revision for user in users]
         return {digest for one in revisions for digest in (one.code, one.dependencies) if digest}
 
+    async def identify(self, instance: Instance) -> None:
+        """Completes the handle of an instance, once its driver knows the process. Raises `DriverError`."""
+        instance.handle = await self.driver_of(instance.handle).identify(instance.handle)
+
     async def views(self) -> list[InstanceView]:
         """Returns the living instances, with what memory each uses."""
+        unknown = [one for one in self.instances.values() if one.handle.pid is None and not one.dead]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDENTIFY_SECONDS):
+                await asyncio.gather(*map(self.identify, unknown), return_exceptions=True)
         views = []
         for instance in list(self.instances.values()):
             if not instance.dead:
