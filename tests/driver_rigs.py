@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -103,10 +104,11 @@ class Rig:
         self.many = 50
         self._count = 0
 
-    async def start(self, network: Network = Network.NONE) -> Handle:
+    async def start(self, network: Network = Network.NONE, *, urgent: bool = False) -> Handle:
         """Starts a cell."""
         self._count += 1
-        self.started.append(await self.driver.start(self.spec(f"cell-{self._count}", network)))
+        spec = replace(self.spec(f"cell-{self._count}", network), urgent=urgent)
+        self.started.append(await self.driver.start(spec))
         return self.started[-1]
 
     async def clear(self) -> None:

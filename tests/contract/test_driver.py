@@ -12,6 +12,7 @@ import pytest
 
 from martlet.drivers.contract import check_health
 from martlet.drivers.driver import Connecting, DriverError, Handle, LoadFailed, Preparing, State
+from martlet.drivers.fake import FakeDriver
 from martlet.http.fetch import FetchError
 from martlet.sandbox.engine import ENGINES
 from tests.driver_rigs import (
@@ -101,11 +102,13 @@ async def test_a_specialised_cell_answers_requests(rig: Rig):
 
 
 async def test_a_cell_that_is_given_code_before_it_has_answered_takes_it(rig: Rig):
-    handle = await rig.driver.start(replace(rig.spec("urgent"), urgent=True))
-    rig.started.append(handle)
+    handle = await rig.start(urgent=True)
     await rig.specialise(handle, "echo")
 
     assert await ask(handle, "x") == b'"x"'
+    known = await rig.driver.identify(handle)
+    assert known == replace(handle, pid=known.pid)
+    assert (known.pid is None) == isinstance(rig.driver, FakeDriver)
 
 
 @pytest.mark.parametrize("urgent", [False, True])

@@ -33,6 +33,7 @@ class Cell(Held):
         template: the means to fork from it, where it is a template.
         group: its cgroup; None on a host without (relaxed).
         namespace: a descriptor of its network namespace, where that was made ahead, until it needs it no more.
+        forking: done when its parent has said what ``pid`` is, where it was handed out before that.
         failure: why its sandbox could not be made.
         starved: whether a kernel of its own has ended it for its memory.
         urgent: whether it is handed out before it has answered.
@@ -58,6 +59,7 @@ class Cell(Held):
         self.namespace: int | None = None
         self.parent: Parent | Template | None = None
         self.template: Template | None = None
+        self.forking: asyncio.Future[int | None] | None = None
         self.failure: str | None = None
         self.starved = self.urgent = False
         self._limits = None if place is None else place.limits

@@ -232,18 +232,19 @@ class ContainerDriver(LocalDriver[Keeper]):
             making.add_done_callback(lambda _: images.let_go(cell))
             raise
 
-    async def _start_cell(self, parent: Keeper, cell: Cell, network: Network) -> int:
+    async def _start_cell(self, parent: Keeper, cell: Cell, network: Network) -> None:
         frame = None if cell.image is None else await self._frame_of_image(cell.id, cell.image)
         door.make(cell.directory / _DOOR, cell.identity)
         with cell.belongings() as descriptors:
             cell.limit(self._usual_limits)
             try:
-                return await self._launch(parent, cell, network, descriptors, frame)
+                cell.pid = await self._launch(parent, cell, network, descriptors, frame)
+                return
             except DriverError:
                 if not parent.rootless:
                     raise
             cell.parent = parent = await self._replace(parent, cell)
-            return await self._launch(parent, cell, network, descriptors, frame)
+            cell.pid = await self._launch(parent, cell, network, descriptors, frame)
 
     async def _launch(
         self, parent: Keeper, cell: Cell, network: Network, descriptors: Sequence[int], frame: Frame | None

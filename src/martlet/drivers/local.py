@@ -14,6 +14,7 @@ import os
 import signal
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -125,8 +126,9 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         """Starts what starts cells of a runtime; it listens ``at`` a path. Raises `DriverError`."""
 
     @abstractmethod
-    async def _start_cell(self, parent: ParentT, cell: Cell, network: Network) -> int:
-        """Starts the process of a cell, in its cgroup, and returns its id. Raises `DriverError` or OSError."""
+    async def _start_cell(self, parent: ParentT, cell: Cell, network: Network) -> None:
+        """Starts the process of a cell, in its cgroup, and notes its id, or what will be that (`_expect`). Raises
+        `DriverError` or OSError."""
 
     async def _greet(self, cell: Cell) -> None:
         """Returns once the cell answers for its health; at once where that is urgent: its socket is there, and what it
@@ -187,17 +189,17 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image, place)
         cell.urgent = spec.urgent
 
-        async def begin() -> int:
+        async def begin() -> None:
             cell.namespace = await self._namespace(spec.network)
             cell.parent = parent = await self._parent_of(cell)
-            return await self._start_cell(parent, cell, spec.network)
+            await self._start_cell(parent, cell, spec.network)
 
         return await self._start(cell, begin)
 
-    async def _start(self, cell: Cell, begin: Callable[[], Awaitable[int]]) -> Handle:
+    async def _start(self, cell: Cell, begin: Callable[[], Awaitable[None]]) -> Handle:
         self._cells[cell.id] = cell
         try:
-            cell.pid = await begin()
+            await begin()
             await self._greet(cell)
             if cell.ended.done():
                 raise DriverError("it ended")
@@ -205,7 +207,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
             await self._remove(cell)
             raise
         except (OSError, FetchError, DriverError) as error:
-            await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS if cell.pid else 0)
+            began = cell.pid is not None or cell.forking is not None
+            await asyncio.wait([cell.ended], timeout=_LAST_WORDS_SECONDS if began else 0)
             await self._remove(cell)
             raise DriverError(f"no cell could be started: {cell.failure or error}") from error
         except BaseException:
@@ -213,6 +216,26 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
             raise
         cell.in_service = True
         return cell.handle
+
+    def _expect(self, cell: Cell, forking: asyncio.Future[int | None]) -> None:
+        """Has the id of a cell that is handed out be noted when it is known. One that is refused has ended."""
+        cell.forking = forking
+        forking.add_done_callback(partial(self._forked, cell))
+
+    def _forked(self, cell: Cell, forking: asyncio.Future[int | None]) -> None:
+        error = forking.exception()
+        if error is None:
+            cell.pid = forking.result()
+        else:
+            self._ended(cell.id, -signal.SIGKILL, str(error))
+
+    async def identify(self, handle: Handle) -> Handle:
+        """Waits for the parent of an urgent cell, which says its id when that one has had its head start."""
+        if handle.pid is None:
+            forking = self._living(handle).forking
+            if forking is not None:
+                await asyncio.wait([forking])
+        return await super().identify(handle)
 
     async def sweep(self) -> None:
         """Ends the cells that nobody has recovered, and what is left of others in the lane's cgroup."""

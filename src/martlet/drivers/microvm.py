@@ -138,10 +138,10 @@ class MicroVmDriver(LocalDriver[Zygote]):
         self._root.mkdir(parents=True, exist_ok=True)
         return group
 
-    async def _start_cell(self, parent: Zygote, cell: Cell, network: Network) -> int:
+    async def _start_cell(self, parent: Zygote, cell: Cell, network: Network) -> None:
         with cell.listening() as descriptors:
             cell.limit(self._usual_limits)
-            return await parent.fork(cell.id, network, cell.identity, descriptors)
+            cell.pid = await parent.fork(cell.id, network, cell.identity, descriptors)
 
     async def _greet(self, cell: Cell) -> None:
         await contract.check_health(cell.handle.socket, _START_SECONDS)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -140,14 +141,22 @@ class Parent:
 
     async def _start(self, cell: str, message: dict[str, Any], descriptors: Sequence[int]) -> int:
         """Asks for a new cell, which gets ``descriptors``, and returns its process id. Raises as `_ask` does."""
-        pid = await self._ask(cell, message, descriptors, begins=True)
+        pid = await (await self._request(cell, message, descriptors, begins=True))
         assert pid is not None
         return pid
 
-    async def _ask(
-        self, cell: str, message: dict[str, Any], descriptors: Sequence[int] = (), *, begins: bool = False
-    ) -> int | None:
+    async def _ask(self, cell: str, message: dict[str, Any]) -> int | None:
         """Asks for something for a cell and returns what the answer is settled with.
+
+        Raises:
+            DriverError: the parent refuses, or is gone.
+        """
+        return await (await self._request(cell, message))
+
+    async def _request(
+        self, cell: str, message: dict[str, Any], descriptors: Sequence[int] = (), *, begins: bool = False
+    ) -> asyncio.Future[int | None]:
+        """Asks for something for a cell. Returns once it is asked, with the answer to come, which raises as `_ask`.
 
         Args:
             cell: its id.
@@ -156,18 +165,26 @@ class Parent:
             begins: whether the cell begins with this: then its end is heard of, even if there is no answer.
 
         Raises:
-            DriverError: the parent refuses, or is gone.
+            DriverError: the parent is gone.
         """
-        async with self._room:
-            answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-            self._asked[cell] = answer
-            try:
-                await self._send({"id": cell, **message}, descriptors)
-                if begins:
-                    self._cells.setdefault(cell, None)
-                return await answer
-            finally:
-                del self._asked[cell]
+        await self._room.acquire()
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(partial(self._answered, cell))
+        self._asked[cell] = answer
+        try:
+            await self._send({"id": cell, **message}, descriptors)
+        except BaseException:
+            answer.cancel()
+            raise
+        if begins:
+            self._cells.setdefault(cell, None)
+        return answer
+
+    def _answered(self, cell: str, answer: asyncio.Future[int | None]) -> None:
+        del self._asked[cell]
+        self._room.release()
+        if not answer.cancelled():
+            answer.exception()  # which nobody may wait for any more
 
     async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         async with self._turn:

@@ -119,10 +119,13 @@ class ProcessDriver(LocalDriver[Zygote]):
             raise
         self._places[cell] = place
 
-    async def _start_cell(self, parent: Zygote, cell: Cell, network: Network) -> int:
+    async def _start_cell(self, parent: Zygote, cell: Cell, network: Network) -> None:
         with cell.listening() as descriptors:
             cell.limit(USUAL_LIMITS)
-            return await parent.fork(cell.id, network, cell.identity, descriptors)
+            if cell.urgent:
+                self._expect(cell, await parent.fork_urgently(cell.id, network, cell.identity, descriptors))
+            else:
+                cell.pid = await parent.fork(cell.id, network, cell.identity, descriptors)
 
     async def prepare_template(
         self, handle: Handle, revision: Revision, code: Path, dependencies: Path | None, deadline: float
@@ -150,10 +153,10 @@ class ProcessDriver(LocalDriver[Zygote]):
         cell = Cell(self.name, spec.id, origin.runtime, spec.directory, group, origin.identity)
         cell.parent = parent
 
-        async def fork() -> int:
+        async def fork() -> None:
             with cell.listening() as descriptors:
                 cell.limit(parent.limits)
-                return await parent.fork(spec.id, group, descriptors)
+                cell.pid = await parent.fork(spec.id, group, descriptors)
 
         handle = await self._start(cell, fork)
         cell.end_conversation()

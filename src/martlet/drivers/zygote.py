@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,20 @@ class Zygote(Parent):
         Raises:
             DriverError: the kernel refused, or the zygote is gone.
         """
-        return await self._start(cell, {"op": "fork", "network": network, "identity": identity}, descriptors)
+        return await self._start(cell, _fork_of(network, identity, urgent=False), descriptors)
+
+    async def fork_urgently(
+        self, cell: str, network: Network, identity: int, descriptors: Sequence[int]
+    ) -> asyncio.Future[int | None]:
+        """Asks for what `fork` does, and has the cell run before the zygote goes on, and says so.
+
+        Returns:
+            What `fork` would, once that is known.
+
+        Raises:
+            DriverError: the zygote is gone.
+        """
+        return await self._request(cell, _fork_of(network, identity, urgent=True), descriptors, begins=True)
 
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
@@ -40,3 +54,7 @@ class Zygote(Parent):
                 self.on_observed(cell, descriptors[0])
             case _:
                 super()._hear(message, descriptors)
+
+
+def _fork_of(network: Network, identity: int, *, urgent: bool) -> dict[str, Any]:
+    return {"op": "fork", "network": network, "identity": identity, "urgent": urgent}

@@ -24,11 +24,15 @@ class PidNamespaces:
     def __init__(self) -> None:
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
-    def fork(self, child: Callable[[], NoReturn]) -> int:
-        """Forks; the child runs ``child``. Returns the child's process id as the parent sees it."""
+    def fork(self, child: Callable[[], NoReturn], meanwhile: Callable[[], object] | None = None) -> int:
+        """Forks; the child runs ``child``, and the parent ``meanwhile`` before it comes home.
+
+        Returns:
+            The child's process id as the parent sees it.
+        """
         syscalls.unshare(Clone.PID)
         try:
-            return fork_warm(child)
+            return fork_warm(child, meanwhile)
         finally:
             syscalls.setns(self._home, Clone.PID)
 
@@ -41,11 +45,13 @@ class PidNamespaces:
             syscalls.setns(self._home, Clone.PID)
 
 
-def fork_warm(child: Callable[[], NoReturn]) -> int:
-    """Forks what is there to be forked from (`syscalls.fork`); otherwise as `fork`."""
+def fork_warm(child: Callable[[], NoReturn], meanwhile: Callable[[], object] | None = None) -> int:
+    """Forks what is there to be forked from (`syscalls.fork`), and runs ``meanwhile`` here; otherwise as `fork`."""
     pid = syscalls.fork()
     if pid == 0:
         child()
+    if meanwhile is not None:
+        meanwhile()
     return pid
 
 

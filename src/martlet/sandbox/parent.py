@@ -43,6 +43,7 @@ class Parent(ABC):
         self._lease = lease
         self._lease_ends = 0.0
         self._lane: socket.socket | None = None
+        self._wakeup: int
         self._pids: dict[str, int] = {}
         self._ids: dict[int, str] = {}
 
@@ -66,23 +67,27 @@ class Parent(ABC):
         """Serves one lane after the other, until none has come for the length of the lease."""
         self._listener.setblocking(False)
         self._begin_lease()
-        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while (patience := self._patience()) > 0:
-            watched: list[Any] = [wakeup, self._listener, *filter(None, [self._lane])]
             provide = self._provision()
-            ready, _, _ = select.select(watched, [], [], min(patience, _QUIET) if provide else patience)
+            ready = self._wait(min(patience, _QUIET) if provide else patience)
             if provide and not ready:
                 provide()
-            if wakeup in ready:
-                os.read(wakeup, 4096)
+            if self._wakeup in ready:
+                os.read(self._wakeup, 4096)
                 self._reap()
             if self._lane in ready:
                 self._hear()
             if self._listener in ready:
                 self._meet()
         self._end()
+
+    def _wait(self, patience: float) -> list[Any]:
+        """Returns where there is news, once there is some; nothing when none has come for that many seconds."""
+        watched: list[Any] = [self._wakeup, self._listener, *filter(None, [self._lane])]
+        return select.select(watched, [], [], patience)[0]
 
     def _patience(self) -> float:
         """Returns how many seconds to wait for news."""

@@ -249,7 +249,7 @@ async def test_an_urgent_cell_whose_sandbox_fails_is_not_the_fault_of_the_code(
 
 
 async def test_a_zygote_that_dies_under_an_urgent_cell_is_not_the_fault_of_the_code(rig: Rig):
-    handle = await rig.driver.start(replace(rig.spec("urgent"), urgent=True))
+    handle = await rig.driver.identify(await rig.driver.start(replace(rig.spec("urgent"), urgent=True)))
     assert handle.pid is not None
     loading = asyncio.create_task(rig.specialise(handle, "slow"))
     await asyncio.sleep(0.2)
@@ -308,7 +308,7 @@ async def test_nothing_is_left_of_many_lives(tmp_path: Path):
 
 async def one_life(rig: Rig, number: int) -> None:
     """One of the ways in which a cell can come and go."""
-    handle = await rig.start()
+    handle = await rig.start(urgent=number in (3, 7))
     if number % 4 == 0:
         with pytest.raises(LoadFailed):
             await rig.specialise(handle, "unloadable")

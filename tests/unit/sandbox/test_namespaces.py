@@ -36,6 +36,29 @@ def test_the_parent_goes_on_forking_at_home():
     assert alone(fork_at_home)
 
 
+def test_what_the_parent_does_meanwhile_comes_before_it_is_home():
+    def fork_and_look() -> list[bool]:
+        places: list[str] = []
+        reader, writer = os.pipe()
+
+        def wait() -> NoReturn:
+            os.read(reader, 1)
+            os._exit(0)
+
+        def look() -> None:
+            places.append(os.readlink("/proc/self/ns/pid_for_children"))
+
+        look()
+        pid = PidNamespaces().fork(wait, look)
+        look()
+        os.write(writer, b"x")
+        os.waitpid(pid, 0)
+        home, meanwhile, after = places
+        return [meanwhile != home, after == home]
+
+    assert alone(fork_and_look) == [True, True]
+
+
 def test_a_child_runs_nothing_of_what_modules_do_at_a_fork():
     def fork_with_a_hook() -> list[str]:
         seen: list[str] = []
