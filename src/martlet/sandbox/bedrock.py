@@ -9,6 +9,7 @@ compares: the pages that are the same are dropped, and are the file's from then 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -21,6 +22,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from martlet.sandbox import immortal, machine_code, syscalls
+from martlet.sandbox.libraries import NO_CHANGE
 from martlet.sandbox.machine_code import PAGE, MachineCode, Range, call
 from martlet.sandbox.syscalls import Process
 
@@ -29,12 +31,12 @@ import _signal  # type: ignore[import-not-found]  # isort: skip
 
 _MMAP, _PWRITE, _MREMAP, _MADVISE, _PPOLL, _FALLOCATE = 9, 18, 25, 28, 271, 285
 _PUNCH_HOLE = 0x3
-_MAP_FIXED, _MAP_WITHOUT_RESERVE, _DONT_NEED, _MOVE_TO = 0x10, 0x4000, 4, 0x3
+_MAP_FIXED, _MAP_WITHOUT_RESERVE, _MOVE_TO = 0x10, 0x4000, 0x3
+_DONT_NEED, _POPULATE_READ = 4, 22
 _EMPTY_AT = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_WITHOUT_RESERVE
 _WORD, _MASK_BYTES = 8, 8
 _NOTHING_ALLOWED, _READ_AND_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
 _NOTHING = bytes(PAGE)
-_NO_CHANGE = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SIGNALS = tuple(map(int, signal.valid_signals()))
 _BLOCK, _SET = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ")
@@ -158,9 +160,10 @@ class Bedrock:
         """Writes memory to a file, and maps that in its place. Raises OSError."""
         if self._code.make_calls(machine_code.calls([*_written(places, file), *_mapped(places, file)])):
             raise OSError("the memory of this process could not be moved into a file")
+        _look_at(places)
         for at, size in [*_empty(file)]:
             syscalls.call(_FALLOCATE, file, _PUNCH_HOLE, at, size)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _NO_CHANGE)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, NO_CHANGE)
 
     def _look(self) -> None:
         """Asks the kernel what each page is."""
@@ -198,6 +201,13 @@ def _mapped(places: Iterable[_Place], file: int) -> Iterator[bytes]:
         yield call(
             _MMAP, *place, _READ_AND_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED, file, at, wanted=place.begin
         )
+
+
+def _look_at(places: Iterable[_Place]) -> None:
+    """Fills in the tables of pages, of which forks get copies: else each finds out by a fault where they are."""
+    with contextlib.suppress(OSError):  # a kernel before 5.14 does not, and forks do find out
+        for place in places:
+            syscalls.call(_MADVISE, *place, _POPULATE_READ)
 
 
 def _placed(places: Iterable[_Place]) -> Iterator[tuple[_Place, int]]:

@@ -29,7 +29,8 @@ class House:
         shown: the folders that they see beside the system's.
         kept: descriptors that they have from the zygote.
         rules: what Landlock is to allow, by path or descriptor.
-        filter: of system calls, as far as it holds before there is code; None where there is none.
+        filter: of system calls, which they have from their zygote, and what is forked for them elsewhere loads itself;
+            None where there is none.
         numbers: of system calls, by name.
         keeps_doors: whether they keep the doors of their cgroups, for what is forked for them elsewhere.
     """
@@ -108,8 +109,6 @@ class Entrance:
             privileges.become_who_mounts(script, self.identity)
             house.lifeline.hold_by(script)
             script.call("close", house.lifeline.reader)
-        if house.filter is not None:
-            house.filter.load_by(script)
 
     def go(self) -> None:
         """Enters. Raises OSError."""

@@ -35,7 +35,7 @@ _ACCESS_OUTSIDE = {
     **dict.fromkeys(("/dev/shm", root.SCRATCH), landlock.ALL),  # noqa: S108
     "/proc/self": landlock.WRITE_FILES,
 }
-_LATE = frozenset({"mount", "prctl", "sethostname", "unshare"})
+_LATE = frozenset({"mount", "prctl", "sethostname", "setns", "umount2", "unshare"})
 _CODE, _DEPENDENCIES = 98, 99
 UNCONFINED_CODE = f"/proc/self/fd/{_CODE}"
 UNCONFINED_DEPENDENCIES = f"/proc/self/fd/{_DEPENDENCIES}"
@@ -43,7 +43,7 @@ UNCONFINED_DEPENDENCIES = f"/proc/self/fd/{_DEPENDENCIES}"
 
 
 def is_late(call: str | None) -> bool:
-    """Whether a cell still makes a call when it gets code that no function may make, or not as freely."""
+    """Whether a zygote makes a call, or a cell until it has code, that no function may make, or not as freely."""
     return call in _LATE
 
 
@@ -116,7 +116,7 @@ class Sandbox:
         house: what cells enter.
         means: what the host gives.
         last_capability: the highest that the kernel knows.
-        filter: of system calls, what of it is not in force before there is code; None where they are not filtered.
+        filter: of system calls, what of it cells load when they get code; None where they are not filtered.
     """
 
     def __init__(self, house: House, means: Means, last_capability: int, filter: Filter | None) -> None:  # noqa: A002
@@ -132,6 +132,12 @@ class Sandbox:
         self._identity = 0
         self._rules: Ruleset | None = None
         self._program: int | None = None
+
+    def close_behind_zygote(self) -> None:
+        """In the zygote: takes from it, and from all that it forks, the calls that neither needs. Raises OSError."""
+        if self._house.filter is not None:
+            privileges.forbid_new_privileges()
+            self._house.filter.load()
 
     def expect(self, belongings: Belongings) -> None:
         """In the zygote: fills in whom the next cell is for."""

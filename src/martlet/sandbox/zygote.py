@@ -26,7 +26,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
-from martlet.sandbox import bedrock, cgroups, landlock, namespaces, privileges, root, syscalls, users
+from martlet.sandbox import (
+    bedrock,
+    cgroups,
+    landlock,
+    libraries,
+    namespaces,
+    privileges,
+    root,
+    syscalls,
+    users,
+)
 from martlet.sandbox.bedrock import Bedrock
 from martlet.sandbox.entrance import House
 from martlet.sandbox.launcher import Belongings, Confinement, Forks, Sandbox, allowed, is_late
@@ -119,6 +129,7 @@ class Zygote(Parent):
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
         policy = Policy.load()  # while its files are to be seen
+        libraries.hand_down()
         if self._plan.means.confined:
             syscalls.unshare(syscalls.Clone.MOUNT)
             root.build(
@@ -134,7 +145,9 @@ class Zygote(Parent):
             # Cells are born without what is given up here, and only what is executed would have it back.
             privileges.empty_bounding_set(self._last_capability)
         self._sandbox = self._make_sandbox(policy, self._module.warm() or ())
+        self._sandbox.close_behind_zygote()
         gc.collect()
+        libraries.settle(root.HOST_PROC if self._plan.means.confined else "/proc")
         if self._bedrock is None:
             gc.freeze()
         else:
@@ -146,7 +159,8 @@ class Zygote(Parent):
         if plan.calls == "observed":
             late = Filter(policy, observed=True)
         elif plan.calls == "filtered":
-            # The kernel takes long to check and to compile a filter: most of it, while nobody waits for the cell.
+            # The kernel takes long to check and to compile a filter, and each has memory of its own: most of it is the
+            # zygote's, and its cells' from birth.
             early = Filter(policy, decides=lambda call: not is_late(call))
             late = Filter(policy, decides=is_late)
         own = {} if plan.means.confined else dict.fromkeys(plan.shown, landlock.READ)
