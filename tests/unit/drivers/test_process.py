@@ -86,6 +86,20 @@ async def test_a_cell_has_a_user_of_its_own_before_it_has_code_and_only_the_powe
     assert [int(after[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd")] == [0, 0, 0, 0]
 
 
+async def test_a_zygote_is_behind_the_filter_that_its_cells_have_from_birth_and_an_instance_behind_both(
+    rig: Rig,
+):
+    def filters(pid: int) -> tuple[str, str, int]:
+        status = status_of(pid)
+        return status["NoNewPrivs"].strip(), status["Seccomp"].strip(), int(status["Seccomp_filters"])
+
+    cell = await rig.start()
+    assert cell.pid is not None
+    assert filters(zygote_of(cell.pid)) == filters(cell.pid) == ("1", "2", 1)
+    await rig.specialise(cell, "echo")
+    assert filters(cell.pid) == ("1", "2", 2)
+
+
 async def test_a_cell_that_has_practised_sees_the_code_that_it_is_given(rig: Rig):
     cell = await rig.start()
     assert cell.pid is not None
