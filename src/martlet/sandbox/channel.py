@@ -10,13 +10,14 @@ import json
 import os
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _MAX_PACKET = 64 * 1024
-_MAX_DESCRIPTORS = 16
-
+_ROOM = socket.CMSG_SPACE(16 * array("i").itemsize)
+"""For as many descriptors as a message may have."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -83,16 +84,18 @@ def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         BlockingIOError: the end does not block and there is none yet.
     """
     try:
-        received = socket.recv_fds(end, _MAX_PACKET, _MAX_DESCRIPTORS)
+        # `recv_fds` overlooks the flag by which descriptors are not inherited.
+        packet, ancillary, _, _ = end.recvmsg(_MAX_PACKET, _ROOM, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
-    packet, descriptors = received[:2]
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)  # `recv_fds` overlooks the flag for it
+    descriptors = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) // descriptors.itemsize * descriptors.itemsize])
     if not packet:
         return None
     message: dict[str, Any] = json.loads(packet)
-    return message, descriptors
+    return message, descriptors.tolist()
 
 
 def _refuse_strangers(end: socket.socket) -> None:
