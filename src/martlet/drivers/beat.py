@@ -18,21 +18,15 @@ from martlet.sandbox.cgroups import Group
 
 PERIOD = 0.0005
 """Seconds between two of its wake-ups. They take a hundredth of a core."""
-LINGER = 2.0
-"""Seconds for which it goes on: whoever computes and is ended has a successor soon."""
-_ON, _OFF = b"1", b"0"
+LINGER = 10.0
+"""Seconds for which it goes on: whoever computes and is ended has a successor soon, and to start takes longer."""
 _PROGRAM = f"""
 import os, select, sys
 for door in map(int, sys.argv[1:]):
     os.write(door, b"0")
     os.close(door)
-pause = None
-while True:
-    if select.select([0], [], [], pause)[0]:
-        said = os.read(0, 1)
-        if not said:
-            break
-        pause = {PERIOD} if said == {_ON!r} else None
+while not select.select([0], [], [], {PERIOD})[0]:
+    pass
 """
 
 
@@ -58,27 +52,30 @@ class Beat:
         if self._stopping is not None:
             self._stopping.cancel()
             self._stopping = None
-        if self._process is not None and self._process.poll() is not None:
+        if not self.begun:
             self._end()
-        if self._process is None:
             with contextlib.suppress(OSError):
                 self._start()
-        self._say(_ON)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has a process, and a group."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Stops in a while."""
+        """Ends in a while."""
         if self._stopping is None:
             self._stopping = asyncio.get_running_loop().call_later(LINGER, self._stop)
 
     def close(self) -> None:
-        """Ends its process."""
+        """Ends its process, and removes its group."""
         if self._stopping is not None:
             self._stopping.cancel()
         self._end()
 
     def _stop(self) -> None:
         self._stopping = None
-        self._say(_OFF)
+        self._end()
 
     def _start(self) -> None:
         self._group.create()
@@ -100,8 +97,4 @@ class Beat:
             self._process.kill()
             self._process.communicate()
             self._process = None
-
-    def _say(self, word: bytes) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):  # it has been killed, and is started anew the next time
-                self._process.stdin.write(word)
+            self._group.remove()

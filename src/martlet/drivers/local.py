@@ -243,7 +243,8 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
             for cell in parent.cells.keys() - self._cells.keys():
                 await parent.signal(cell, signal.SIGKILL)
         if self._group is not None:
-            for name in self._group.names() - self._cells.keys() - {_BEAT}:
+            beat = {_BEAT} if self._beat is not None and self._beat.begun else set()
+            for name in self._group.names() - self._cells.keys() - beat:
                 await empty(self._group.below(name))
 
     def cpu_ms(self, handle: Handle) -> float | None:

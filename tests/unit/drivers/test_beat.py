@@ -85,10 +85,8 @@ async def beats(pid: int) -> bool:
     return waits(pid) >= before + WAKES
 
 
-async def stops(pid: int) -> None:
-    async with asyncio.timeout(SECONDS):
-        while await beats(pid):
-            pass
+async def ends(pid: int) -> None:
+    await eventually(lambda: not lives(pid), "it has not ended")
 
 
 async def begun(group: Group) -> int:
@@ -102,11 +100,11 @@ async def test_it_beats_among_those_who_compute_until_it_is_stopped(kept: Beat, 
     assert await beats(pid)
 
     kept.stop()
-    await stops(pid)
+    await ends(pid)
+    assert not [place for place in group.directories if Path(place).exists()]
 
     kept.go_on()
-    assert await beats(pid)
-    assert member(group) == pid
+    assert await beats(await begun(group))
 
 
 async def test_it_goes_on_where_somebody_else_computes_soon(kept: Beat, group: Group, monkeypatch):
@@ -125,7 +123,7 @@ async def test_it_is_started_anew_where_it_was_killed(kept: Beat, group: Group):
     kept.go_on()
     pid = await begun(group)
     os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not lives(pid), "it has not ended")
+    await ends(pid)
     kept.stop()
     await asyncio.sleep(0.1)
 
@@ -193,7 +191,7 @@ class TestADriver:
         assert await beats(pid)
 
         rig.driver.give_way(second, gives=False)
-        await stops(pid)
+        await ends(pid)
 
     async def test_it_stops_where_the_cell_is_no_more(self, rig: Rig):
         cell = await rig.start()
@@ -202,7 +200,15 @@ class TestADriver:
 
         await rig.driver.destroy(cell)
 
-        await stops(pid)
+        await ends(pid)
+
+    async def test_what_a_life_that_was_killed_has_left_of_it_is_swept_away(self, rig: Rig):
+        group = self.group_of(rig)
+        group.create()
+
+        await rig.driver.sweep()
+
+        assert not [place for place in group.directories if Path(place).exists()]
 
     async def test_it_is_not_swept_away(self, rig: Rig):
         rig.driver.give_way(await rig.start(), gives=True)

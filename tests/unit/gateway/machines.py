@@ -19,6 +19,7 @@ from martlet.node.portion import Portion
 from martlet.node.target import Target
 from martlet.node.withdrawal import Withdrawal
 from martlet.peer_address import PeerAddress
+from martlet.scheduling.backoff import Backoff
 from martlet.storage.memory import MemoryStore
 from martlet.storage.registry import Registry, RegistryView
 from martlet.telemetry.stats import LaneStats
@@ -71,7 +72,7 @@ class Machines:
         portion = Portion(self.view, OWN, self.withdrawal)
         context = self.cluster.first.towards_others()
         self.fleet = Fleet(self.view, portion.shares, OWN, context, self.withdrawal)
-        pool = SimpleNamespace(idle=[], held=0, submit=self.here.append)
+        pool = SimpleNamespace(idle=[], held=0, backoff=Backoff(), submit=self.here.append)
         lane = SimpleNamespace(
             lane=0,
             lanes=1,

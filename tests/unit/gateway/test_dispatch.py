@@ -13,6 +13,7 @@ from martlet.node.call import Call
 from martlet.node.forwards import Forwards
 from martlet.node.passage import Passage
 from martlet.node.target import Target
+from martlet.scheduling.backoff import Backoff
 from martlet.scheduling.placement import BUSY_FORWARDS, Placement
 from tests.unit.http.conftest import LIMITS, Application
 
@@ -36,6 +37,7 @@ class Lanes:
         pool = SimpleNamespace(
             idle=[],
             held=0,
+            backoff=Backoff(),
             revision=REVISION,
             forwards=Forwards(),
             forward_until=0.0,
