@@ -32,11 +32,13 @@ def kill_lane(platform, number=0):
     """Kills a lane that has noted down its instances, and waits until the next one answers."""
     # As the platform sees it: one with mounts of its own has memory mounted there.
     directory = Path(f"/proc/{platform.process.pid}/root{platform.settings.run_directory}/lane-{number}")
-    mine = [i["id"] for i in platform.client.get("/instances").json() if i["node"] == f"lane-{number}"]
-    until(
-        lambda: all((directory / instance / RECORD).exists() for instance in mine),
-        why="the lane has not noted down its instances",
-    )
+
+    def has_noted_down_all() -> bool:
+        """Whether it has those that live now: of those before, some may have ended meanwhile."""
+        mine = [i["id"] for i in platform.client.get("/instances").json() if i["node"] == f"lane-{number}"]
+        return all((directory / instance / RECORD).exists() for instance in mine)
+
+    until(has_noted_down_all, why="the lane has not noted down its instances")
     old = platform.children()[f"lane-{number}"]
     os.kill(old, signal.SIGKILL)
     until(
