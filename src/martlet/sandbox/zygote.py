@@ -147,7 +147,10 @@ class Zygote(Parent):
         self._sandbox = self._make_sandbox(policy, self._module.warm() or ())
         self._sandbox.close_behind_zygote()
         gc.collect()
-        libraries.settle(root.HOST_PROC if self._plan.means.confined else "/proc")
+        try:
+            libraries.settle(root.HOST_PROC if self._plan.means.confined else "/proc")
+        except OSError:
+            traceback.print_exc()  # cells have more mappings then
         if self._bedrock is None:
             gc.freeze()
         else:
