@@ -14,14 +14,13 @@ import ctypes
 import fcntl
 import mmap
 import os
-import re
 import select
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from martlet.sandbox import immortal, machine_code, syscalls
+from martlet.sandbox import immortal, machine_code, mappings, syscalls
 from martlet.sandbox.libraries import NO_CHANGE
 from martlet.sandbox.machine_code import PAGE, MachineCode, Range, call
 from martlet.sandbox.syscalls import Process
@@ -39,7 +38,6 @@ _NOTHING_ALLOWED, _READ_AND_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
 _NOTHING = bytes(PAGE)
 _SIGNALS = tuple(map(int, signal.valid_signals()))
 _BLOCK, _SET = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ")
 _PRIVATE = "rw-p"
 _UNFIT = {"wf", "dc", "lo", "sh", "gd", "io", "pf", "ht", "um", "uw"}
 """Flags of memory that a file cannot stand for: wiped or kept from forks, locked, shared, stacks, devices, watched."""
@@ -96,7 +94,7 @@ class Bedrock:
             machine_code.unmap(*self._beside.pop())
         file = os.memfd_create("bedrock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            places = [*_places(f"{proc}/self/smaps")]
+            places = [*_places(proc)]
             os.ftruncate(file, sum(place.size for place in places))
             self._prepare(places, file, proc)
             self._move(places, file)
@@ -175,20 +173,15 @@ class Bedrock:
             os.close(pages)
 
 
-def _places(smaps: str) -> Iterator[_Place]:
+def _places(proc: str) -> Iterator[_Place]:
     """Yields the memory of this process that a file can stand for.
 
     That of the thread is not: the kernel writes there.
     """
-    own, found = machine_code.thread_storage(), None
-    with open(smaps) as lines:
-        for line in lines:
-            if head := _HEAD.match(line):
-                begin, end = int(head[1], 16), int(head[2], 16)
-                fits = head[3] == _PRIVATE and not begin <= own < end
-                found = _Place(begin, end - begin) if fits else None
-            elif found is not None and line.startswith("VmFlags:") and not _UNFIT & {*line.split()}:
-                yield found
+    own = machine_code.thread_storage()
+    for mapping in mappings.read(proc):
+        if mapping.mode == _PRIVATE and not mapping.begin <= own < mapping.end and not _UNFIT & mapping.flags:
+            yield _Place(mapping.begin, mapping.size)
 
 
 def _written(places: Iterable[_Place], file: int) -> Iterator[bytes]:
