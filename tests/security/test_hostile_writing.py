@@ -38,6 +38,12 @@ def test_code_system_and_processes_cannot_be_written(writing):
         assert refused in DENIED | {"ENOENT"}, path
 
 
+def test_nothing_can_be_cut_short(writing):
+    paths = ["/function/handler.py", "/etc/passwd", "/usr/bin/env", os.__file__, "/proc/self/oom_score_adj"]
+    for path, refused in writing.attempt("cut", *paths).items():
+        assert refused in DENIED | {"EINVAL"}, path
+
+
 @pytest.mark.parametrize(
     "path", ["/function", "/function/handler.py", "/usr", "/etc/passwd", "/dev/null", "/tmp"]
 )

@@ -43,10 +43,13 @@ class Access(IntFlag):
 
 
 READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIRECTORY
+READ_SHIELDED = READ | Access.TRUNCATE
+"""As `READ`, for what nobody can write to by its mount. With each file that is opened the kernel asks who may truncate
+it, and looks for that up to the root, folder by folder, unless the rule that it meets first says so."""
 WRITE_FILES = Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.CONTROL_DEVICE
 ALL = ~(Access.MAKE_CHARACTER_DEVICE | Access.MAKE_BLOCK_DEVICE)
 INSIDE = {
-    "/": READ,
+    "/": READ_SHIELDED,
     **dict.fromkeys(("/dev", "/proc"), WRITE_FILES),
     **dict.fromkeys(("/dev/shm", "/tmp"), ALL),  # noqa: S108
 }

@@ -166,14 +166,18 @@ class Zygote(Parent):
             # zygote's, and its cells' from birth.
             early = Filter(policy, decides=lambda call: not is_late(call))
             late = Filter(policy, decides=is_late)
-        own = {} if plan.means.confined else dict.fromkeys(plan.shown, landlock.READ)
+        if plan.means.confined:
+            # The kernel looks for a rule up from what is opened, and finds this one sooner than that of the root.
+            seen = {os.path.dirname(os.__file__): landlock.READ_SHIELDED}
+        else:
+            seen = dict.fromkeys(plan.shown, landlock.READ)
         house = House(
             lifeline=self._lifeline,
             confined=plan.means.confined,
             mounts_as_user=plan.program is None and plan.means.confined and plan.means.users is Users.OWN,
             shown=plan.shown,
             kept=kept,
-            rules=allowed(plan.means, own),
+            rules=allowed(plan.means, seen),
             filter=early,
             numbers=policy.numbers,
             keeps_doors=self._elsewhere,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from martlet.sandbox import landlock, privileges
-from martlet.sandbox.landlock import ALL, READ, WRITE_FILES, Ruleset
+from martlet.sandbox.landlock import ALL, READ, READ_SHIELDED, WRITE_FILES, Ruleset
 from tests.alone import alone
 from tests.conftest import require
 
@@ -54,6 +54,16 @@ def test_reading_is_not_writing(tmp_path: Path):
         lambda: os.mkdir(tmp_path / "folder"),
     ):
         assert held_to({"/": READ}, action) == errno.EACCES
+
+
+def test_what_a_mount_shields_can_be_cut_short_as_far_as_rules_go(tmp_path: Path):
+    (tmp_path / "file").touch()
+    rules = {"/": READ_SHIELDED}
+
+    assert held_to(rules, lambda: os.truncate(tmp_path / "file", 0)) is None
+    assert held_to(rules, (tmp_path / "file").read_bytes) is None
+    assert held_to(rules, lambda: (tmp_path / "file").open("r+b")) == errno.EACCES
+    assert held_to(rules, lambda: os.unlink(tmp_path / "file")) == errno.EACCES
 
 
 def test_a_rule_for_a_file_allows_what_it_says_of_files(tmp_path: Path):
