@@ -22,7 +22,7 @@ def make(door: Path, identity: int) -> None:
     os.chown(door, identity, identity)
 
 
-async def greet(door: Path, socket: Path, patience: float, over: Callable[[], bool]) -> Conversation:
+async def greet(door: Path, socket: str, patience: float, over: Callable[[], bool]) -> Conversation:
     """Asks until the container answers, then moves its socket out of its sight, and closes the door behind it.
 
     Args:

@@ -22,6 +22,8 @@ class Held(ABC):
         id: what the node calls it.
         runtime: the name of its runtime.
         directory: its own, with socket and log.
+        socket: the path that it takes requests at. As text, as is that of the log: to put paths together is a good
+            part of what a lane does for a start.
         identity: its user and group id.
         image: the one that its function is, where it is one.
         pid: its first process, once it is started.
@@ -41,6 +43,7 @@ class Held(ABC):
         image: str | None,
     ) -> None:
         self.driver, self.id, self.runtime, self.directory = driver, id, runtime, directory
+        self.socket, self._log = f"{directory}/{SOCKET}", f"{directory}/{LOG}"
         self.identity, self.image = identity, image
         self.pid: int | None = None
         self.in_service = False
@@ -49,19 +52,14 @@ class Held(ABC):
         self.conversation: Conversation | None = None
 
     @property
-    def socket(self) -> Path:
-        """Where it takes requests."""
-        return self.directory / SOCKET
-
-    @property
     def handle(self) -> Handle:
         """The cell as the node knows it."""
         return Handle(
             id=self.id,
             driver=self.driver,
             runtime=self.runtime,
-            socket=str(self.socket),
-            log=str(self.directory / LOG),
+            socket=self.socket,
+            log=self._log,
             pid=self.pid,
             state=self.state,
         )

@@ -135,7 +135,7 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
         is sent waits in it. Raises `DriverError` or `FetchError`."""
         if not cell.urgent:
             cell.end_conversation()
-            cell.conversation = await contract.greet(str(cell.socket), START_SECONDS)
+            cell.conversation = await contract.greet(cell.socket, START_SECONDS)
         elif cell.conversation is None:
             cell.conversation = await Conversation.begin(cell.socket)
 
@@ -184,8 +184,9 @@ class LocalDriver(SandboxDriver[Cell], Generic[ParentT]):
 
     async def start(self, spec: CellSpec) -> Handle:
         """Starts a cell; returns once it answers for its health."""
-        group, identity = self._group_of(spec.id), self._identities.take()
         place = self._places.pop(spec.id, None)
+        group = self._group_of(spec.id) if place is None else place.group
+        identity = self._identities.take()
         cell = Cell(self.name, spec.id, spec.runtime, spec.directory, group, identity, spec.image, place)
         cell.urgent = spec.urgent
 

@@ -159,7 +159,7 @@ class SandboxDriver(ABC, Generic[CellT]):
         )
         document = await self._equip(cell, revision, confinement, template=template)
         try:
-            return await contract.specialise(str(cell.socket), document, deadline, cell.conversation)
+            return await contract.specialise(cell.socket, document, deadline, cell.conversation)
         except LoadFailed as error:
             if error.kind == "Crashed" and (failure := _out_of_memory(cell, config)):
                 raise failure from None
