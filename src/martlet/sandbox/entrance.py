@@ -62,6 +62,21 @@ class Kind(NamedTuple):
     observer: int | None
 
 
+def beginning(house: House) -> Script:
+    """Returns the steps that are the same for all cells of a house, whoever they are for."""
+    script = Script(house.numbers)
+    script.call("close", house.lifeline.writer)
+    house.lifeline.hold_by(script)
+    script.call("setsid")
+    if house.confined:
+        namespaces.separate(script)
+        root.mount_proc(script)
+        root.mount_scratch(CELL_SCRATCH, calls=script)
+        root.show_in_scratch(script, house.shown)
+    privileges.forbid_new_privileges(script)
+    return script
+
+
 class Entrance:
     """The steps of one kind of cell, the numbers of one cell filled in by the zygote.
 
@@ -75,11 +90,12 @@ class Entrance:
         rules: the descriptor of the rules of Landlock, once it has entered, where the kernel has any.
     """
 
-    def __init__(self, house: House, kind: Kind, place: int, nothing: int) -> None:
+    def __init__(self, house: House, beginning: Script, kind: Kind, place: int, nothing: int) -> None:
         """Writes the steps down.
 
         Args:
             house: what it enters.
+            beginning: the steps of `beginning`.
             kind: of cell.
             place: the descriptor that the listener is to have; one that nothing else takes.
             nothing: a descriptor of ``/dev/null``.
@@ -87,21 +103,14 @@ class Entrance:
         self.listener, self.log, self.namespace, self.identity, self.rules = (Slot() for _ in range(5))
         self.doors = [Slot() for _ in range(kind.doors)]
         self.kept_doors = [os.dup(nothing) for _ in self.doors if house.keeps_doors]
-        script = self._script = Script(house.numbers)
-        script.call("close", house.lifeline.writer)
-        house.lifeline.hold_by(script)
+        self._joining, self._beginning, script = Script(house.numbers), beginning, Script(house.numbers)
         for door in self.doors:
-            script.call("write", door, b"0", 1)
-        script.call("setsid")
+            self._joining.call("write", door, b"0", 1)
+        self._rest = script
         if house.confined:
-            namespaces.separate(script)
             network.enter_by(script, kind.network, self.namespace if kind.prepared else None)
             if kind.network == network.HOST:
                 root.show_resolvers_of_host(script)
-            root.mount_proc(script)
-            root.mount_scratch(CELL_SCRATCH, calls=script)
-            root.show_in_scratch(script, house.shown)
-        privileges.forbid_new_privileges(script)
         self._keep_only(house, kind, place, nothing)
         if landlock.version():
             landlock.rule_by(script, house.rules, self.rules)
@@ -110,12 +119,19 @@ class Entrance:
             house.lifeline.hold_by(script)
             script.call("close", house.lifeline.reader)
 
-    def go(self) -> None:
-        """Enters. Raises OSError."""
-        self._script.run()
+    def go(self, *, begun: bool) -> None:
+        """Enters; joins the cgroups first, to which all that it takes is counted from then on. Raises OSError.
+
+        Args:
+            begun: whether the beginning is done.
+        """
+        self._joining.run()
+        if not begun:
+            self._beginning.run()
+        self._rest.run()
 
     def _keep_only(self, house: House, kind: Kind, place: int, nothing: int) -> None:
-        script = self._script
+        script = self._rest
         script.call("dup3", nothing, 0, 0)
         script.call("dup3", self.log, _OUTPUT, 0)
         script.call("dup3", self.log, _ERRORS, 0)

@@ -1,7 +1,7 @@
 """The sandbox of a cell, step by step. What is dropped here never comes back.
 
-`Sandbox.expect` says in the zygote whom the next cell is for, and `Sandbox.enter` takes the cell in before it has code,
-by the steps of `entrance`, which leave it the power that `confine` needs.
+`Sandbox.expect` says whom the next cell is for, and `Sandbox.enter` takes the cell in before it has code, by the steps
+of `entrance`, which leave it the power that `confine` needs; `Sandbox.begin` goes the first of them ahead.
 `Sandbox.confine` runs when the cell becomes an instance, and ends before the first byte of the user's code is read.
 `Sandbox.fork` is for a program that starts before there is code: it never has any power. `Sandbox.fork_elsewhere` takes
 one in that is forked from something that runs already.
@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from martlet.sandbox import landlock, namespaces, privileges, root, users
 from martlet.sandbox.confining import Confining
-from martlet.sandbox.entrance import Entrance, House, Kind
+from martlet.sandbox.entrance import Entrance, House, Kind, beginning
 from martlet.sandbox.landlock import Access, Ruleset
 from martlet.sandbox.means import Means, Users
 from martlet.sandbox.script import Script, Slot
@@ -126,6 +126,7 @@ class Sandbox:
         self._confining = Confining(house.numbers, filter)
         self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.listener = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._beginning, self._begun = beginning(house), False
         self._entrances: dict[Kind, Entrance] = {}
         self._entrance: Entrance | None = None
         self._taking_in = _TakingIn(house, last_capability)
@@ -139,14 +140,24 @@ class Sandbox:
             privileges.forbid_new_privileges()
             self._house.filter.load()
 
+    def begin(self) -> None:
+        """In a process that is to be a cell, before it is known whose: moves it into its sandbox as far as it can be.
+
+        Raises:
+            OSError: a step was refused.
+        """
+        self._beginning.run()
+        self._begun = True
+        self.practise()
+
     def expect(self, belongings: Belongings) -> None:
-        """In the zygote: fills in whom the next cell is for."""
+        """In the zygote, or in a process that has begun: fills in whom the next cell is for."""
         kind = Kind(
             belongings.network, belongings.namespace is not None, len(belongings.cgroups), belongings.observer
         )
         entrance = self._entrances.get(kind)
         if entrance is None:
-            entrance = Entrance(self._house, kind, self.listener, self._nothing)
+            entrance = Entrance(self._house, self._beginning, kind, self.listener, self._nothing)
             self._entrances[kind] = entrance
         entrance.listener.value, entrance.log.value = belongings.listener, belongings.log
         entrance.identity.value, entrance.namespace.value = belongings.identity, belongings.namespace or 0
@@ -157,7 +168,7 @@ class Sandbox:
     def enter(self) -> None:
         """In the cell, first of all: moves it into its sandbox; the zygote's bounding set is empty. Raises OSError."""
         assert self._entrance is not None
-        self._entrance.go()
+        self._entrance.go(begun=self._begun)
         if landlock.version():
             self._rules = Ruleset(landlock.version(), made=self._entrance.rules.value)
 

@@ -48,6 +48,7 @@ from martlet.sandbox.parent import Parent, serve
 from martlet.sandbox.program import Program
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
+from martlet.sandbox.successor import Successor
 
 # What `signal` wraps in enums, whose memory a fork would copy that goes through them.
 import _signal  # type: ignore[import-not-found]  # isort: skip
@@ -117,6 +118,7 @@ class Zygote(Parent):
         self._lifeline = Lifeline()
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.means.confined else fork_warm
+        self._successor = Successor(self._forks, lambda: self._sandbox.begin(), self._succeed)
         self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
         self._sandbox: Sandbox
@@ -186,14 +188,14 @@ class Zygote(Parent):
 
     def _end(self) -> None:
         cells = [*self._pids]
+        self._successor.dismiss()
         for pid in self._ids:
             os.kill(pid, signal.SIGKILL)
         self._groups.remove(cells)
 
     def _serve(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if message["op"] == "fork":
-            urgent = message["urgent"]
-            self._fork(message["id"], message["network"], message["identity"], descriptors, urgent=urgent)
+            self._fork(message, descriptors, urgent=message["urgent"])
         else:
             self._signal(message["id"], message["signal"])
 
@@ -202,11 +204,12 @@ class Zygote(Parent):
             return self._spare.make
         if self._bedrock is not None and any(self._laid < learnt <= self._forked for learnt in _LEARNT):
             return partial(self._lay, self._bedrock)
-        return None
+        return self._successor.make if self._successor.wanted else None
 
     def _lay(self, memory: Bedrock) -> None:
         """Makes what it has, with what it has learnt by forking cells, the memory that the next ones go back to."""
         self._laid = self._forked
+        self._successor.dismiss()
         gc.freeze()
         try:
             memory.lay(root.HOST_PROC)
@@ -214,24 +217,50 @@ class Zygote(Parent):
         except OSError:
             traceback.print_exc()  # they keep what they have copied
 
-    def _fork(self, cell: str, network: str, identity: int, descriptors: list[int], *, urgent: bool) -> None:
-        listener, log, *others = descriptors
-        namespace = others.pop(0) if network == EGRESS else None
-        if network == NONE and self._spare is not None:
-            namespace = self._spare.take()
-            descriptors = descriptors if namespace is None else [*descriptors, namespace]
-        observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
-        self._cell = cell
+    def _fork(self, message: dict[str, Any], descriptors: list[int], *, urgent: bool) -> None:
+        network, prepared = message["network"], message["network"] == EGRESS
+        if network == NONE and self._spare is not None and (spare := self._spare.take()) is not None:
+            descriptors, prepared = [*descriptors[:2], spare, *descriptors[2:]], True
+        message["prepared"] = prepared
         try:
-            self._sandbox.expect(Belongings(listener, log, others, network, identity, namespace, observer))
-            pid = self._forks(self._be_cell, partial(self._wait, _HEAD_START) if urgent else None)
+            pid = self._successor.appoint(message, descriptors) if urgent else None
+            if pid is None:
+                self._expect(message, descriptors)
+                pid = self._forks(self._be_cell, self._wait_for_cell if urgent else None)
+            else:
+                self._wait_for_cell()
         except OSError as error:
-            self._tell("refused", id=cell, error=str(error))
+            self._tell("refused", id=message["id"], error=str(error))
         else:
-            self._begin(cell, pid)
+            self._begin(message["id"], pid)
             self._forked += 1
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _wait_for_cell(self) -> None:
+        self._wait(_HEAD_START)
+
+    def _expect(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Fills in whom the next cell is for, here or in that cell."""
+        listener, log, *others = descriptors
+        namespace = others.pop(0) if message["prepared"] else None
+        observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
+        self._cell = message["id"]
+        self._sandbox.expect(
+            Belongings(listener, log, others, message["network"], message["identity"], namespace, observer)
+        )
+
+    def _succeed(self, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
+        self._expect(message, descriptors)
+        self._be_cell()
+
+    def _bury(self, pid: int, code: int) -> None:
+        self._successor.ended(pid, code)
+        super()._bury(pid, code)
+
+    def _meet(self) -> None:
+        self._successor.dismiss()  # it knows the lane before
+        super()._meet()
 
     def _outside(self, pid: int) -> int:
         return pid if self._plan.means.ids is None else namespaces.host_id(pid)

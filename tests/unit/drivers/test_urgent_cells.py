@@ -56,6 +56,22 @@ def left(rig: Rig) -> list[object]:
     ]
 
 
+async def forked_ahead(rig: Rig) -> int:
+    """Starts a cell; returns the process that its zygote has forked ahead of the next one."""
+    first = await start(rig, "first")
+    await rig.specialise(first, "echo")
+    pid = (await rig.driver.identify(first)).pid
+    zygote = status_of(pid or 0)["PPid"]
+
+    def others() -> list[int]:
+        with open(f"/proc/{zygote}/task/{zygote}/children") as listed:
+            return [child for child in map(int, listed.read().split()) if child != pid]
+
+    (successor,) = await eventually(others, "another one is forked ahead")
+    assert isinstance(successor, int)
+    return successor
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -98,6 +114,29 @@ async def test_a_lone_one_has_its_code_before_the_zygote_goes_on(rig: Rig):
     assert known == replace(handle, pid=known.pid)
     assert status_of(known.pid or 0)["Uid"].split()[0] == str(handle.state["identity"])
     assert await ask(handle, 1) == b"1"
+
+
+async def test_one_is_a_process_that_was_there_before(rig: Rig):
+    successor = await forked_ahead(rig)
+
+    second = await start(rig, "second")
+    await rig.specialise(second, "echo")
+
+    assert (await rig.driver.identify(second)).pid == successor
+    assert await ask(second, 2) == b"2"
+    assert status_of(successor)["Uid"].split()[0] == str(second.state["identity"])
+
+
+async def test_a_successor_that_was_killed_delays_nobody(rig: Rig):
+    successor = await forked_ahead(rig)
+    os.kill(successor, signal.SIGKILL)
+    await eventually(lambda: not lives(successor), "it has ended")
+
+    second = await start(rig, "second")
+    await rig.specialise(second, "echo")
+
+    assert (await rig.driver.identify(second)).pid != successor
+    assert await ask(second, 2) == b"2"
 
 
 @pytest.mark.parametrize(
