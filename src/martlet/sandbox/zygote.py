@@ -229,6 +229,8 @@ class Zygote(Parent):
                 pid = self._forks(self._be_cell, self._wait_for_cell if urgent else None)
             else:
                 self._wait_for_cell()
+                # The next successor is to know this kind of cell already.
+                self._expect(message, descriptors)
         except OSError as error:
             self._tell("refused", id=message["id"], error=str(error))
         else:
