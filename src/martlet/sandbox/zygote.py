@@ -204,7 +204,8 @@ class Zygote(Parent):
             return self._spare.make
         if self._bedrock is not None and any(self._laid < learnt <= self._forked for learnt in _LEARNT):
             return partial(self._lay, self._bedrock)
-        return self._successor.make if self._successor.wanted else None
+        # Of what starts a program, that is most of the time, and the successor would be one more for each runtime.
+        return self._successor.make if self._successor.wanted and self._plan.program is None else None
 
     def _lay(self, memory: Bedrock) -> None:
         """Makes what it has, with what it has learnt by forking cells, the memory that the next ones go back to."""
