@@ -85,6 +85,22 @@ async def test_a_cell_is_healthy_before_it_has_code(rig: Rig):
     await check_health(handle.socket, SECONDS)
 
 
+async def test_a_cell_leaves_the_devices_of_the_machine_as_they_are(rig: Rig):
+    before = os.stat(os.devnull)
+
+    handle = await rig.start()
+
+    assert await answers(handle)
+    after = os.stat(os.devnull)
+    # Who gives it to somebody, be it to whom it belonged, changes this time.
+    assert (after.st_uid, after.st_gid, after.st_mode, after.st_ctime_ns) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+        before.st_ctime_ns,
+    )
+
+
 async def test_a_handle_survives_being_written_down(rig: Rig):
     handle = await rig.start()
 

@@ -194,7 +194,9 @@ class Keeper(Parent):
             if self._plan.engine.own_kernel:
                 # The threads of such a kernel wait for each other in vain where they take turns.
                 os.sched_setaffinity(0, range(os.cpu_count() or 1))
-            nothing = os.open("/dev/null", os.O_RDONLY)
+            # Engines give what they read from to the container's user: nothing of the machine's, as /dev/null is.
+            nothing, writer = os.pipe()
+            os.close(writer)
             for number, descriptor in enumerate((nothing, start.log, start.log)):
                 os.dup2(descriptor, number)
             folder = str(self._premises.of(start.cell))
