@@ -76,14 +76,24 @@ def test_what_a_cell_has_practised_leaves_nothing_to_the_function(zygote: Zygote
             return [os.getcwd(), sys.argv, sys.path, dict(os.environ), len(descriptors), modules]
     """
     said = []
-    for number, seconds in enumerate((0, 0.5)):
+    for number, (fork, seconds) in enumerate(
+        ((zygote.fork, 0), (zygote.fork, 0.5), (zygote.fork_one_that_stands_by, 0))
+    ):
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        shim = Shim(folder, zygote.fork)
+        shim = Shim(folder, fork)
         time.sleep(seconds)  # what stands ready practises
         said.append(shim.deploy(dedent(source)).ask().text.replace(str(folder), "there"))
         shim.close()
-    assert said[0] == said[1]
+    assert said[0] == said[1] == said[2]
+
+
+def test_a_cell_that_has_practised_ends_when_it_is_asked_to(zygote: Zygote, tmp_path: Path) -> None:
+    shim = Shim(tmp_path, zygote.fork_one_that_stands_by)
+    assert shim.ask(target="/_martlet/health").status == 200
+    shim.process.terminate()
+    assert shim.process.wait(SECONDS) == 0
+    shim.close()
 
 
 def test_a_request_to_specialise_that_lacks_a_member_is_an_error_that_names_it(shim: Shim) -> None:

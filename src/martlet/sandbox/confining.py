@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 
 from martlet.sandbox import landlock, privileges, root
-from martlet.sandbox.rlimits import INFINITE, Limits
-from martlet.sandbox.script import Script, Slot, text
+from martlet.sandbox.rlimits import Limits
+from martlet.sandbox.script import Run, Script, Slot, text
 from martlet.sandbox.seccomp.filter import Filter
 
 _LONGEST_PATH = 4096
@@ -16,7 +16,8 @@ _THIS_PROCESS = 0
 
 
 class Confining:
-    """The steps, each for itself: who a cell becomes in between depends on what the host gives.
+    """The steps, each for itself: who a cell becomes in between depends on what the host gives. What is to ``run`` them
+    may rehearse them.
 
     Args:
         numbers: of system calls, by name.
@@ -43,50 +44,48 @@ class Confining:
             filter.load_by(self._locked, self._heard)
         self._filtered = filter is not None
 
-    def show(self, code: str, dependencies: str | None, scratch: int, hostname: str) -> None:
+    def show(
+        self, code: str, dependencies: str | None, scratch: int, hostname: str, run: Run = Script.run
+    ) -> None:
         """Shows the packages of these names, sizes the scratch space, names the machine, and goes to the code."""
-        self._fill(code, scratch, hostname)
+        self._code.value = os.fsencode(f"{root.PACKAGES}/{code}")
+        self._bounds.value = root.bounds(scratch).encode()
+        self._hostname.value = name = hostname.encode()
+        self._length.value = len(name)
         if dependencies is None:
-            self._alone.run()
+            run(self._alone)
         else:
             self._dependencies.value = os.fsencode(f"{root.PACKAGES}/{dependencies}")
-            self._together.run()
+            run(self._together)
 
-    def practise(self) -> None:
-        """Goes the same way as far as that changes nothing yet, so that the cell has copied the memory that it takes
-        before anybody waits for it."""
-        self._fill("", 0, "")
-        self.limit(*[INFINITE] * 3)
-
-    def drop_power(self) -> None:
+    def drop_power(self, run: Run = Script.run) -> None:
         """Empties every set of capabilities; the user stays."""
-        self._powerless.run()
+        run(self._powerless)
 
     def limit(
-        self, open_files: int, file_bytes: int, processes: int | None, process: int = _THIS_PROCESS
+        self,
+        open_files: int,
+        file_bytes: int,
+        processes: int | None,
+        process: int = _THIS_PROCESS,
+        run: Run = Script.run,
     ) -> None:
         """Does what `rlimits.apply` does."""
         self._process.value = process
         self._limits.fill(open_files, file_bytes, processes)
-        self._limited.run()
+        run(self._limited)
 
-    def lock(self, rules: int | None) -> int | None:
+    def lock(self, rules: int | None, run: Run = Script.run) -> int | None:
         """Closes both walls, with the rules of Landlock that have this descriptor, which it closes.
 
         Returns:
             What `Filter.load` does; None without a filter.
         """
         self._rules.value = rules or 0
-        self._locked.run()
+        run(self._locked)
         return self._heard.value if self._filtered else None
 
     def lock_by(self, rules: int | None) -> Script:
         """Returns what `lock` does, written down for another process, in which the rules have this descriptor."""
         self._rules.value = rules or 0
         return self._locked
-
-    def _fill(self, code: str, scratch: int, hostname: str) -> None:
-        self._code.value = os.fsencode(f"{root.PACKAGES}/{code}")
-        self._bounds.value = root.bounds(scratch).encode()
-        self._hostname.value = name = hostname.encode()
-        self._length.value = len(name)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from martlet.sandbox import landlock, namespaces, network, privileges, root
 from martlet.sandbox.landlock import Access
 from martlet.sandbox.lifeline import Lifeline
-from martlet.sandbox.script import Script, Slot
+from martlet.sandbox.script import Run, Script, Slot
 from martlet.sandbox.seccomp.filter import Filter
 
 CELL_SCRATCH = 1024 * 1024
@@ -28,7 +28,8 @@ class House:
         mounts_as_user: whether they are their sandbox's user before they have code.
         shown: the folders that they see beside the system's.
         kept: descriptors that they have from the zygote.
-        rules: what Landlock is to allow, by path or descriptor.
+        rules: what Landlock is to allow, by path.
+        ruleset: the descriptor that the rules are to have, where the kernel has any; one that nothing else takes.
         filter: of system calls, which they have from their zygote, and what is forked for them elsewhere loads itself;
             None where there is none.
         numbers: of system calls, by name.
@@ -40,7 +41,8 @@ class House:
     mounts_as_user: bool
     shown: Collection[str]
     kept: Collection[int]
-    rules: Mapping[str | int, Access]
+    rules: Mapping[str, Access]
+    ruleset: int
     filter: Filter | None
     numbers: Mapping[str, int]
     keeps_doors: bool = False
@@ -73,6 +75,8 @@ def beginning(house: House) -> Script:
         root.mount_proc(script)
         root.mount_scratch(CELL_SCRATCH, calls=script)
         root.show_in_scratch(script, house.shown)
+    if landlock.version():
+        landlock.rule_by(script, house.rules, house.ruleset)
     privileges.forbid_new_privileges(script)
     return script
 
@@ -87,7 +91,6 @@ class Entrance:
         namespace: of its network, where one is made for it.
         identity: user and group id.
         kept_doors: the descriptors that the doors have once it has entered, where it keeps them.
-        rules: the descriptor of the rules of Landlock, once it has entered, where the kernel has any.
     """
 
     def __init__(self, house: House, beginning: Script, kind: Kind, place: int, nothing: int) -> None:
@@ -100,7 +103,7 @@ class Entrance:
             place: the descriptor that the listener is to have; one that nothing else takes.
             nothing: a descriptor of ``/dev/null``.
         """
-        self.listener, self.log, self.namespace, self.identity, self.rules = (Slot() for _ in range(5))
+        self.listener, self.log, self.namespace, self.identity = (Slot() for _ in range(4))
         self.doors = [Slot() for _ in range(kind.doors)]
         self.kept_doors = [os.dup(nothing) for _ in self.doors if house.keeps_doors]
         self._joining, self._beginning, script = Script(house.numbers), beginning, Script(house.numbers)
@@ -113,22 +116,24 @@ class Entrance:
                 root.show_resolvers_of_host(script)
         self._keep_only(house, kind, place, nothing)
         if landlock.version():
-            landlock.rule_by(script, house.rules, self.rules)
+            # Which programs open anew, as /dev/stdout.
+            landlock.rule_open_by(script, _OUTPUT, landlock.WRITE_FILES, house.ruleset)
         if house.mounts_as_user:
             privileges.become_who_mounts(script, self.identity)
             house.lifeline.hold_by(script)
             script.call("close", house.lifeline.reader)
 
-    def go(self, *, begun: bool) -> None:
+    def go(self, *, begun: bool, run: Run) -> None:
         """Enters; joins the cgroups first, to which all that it takes is counted from then on. Raises OSError.
 
         Args:
             begun: whether the beginning is done.
+            run: see `Run`.
         """
-        self._joining.run()
+        run(self._joining)
         if not begun:
-            self._beginning.run()
-        self._rest.run()
+            run(self._beginning)
+        run(self._rest)
 
     def _keep_only(self, house: House, kind: Kind, place: int, nothing: int) -> None:
         script = self._rest
@@ -140,7 +145,9 @@ class Entrance:
             script.call("dup3", door, number, os.O_CLOEXEC)
         lowest = _ERRORS + 1
         observer = () if kind.observer is None else (kind.observer,)
-        for kept in sorted({place, house.lifeline.reader, *self.kept_doors, *observer, *house.kept}):
+        rules = (house.ruleset,) if landlock.version() else ()
+        own = {place, house.lifeline.reader, *rules, *self.kept_doors, *observer}
+        for kept in sorted(own.union(house.kept)):
             if kept > lowest:
                 script.call("close_range", lowest, kept - 1, 0)
             lowest = kept + 1

@@ -157,25 +157,30 @@ class Ruleset:
         os.close(self.descriptor)
 
 
-def rule_by(script: Script, rules: Mapping[str | int, Access], into: Slot) -> None:
+def rule_by(script: Script, rules: Mapping[str, Access], ruleset: int) -> None:
     """Writes down how to make rules, to be enforced later.
 
     Args:
         script: where.
         rules: what `Ruleset.allow` is told. What is there now is there when the script runs, and of the same kind.
-        into: takes the descriptor of the ruleset.
+        ruleset: the descriptor that they are to have.
     """
-    accesses = _accesses(version())
+    accesses, made = _accesses(version()), Slot()
     attributes = _attributes(version(), scoped=True)
-    script.call("landlock_create_ruleset", attributes, ctypes.sizeof(attributes), 0, into=into)
+    script.call("landlock_create_ruleset", attributes, ctypes.sizeof(attributes), 0, into=made)
+    script.call("dup3", made, ruleset, os.O_CLOEXEC)
+    script.call("close", made)
     for place, access in rules.items():
-        allowed = int(access) & accesses
-        if isinstance(place, int):
-            rule = _NotedRule(allowed & _FOR_FILES, place)
-            # A pipe is nowhere, and so nothing is forbidden about it.
-            script.call("landlock_add_rule", into, _BENEATH_PATH, rule, 0, forgiven=errno.EBADFD)
-        elif os.path.exists(place) and not _is_link_to_one(place, rules):
-            _rule_path_by(script, place, allowed if os.path.isdir(place) else allowed & _FOR_FILES, into)
+        if os.path.exists(place) and not _is_link_to_one(place, rules):
+            allowed = int(access) & accesses
+            _rule_path_by(script, place, allowed if os.path.isdir(place) else allowed & _FOR_FILES, ruleset)
+
+
+def rule_open_by(script: Script, descriptor: int, access: Access, ruleset: int) -> None:
+    """Writes down how to add a rule for a file that is open; ``ruleset`` as in `rule_by`."""
+    rule = _NotedRule(int(access) & _accesses(version()) & _FOR_FILES, descriptor)
+    # A pipe is nowhere, and so nothing is forbidden about it.
+    script.call("landlock_add_rule", ruleset, _BENEATH_PATH, rule, 0, forgiven=errno.EBADFD)
 
 
 def enforce_by(script: Script, rules: Slot) -> None:
@@ -184,13 +189,13 @@ def enforce_by(script: Script, rules: Slot) -> None:
     script.call("close", rules)
 
 
-def _is_link_to_one(path: str, rules: Mapping[str | int, Access]) -> bool:
+def _is_link_to_one(path: str, rules: Mapping[str, Access]) -> bool:
     """Whether the rule of another path says the same about the same file."""
     real = os.path.realpath(path)
     return real != path and rules.get(real) == rules[path]
 
 
-def _rule_path_by(script: Script, path: str, allowed: int, ruleset: Slot) -> None:
+def _rule_path_by(script: Script, path: str, allowed: int, ruleset: int) -> None:
     rule = _NotedRule(allowed)
     parent = Slot.from_buffer(rule, _NotedRule.parent.offset)
     script.call("openat", AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, into=parent)

@@ -23,7 +23,7 @@ from martlet.sandbox.confining import Confining
 from martlet.sandbox.entrance import Entrance, House, Kind, beginning
 from martlet.sandbox.landlock import Access, Ruleset
 from martlet.sandbox.means import Means, Users
-from martlet.sandbox.script import Script, Slot
+from martlet.sandbox.script import Run, Script, Slot
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.syscalls import Clone
 
@@ -148,7 +148,6 @@ class Sandbox:
         """
         self._beginning.run()
         self._begun = True
-        self.practise()
 
     def expect(self, belongings: Belongings) -> None:
         """In the zygote, or in a process that has begun: fills in whom the next cell is for."""
@@ -165,40 +164,41 @@ class Sandbox:
             door.value = descriptor
         self._entrance, self._identity = entrance, belongings.identity
 
-    def enter(self) -> None:
-        """In the cell, first of all: moves it into its sandbox; the zygote's bounding set is empty. Raises OSError."""
-        assert self._entrance is not None
-        self._entrance.go(begun=self._begun)
-        if landlock.version():
-            self._rules = Ruleset(landlock.version(), made=self._entrance.rules.value)
+    def enter(self, run: Run = Script.run) -> None:
+        """In the cell, first of all: moves it into its sandbox; the zygote's bounding set is empty. Raises OSError.
 
-    def confine(self, confinement: Confinement) -> int | None:
+        ``run``: see `Run`.
+        """
+        assert self._entrance is not None
+        self._entrance.go(begun=self._begun, run=run)
+        if landlock.version():
+            self._rules = Ruleset(landlock.version(), made=self._house.ruleset)
+
+    def confine(self, confinement: Confinement, run: Run = Script.run) -> int | None:
         """Drops the last power of a cell; its code and limits are in place when this returns.
+
+        Args:
+            confinement: what the cell gets.
+            run: see `Confining`; to rehearse takes a house whose cells mount as their user.
 
         Returns:
             What `Filter.load` does; None without a filter.
         """
         if self._means.confined:
-            self._confining.show(
-                confinement.code, confinement.dependencies, confinement.scratch, confinement.hostname
-            )
+            code, dependencies, hostname, scratch, *_ = confinement
+            self._confining.show(code, dependencies, scratch, hostname, run)
         else:
             _hold_code(confinement, self._rules)
         if self._house.mounts_as_user:
-            self._confining.drop_power()  # who stays the same user stays tied to the zygote
+            self._confining.drop_power(run)  # who stays the same user stays tied to the zygote
         else:
             become(self._identity, self._means, self._last_capability)
             self._hold_for_good()
         # After that, because a user namespace limits all that is ever below it by what its maker had when it was made.
         for process in (0, self._program):
             if process is not None:
-                self._limit(process, confinement)
-        return self._lock()
-
-    def practise(self) -> None:
-        """Goes the way of `confine` while nobody waits, as far as that changes nothing yet."""
-        if self._house.mounts_as_user:
-            self._confining.practise()
+                self._limit(process, confinement, run)
+        return self._lock(run)
 
     def fork(self, child: Callable[[], NoReturn]) -> int:
         """Forks a process that loses all power first, then runs ``child``: what starts before there is code.
@@ -257,15 +257,15 @@ class Sandbox:
         finally:
             os._exit(1)
 
-    def _limit(self, process: int, confinement: Confinement) -> None:
+    def _limit(self, process: int, confinement: Confinement, run: Run) -> None:
         _spread(process, confinement.every_cpu)
         shared = self._means.users is Users.SHARED
         processes = None if shared else confinement.processes
-        self._confining.limit(confinement.open_files, confinement.scratch, processes, process)
+        self._confining.limit(confinement.open_files, confinement.scratch, processes, process, run)
 
-    def _lock(self) -> int | None:
+    def _lock(self, run: Run = Script.run) -> int | None:
         """The last steps: what comes before needs files and calls that they refuse."""
-        return self._confining.lock(None if self._rules is None else self._rules.descriptor)
+        return self._confining.lock(None if self._rules is None else self._rules.descriptor, run)
 
 
 class Forks:
@@ -332,21 +332,23 @@ def join(cgroups: Iterable[int]) -> None:
         os.write(door, b"0")
 
 
-def allowed(means: Means, own: Mapping[str, Access] | None = None) -> dict[str | int, Access]:
-    """Returns what may be done with which files in a sandbox, with what is its alone."""
-    usual = landlock.INSIDE if means.confined else _ACCESS_OUTSIDE
-    places: list[tuple[str | int, Access]] = [*usual.items(), *(own or {}).items()]
-    return dict([*places, (_LOG, landlock.WRITE_FILES)])  # which programs open anew, as /dev/stdout
+def allowed(means: Means, own: Mapping[str, Access]) -> dict[str, Access]:
+    """Returns what may be done with which files in a sandbox, with what is its alone; its log comes to that."""
+    return {**(landlock.INSIDE if means.confined else _ACCESS_OUTSIDE), **own}
 
 
-def rules_for(access: Mapping[str | int, Access], *, scoped: bool = True) -> Ruleset | None:
-    """Returns the rules of Landlock that allow this; None where the kernel has none. ``scoped``: see `Ruleset`."""
+def rules_for(access: Mapping[str, Access], *, scoped: bool = True) -> Ruleset | None:
+    """Returns the rules of Landlock that allow this, and to write to the log; None where the kernel has none.
+
+    ``scoped``: see `Ruleset`.
+    """
     version = landlock.version()
     if version == 0:
         return None
     rules = Ruleset(version, scoped=scoped)
     for place, what in access.items():
         rules.allow(place, what)
+    rules.allow(_LOG, landlock.WRITE_FILES)  # which programs open anew, as /dev/stdout
     return rules
 
 

@@ -33,6 +33,10 @@ def text(size: int) -> Text:
     return ctypes.create_string_buffer(size)
 
 
+Run = Callable[["Script"], None]
+"""What is done with a script: `Script.run`, or `Script.rehearse`."""
+
+
 class _Bytes(ctypes.c_char_p):
     """What the kernel is to read, zeros in it too."""
 
@@ -90,6 +94,7 @@ class Script:
         self._numbers = numbers
         self._calls: list[_Call] = []
         self._constants: dict[int, Slot] = {}
+        self._nothing = Slot(numbers["getpid"])
 
     def call(
         self,
@@ -124,6 +129,14 @@ class Script:
                     raise OSError(error, f"{name}: {os.strerror(error)}")
             elif wanted is not None and result != wanted:
                 raise OSError(f"{name}: {result}, where {wanted} was wanted")
+
+    def rehearse(self) -> None:
+        """Goes the way of `run`, and asks for nothing: who does so before has copied the memory that it takes."""
+        make, nothing = syscalls.make, self._nothing
+        for (_, *arguments), into, _, _, _ in self._calls:
+            make(nothing, *arguments)
+            if into is not None:
+                into.value = into.value
 
     def placed(self, keep: Keep) -> Iterator[tuple[list[int], bool]]:
         """Yields the calls for a process that has nothing of this one: each its number and its arguments, with what is

@@ -8,6 +8,7 @@ known before the fork. It ends when its parent is gone, the only one with the ot
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import traceback
@@ -16,6 +17,8 @@ from typing import Any, NoReturn
 
 from martlet.sandbox import channel
 
+_QUIET = 0.05
+"""Seconds without news after which it takes itself for one that is not needed yet."""
 Become = Callable[[dict[str, Any], list[int]], NoReturn]
 """What it does when it is told who it is, with what it was told and given."""
 
@@ -26,6 +29,7 @@ class Successor:
     Args:
         fork: forks a process that runs what it is given; returns its id. Raises OSError.
         begin: what it does at once. Raises OSError.
+        practise: what it does when nobody needs it yet.
         become: see `Become`.
 
     Attributes:
@@ -33,10 +37,15 @@ class Successor:
     """
 
     def __init__(
-        self, fork: Callable[[Callable[[], NoReturn]], int], begin: Callable[[], None], become: Become
+        self,
+        fork: Callable[[Callable[[], NoReturn]], int],
+        begin: Callable[[], None],
+        practise: Callable[[], None],
+        become: Become,
     ) -> None:
         self._fork = fork
         self._begin = begin
+        self._practise = practise
         self._become = become
         self._pid: int | None = None
         self._end: socket.socket
@@ -51,6 +60,8 @@ class Successor:
             try:
                 self._end.close()
                 self._begin()
+                if not select.select([other], [], [], _QUIET)[0]:
+                    self._practise()
                 told = channel.receive(other)
                 other.close()
                 if told is not None:

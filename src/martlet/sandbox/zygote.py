@@ -29,6 +29,7 @@ from typing import Any, Literal, NoReturn, Self
 from martlet.sandbox import (
     bedrock,
     cgroups,
+    channel,
     landlock,
     libraries,
     namespaces,
@@ -46,6 +47,7 @@ from martlet.sandbox.namespaces import PidNamespaces, fork_warm
 from martlet.sandbox.network import EGRESS, NONE, Spare
 from martlet.sandbox.parent import Parent, serve
 from martlet.sandbox.program import Program
+from martlet.sandbox.script import Run, Script
 from martlet.sandbox.seccomp.filter import Filter
 from martlet.sandbox.seccomp.policy import Policy
 from martlet.sandbox.successor import Successor
@@ -62,6 +64,7 @@ answered. News ends it sooner, so that in a row of starts nobody waits for anoth
 _AF_UNIX, _SOCK_STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
 CONFINEMENT = "sandbox"
 """The member of the request to specialise that carries a `Confinement`."""
+_OF_NOBODY = {CONFINEMENT: Confinement("", None, "", 0, 0, 0, every_cpu=False)._asdict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,9 @@ class Plan:
     Attributes:
         module: what cells run. It has ``warm()``, which may return descriptors for cells to keep, and
             ``serve(listener, prepare)``; where there is a program, ``serve(listener, prepare, program, fork)``. It may
-            have ``begin(program)``, which runs in the private root before power is given up, and returns whether
-            programs are forked from what it has started.
+            have ``stand_by()``, for what of ``serve`` can be done before that is called, and ``begin(program)``, which
+            runs in the private root before power is given up, and returns whether programs are forked from what it has
+            started.
         module_folder: the folder it is imported from.
         program: what ``serve`` is to start; None: the module runs functions itself.
         shown: folders of the host to show in the private root besides the system's, by where they are seen.
@@ -118,7 +122,7 @@ class Zygote(Parent):
         self._lifeline = Lifeline()
         self._last_capability = privileges.last_capability()
         self._forks = PidNamespaces().fork if plan.means.confined else fork_warm
-        self._successor = Successor(self._forks, lambda: self._sandbox.begin(), self._succeed)
+        self._successor = Successor(self._forks, lambda: self._sandbox.begin(), self._stand_by, self._succeed)
         self._spare = Spare() if plan.means.confined and plan.means.ids is None else None
         self._groups = cgroups.Remains(plan.groups)
         self._sandbox: Sandbox
@@ -126,7 +130,8 @@ class Zygote(Parent):
         self._bedrock = _bedrock(plan)
         self._forked = self._laid = 0
         self._cell = ""
-        self._prepare = _Prepare(self._confine, self._practise)
+        self._latest: tuple[dict[str, Any], int] | None = None
+        self._prepare = _Prepare(self._confine, self._can_practise)
 
     def prepare(self) -> None:
         """Builds the private root and warms the runtime. Raises OSError."""
@@ -176,10 +181,11 @@ class Zygote(Parent):
         house = House(
             lifeline=self._lifeline,
             confined=plan.means.confined,
-            mounts_as_user=plan.program is None and plan.means.confined and plan.means.users is Users.OWN,
+            mounts_as_user=_mounts_as_user(plan),
             shown=plan.shown,
             kept=kept,
             rules=allowed(plan.means, seen),
+            ruleset=os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
             filter=early,
             numbers=policy.numbers,
             keeps_doors=self._elsewhere,
@@ -248,10 +254,30 @@ class Zygote(Parent):
         listener, log, *others = descriptors
         namespace = others.pop(0) if message["prepared"] else None
         observer = self._lane.fileno() if self._lane and self._plan.calls == "observed" else None
-        self._cell = message["id"]
+        self._cell, self._latest = message["id"], (message, len(descriptors))
         self._sandbox.expect(
             Belongings(listener, log, others, message["network"], message["identity"], namespace, observer)
         )
+
+    def _stand_by(self) -> None:
+        if self._latest is not None:
+            self._rehearse(*self._latest)
+        self._prepare.practise()
+        stand_by = getattr(self._module, "stand_by", None)
+        if stand_by is not None:
+            stand_by()
+
+    def _rehearse(self, message: dict[str, Any], descriptors: int) -> None:
+        """Goes the way of `_succeed` with what the latest cell was told, and so many descriptors."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            channel.send(ours, message, [ours.fileno()] * descriptors)
+            told = channel.receive(theirs)
+        assert told is not None
+        self._expect(*told)
+        self._sandbox.enter(Script.rehearse)
+        for descriptor in told[1]:
+            os.close(descriptor)
 
     def _succeed(self, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
         self._expect(message, descriptors)
@@ -296,11 +322,13 @@ class Zygote(Parent):
         whoever observes calls wants those of a function only."""
         return self._plan.means.confined and self._plan.calls != "observed"
 
-    def _practise(self) -> None:
-        self._sandbox.practise()
+    @property
+    def _can_practise(self) -> bool:
+        """Whether cells can go the way of `_confine` before they have code, which changes nothing then."""
+        return _mounts_as_user(self._plan) and self._plan.calls != "observed"
 
-    def _confine(self, request: dict[str, Any]) -> None:
-        heard = self._sandbox.confine(Confinement(**request[CONFINEMENT]))
+    def _confine(self, request: dict[str, Any], run: Run) -> None:
+        heard = self._sandbox.confine(Confinement(**request[CONFINEMENT]), run)
         if heard is not None and self._plan.calls == "observed":
             self._tell("observed", [heard], id=self._cell)
             os.close(heard)
@@ -311,17 +339,29 @@ class Zygote(Parent):
 class _Prepare:
     """What a module calls with the request that brings the code; it may ``practise`` that while nobody waits.
 
+    Args:
+        confine: what is called then.
+        can_practise: whether that can be rehearsed.
+
     Attributes:
         rest: for an instance that waits for its next request for long (`Bedrock.rest`), where that is possible.
     """
 
-    def __init__(self, confine: Callable[[dict[str, Any]], None], practise: Callable[[], None]) -> None:
+    def __init__(self, confine: Callable[[dict[str, Any], Run], None], can_practise: bool) -> None:
         self._confine = confine
-        self.practise = practise
+        self._can_practise = can_practise
         self.rest: Callable[[int], None] | None = None
 
-    def __call__(self, request: dict[str, Any]) -> None:
-        self._confine(request)
+    def __call__(self, request: dict[str, Any], run: Run = Script.run) -> None:
+        self._confine(request, run)
+
+    def practise(self) -> None:
+        if self._can_practise:
+            self(_OF_NOBODY, Script.rehearse)
+
+
+def _mounts_as_user(plan: Plan) -> bool:
+    return plan.program is None and plan.means.confined and plan.means.users is Users.OWN
 
 
 def _bedrock(plan: Plan) -> Bedrock | None:

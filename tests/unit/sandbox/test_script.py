@@ -34,6 +34,21 @@ def test_nothing_happens_before_it_runs(script: Script, tmp_path: Path):
     assert (tmp_path / "made").is_dir()
 
 
+def test_a_rehearsal_asks_for_nothing(script: Script, tmp_path: Path):
+    made, missing = Slot(-7), Slot()
+    script.make_folder(str(tmp_path / "made"))
+    script.call("openat", AT_FDCWD, str(tmp_path), os.O_RDONLY, into=made)
+    script.call("close", -1)
+    script.call("getppid", into=missing, wanted=-2)
+    before = os.listdir("/proc/self/fd")
+
+    script.rehearse()
+
+    assert not (tmp_path / "made").exists()
+    assert made.value == -7
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_what_a_call_returns_is_there_for_the_next_ones(script: Script, tmp_path: Path):
     file = Slot()
     script.call("openat", AT_FDCWD, str(tmp_path / "a"), os.O_WRONLY | os.O_CREAT, 0o600, into=file)
@@ -143,18 +158,32 @@ def test_rules_that_were_written_down_hold(script: Script, tmp_path: Path):
         str(tmp_path / "link"): landlock.ALL,
         str(tmp_path / "file"): landlock.ALL,
         str(tmp_path / "missing"): landlock.READ,
-        1: landlock.WRITE_FILES,
     }
-    made = Slot()
-    landlock.rule_by(script, rules, made)
+    (tmp_path / "log").touch()
+    log, nowhere, ruleset = (
+        os.open(tmp_path / "log", os.O_RDWR),
+        os.memfd_create(""),
+        os.open(os.devnull, os.O_RDONLY),
+    )
+    landlock.rule_by(script, rules, ruleset)
+    landlock.rule_open_by(script, log, landlock.ALL, ruleset)
+    landlock.rule_open_by(script, nowhere, landlock.ALL, ruleset)
 
     def attempt() -> dict[str, bool]:
         privileges.forbid_new_privileges()
         script.run()
-        Ruleset(version, made=made.value).enforce()
-        return {name: _can_write(tmp_path / name) for name in ("open/a", "closed/a", "link/b", "file", "a")}
+        Ruleset(version, made=ruleset).enforce()
+        names = ("open/a", "closed/a", "link/b", "file", "log", "a")
+        return {name: _can_write(tmp_path / name) for name in names}
 
-    assert alone(attempt) == {"open/a": True, "closed/a": False, "link/b": True, "file": True, "a": False}
+    assert alone(attempt) == {
+        "open/a": True,
+        "closed/a": False,
+        "link/b": True,
+        "file": True,
+        "log": True,
+        "a": False,
+    }
 
 
 def test_a_filter_that_was_written_down_holds(script: Script):

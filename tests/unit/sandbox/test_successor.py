@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, NoReturn
@@ -46,7 +47,7 @@ def nothing() -> None:
 
 def test_it_becomes_what_it_is_told_with_what_it_is_given(pipe: tuple[int, int]):
     forks = Forks()
-    successor = Successor(forks, nothing, say)
+    successor = Successor(forks, nothing, nothing, say)
     successor.make()
 
     assert successor.appoint(MESSAGE, [pipe[1]]) == forks.pids[0]
@@ -57,7 +58,7 @@ def test_it_becomes_what_it_is_told_with_what_it_is_given(pipe: tuple[int, int])
 
 def test_it_begins_before_it_is_told(pipe: tuple[int, int]):
     forks = Forks()
-    successor = Successor(forks, lambda: os.write(pipe[1], b"begun") and None, say)
+    successor = Successor(forks, lambda: os.write(pipe[1], b"begun") and None, nothing, say)
 
     successor.make()
 
@@ -66,9 +67,25 @@ def test_it_begins_before_it_is_told(pipe: tuple[int, int]):
     assert ends_with(forks.pids[0]) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_it_practises_where_nobody_needs_it_yet(pipe: tuple[int, int], waits: bool):
+    forks = Forks()
+    successor = Successor(
+        forks, lambda: time.sleep(0.05), lambda: os.write(pipe[1], b"practised, ") and None, say
+    )
+    successor.make()
+
+    if waits:
+        assert os.read(pipe[0], 100) == b"practised, "
+    successor.appoint(MESSAGE, [pipe[1]])
+
+    assert os.read(pipe[0], 100) == b"hello"
+    assert ends_with(forks.pids[0]) == 7
+
+
 def test_it_is_wanted_where_there_is_none():
     forks = Forks()
-    successor = Successor(forks, nothing, say)
+    successor = Successor(forks, nothing, nothing, say)
     assert successor.wanted
     assert successor.appoint(MESSAGE, []) is None
 
@@ -82,7 +99,7 @@ def test_it_is_wanted_where_there_is_none():
 
 def test_one_that_was_dismissed_is_not_appointed_and_another_is_wanted():
     forks = Forks()
-    successor = Successor(forks, nothing, say)
+    successor = Successor(forks, nothing, nothing, say)
     successor.make()
 
     successor.dismiss()
@@ -95,7 +112,7 @@ def test_one_that_was_dismissed_is_not_appointed_and_another_is_wanted():
 @pytest.mark.parametrize("heard", [True, False])
 def test_one_that_was_killed_is_not_appointed(heard: bool):
     forks = Forks()
-    successor = Successor(forks, nothing, say)
+    successor = Successor(forks, nothing, nothing, say)
     successor.make()
     os.kill(forks.pids[0], signal.SIGKILL)
     code = ends_with(forks.pids[0])
@@ -113,7 +130,7 @@ def test_one_that_cannot_begin_is_not_appointed(capfd: pytest.CaptureFixture[str
         raise OSError("no namespaces")
 
     forks = Forks()
-    successor = Successor(forks, refuse, say)
+    successor = Successor(forks, refuse, nothing, say)
     successor.make()
 
     successor.ended(forks.pids[0], ends_with(forks.pids[0]))
@@ -127,7 +144,7 @@ def test_where_none_can_be_forked_there_is_none_and_nothing_is_left():
     def refuse(child: object) -> int:
         raise BlockingIOError("too many processes")
 
-    successor = Successor(refuse, nothing, say)
+    successor = Successor(refuse, nothing, nothing, say)
     before = os.listdir("/proc/self/fd")
 
     successor.make()
@@ -139,7 +156,7 @@ def test_where_none_can_be_forked_there_is_none_and_nothing_is_left():
 def test_it_ends_with_its_parent():
     reader, writer = os.pipe()
 
-    alone(lambda: Successor(Forks(), nothing, say).make())
+    alone(lambda: Successor(Forks(), nothing, nothing, say).make())
 
     os.close(writer)
     with open(reader, "rb") as inherited:

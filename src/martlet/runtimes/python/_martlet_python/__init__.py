@@ -16,7 +16,7 @@ is read from this folder later, when the sandbox no longer shows it. The name is
                   all on http1, request, response, failures, logs
 """
 
-from .life import prepare, serve, warm
+from .life import prepare, serve, stand_by, warm
 from .warmth import EXAMPLE, practise
 
-__all__ = ["EXAMPLE", "practise", "prepare", "serve", "warm"]
+__all__ = ["EXAMPLE", "practise", "prepare", "serve", "stand_by", "warm"]

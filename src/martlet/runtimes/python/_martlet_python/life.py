@@ -13,6 +13,9 @@ from .cell import Cell, Prepare
 from .reception import Reception
 from .template import Template
 
+_stands_by = False
+"""Whether this process has done what `stand_by` does."""
+
 
 def prepare() -> None:
     """Does what is the same for every cell, once, in the process that cells are forked from, or that becomes one."""
@@ -27,13 +30,21 @@ def warm() -> None:
     layout.settle(warmth.practise)
 
 
+def stand_by() -> None:
+    """Does in a fork what of `serve` can be done before that is called, and goes the ways of it, while nobody waits."""
+    global _stands_by
+    _become_a_cell()
+    _stands_by = True
+    warmth.practise()
+
+
 def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     """Lives the life of a cell on a listening socket, then ends the process, which is prepared.
 
     It ends with code 0 on SIGTERM: at once where there is no user code yet, else after the requests that run.
     """
-    process.detach(on_sigterm=lambda *_: os._exit(0))
-    logs.install()
+    if not _stands_by:
+        _become_a_cell()
     cell, rest = Cell(prepare), getattr(prepare, "rest", None)
     reception = Reception(cell.specialise, practise=partial(_practise, prepare), rest=rest)
     connection = reception.receive(listener)
@@ -46,6 +57,11 @@ def serve(listener: socket.socket, prepare: Prepare | None = None) -> NoReturn:
     atexit._run_exitfuncs()
     logs.end()
     os._exit(0)
+
+
+def _become_a_cell() -> None:
+    process.detach(on_sigterm=lambda *_: os._exit(0))
+    logs.install()
 
 
 def _practise(prepare: Prepare | None) -> None:

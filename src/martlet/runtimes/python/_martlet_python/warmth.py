@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -14,17 +15,21 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from . import internal, loader
-from .blocking import Connection, Server
+from .blocking import Connection
 from .cell import Cell
 from .failures import Failure
 from .handle import SyncHandler
 from .http1 import Parser
+from .instance import Instance
 from .reception import Reception
 from .request import Request
 from .response import respond
 
-# What `socket` wraps in enums, whose memory a fork would copy that goes through them.
+# What `signal` and `socket` wrap in enums, whose memory a fork would copy that goes through them.
+import _signal  # type: ignore[import-not-found]  # isort: skip
 import _socket  # isort: skip
+
+_SIGTERM = int(_signal.SIGTERM)
 
 _POPULAR = (
     "asyncio",
@@ -75,7 +80,7 @@ _SPEC = json.dumps(
         "revision": "",
         "code": "/",
         "dependencies": None,
-        "handler": "token.ISEOF",
+        "handler": "handle",
         "environment": {},
         "concurrency": 1,
         "max_body": 1024,
@@ -86,7 +91,11 @@ _SOURCE = b"""
 import json
 
 def handle(request):
-    return {"hello": request.get_json().get("name", "World")}
+    return {
+        "item": request.get_json()["a"],
+        "query": request.query_params,
+        "agent": request.get_header("user-agent"),
+    }
 """
 EXAMPLE = {
     "handler.py": """
@@ -130,28 +139,42 @@ def practise() -> None:
     that a first request takes, and here nobody waits for it.
     """
     ours, theirs = (socket.socket(fileno=end.detach()) for end in _socket.socketpair())
-    connection = Connection(theirs, len(_SPEC))
-    _receive(ours, connection)
-    ours.sendall(_message(b"/items?x=1", _BODY))
-    ours.shutdown(_socket.SHUT_WR)
-    Server(SyncHandler(_whole), 1, len(_BODY)).serve(connection)
-    ours.close()
-
-
-def _receive(ours: socket.socket, connection: Connection) -> None:
-    """Becomes a function that is one of the standard library, told so over a connection, and then nobody again."""
-    PathFinder.find_spec("practice", [os.sep])  # for a function that has modules of its own
-    loader.read(token.__file__)
-    loader.run("practice", "/practice.py", _SOURCE)  # more than that would be memory that stays copied
-    del sys.modules["practice"]
-    ours.sendall(_message(internal.SPECIALISE.encode(), _SPEC))
-    before = os.getcwd(), [*sys.path], sys.argv
-    cell = Cell(None, files_in=lambda code: [])
+    connection = Connection(theirs, len(_SPEC), _rest)
+    before = os.getcwd(), [*sys.path], sys.argv, _signal.getsignal(_SIGTERM)
+    _signal.pthread_sigmask(
+        _signal.SIG_BLOCK, (_SIGTERM,)
+    )  # a stop that comes meanwhile is not for who practises
     try:
-        Reception(cell.specialise).receive(ours, connection)
+        instance = _receive(ours, connection)
+        ours.sendall(_message(b"/items?x=1", _BODY))
+        ours.shutdown(_socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # from where it is to wait for further connections, none can come
+            instance.run(ours, connection, _rest)
     finally:
         os.chdir(before[0])
-        sys.path[:], sys.argv = before[1:]
+        sys.path[:], sys.argv = before[1:3]
+        _signal.signal(_SIGTERM, before[3])
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_SIGTERM,))
+        ours.close()
+
+
+def _receive(ours: socket.socket, connection: Connection) -> Instance:
+    """Becomes a function of a few lines, told so over a connection."""
+    PathFinder.find_spec("practice", [os.sep])  # for a function that has modules of its own
+    loader.read(token.__file__)
+    loader.run("handler", "/handler.py", _SOURCE)  # more than that would be memory that stays copied
+    ours.sendall(_message(internal.SPECIALISE.encode(), _SPEC))
+    cell = Cell(None, files_in=lambda code: ["handler.py"])
+    try:
+        Reception(cell.specialise, rest=_rest).receive(ours, connection)
+    finally:
+        del sys.modules["handler"]
+    assert cell.instance is not None
+    return cell.instance
+
+
+def _rest(descriptor: int) -> None:
+    """What is never called, as nobody waits."""
 
 
 def _message(target: bytes, body: bytes) -> bytes:
