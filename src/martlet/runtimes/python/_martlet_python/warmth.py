@@ -91,11 +91,7 @@ _SOURCE = b"""
 import json
 
 def handle(request):
-    return {
-        "item": request.get_json()["a"],
-        "query": request.query_params,
-        "agent": request.get_header("user-agent"),
-    }
+    return {"hello": request.get_json().get("name", "World")}
 """
 EXAMPLE = {
     "handler.py": """
