@@ -137,9 +137,8 @@ def practise() -> None:
     ours, theirs = (socket.socket(fileno=end.detach()) for end in _socket.socketpair())
     connection = Connection(theirs, len(_SPEC), _rest)
     before = os.getcwd(), [*sys.path], sys.argv, _signal.getsignal(_SIGTERM)
-    _signal.pthread_sigmask(
-        _signal.SIG_BLOCK, (_SIGTERM,)
-    )  # a stop that comes meanwhile is not for who practises
+    # A stop that comes meanwhile is not for who practises.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_SIGTERM,))
     try:
         instance = _receive(ours, connection)
         ours.sendall(_message(b"/items?x=1", _BODY))
