@@ -103,12 +103,14 @@ async def test_a_cell_that_has_practised_sees_the_code_that_it_is_given(rig: Rig
     cell = await rig.start()
     assert cell.pid is not None
 
-    def faults() -> int:
-        return int(Path(f"/proc/{cell.pid}/stat").read_text().rpartition(")")[2].split()[7])
+    def stat() -> list[str]:
+        return Path(f"/proc/{cell.pid}/stat").read_text().rpartition(")")[2].split()
 
-    before = faults()
-    await eventually(lambda: faults() > before + 50, "it did not practise")
-    await asyncio.sleep(0.1)
+    state, faults = 0, 7
+    before = int(stat()[faults])
+    await eventually(
+        lambda: int(stat()[faults]) > before + 50 and stat()[state] == "S", "it did not practise"
+    )
     source = """
         import os, pathlib
 
