@@ -365,7 +365,7 @@ async def test_monitors_do_not_reach_their_wardens_with_signals(forking):
 
 def signalling(pid):
     """Has a monitor, which does not survive it, ask whether it may signal its warden. Returns the error."""
-    stopped, calls = Stopped.at_rest(pid, "/proc", SECONDS), Policy.load().numbers
+    stopped, calls = Stopped.at_rest(pid, SECONDS), Policy.load().numbers
     assert stopped.call(calls["kill"], stopped.call(calls["getpid"]), 0) == 0
     try:
         return stopped.call(calls["kill"], 1, 0)

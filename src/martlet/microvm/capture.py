@@ -27,12 +27,11 @@ _STORAGE_BYTES = 2048
 _MOST_DESCRIPTORS = 256
 
 
-def capture(pid: int, proc: str, patience: float, leads: socket.socket, listener: int) -> Server:
+def capture(pid: int, patience: float, leads: socket.socket, listener: int) -> Server:
     """Stops a child of this process where it is, and leaves it with the code that forks.
 
     Args:
         pid: of the child.
-        proc: where ``/proc`` is to be seen.
         patience: seconds to wait until all of its threads do.
         leads: a socket (``SOCK_SEQPACKET``), by which it is told what forks are to do.
         listener: the descriptor that the child has of the other end.
@@ -41,7 +40,7 @@ def capture(pid: int, proc: str, patience: float, leads: socket.socket, listener
         OSError: it does not come to rest, has too many threads, or has ended. If it has not, it stands still.
         ValueError: its threads are none of the GNU C library's.
     """
-    stopped = Stopped.at_rest(pid, proc, patience)
+    stopped = Stopped.at_rest(pid, patience)
     if len(stopped.threads) > orders.MOST_THREADS:
         raise OSError(f"a process with {len(stopped.threads)} threads")
     base = stopped.call(_MMAP, 0, orders.SIZE, _READ | _WRITE, _PRIVATE_ANONYMOUS, -1, 0)

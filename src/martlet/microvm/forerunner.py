@@ -21,14 +21,13 @@ _PRESENT, _OF_A_FILE, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
 _ENTRY = struct.Struct("<Q")
 
 
-def written_by(server: Server, example: Example, patience: float, proc: str) -> list[tuple[int, int]]:
+def written_by(server: Server, example: Example, patience: float) -> list[tuple[int, int]]:
     """Forks a clone that becomes an example and answers. Returns where it has written: addresses, and lengths in bytes.
 
     Args:
         server: forks it, into the PID namespace of this process, as its child.
         example: of its runtime.
         patience: seconds that each answer may take.
-        proc: where ``/proc`` is to be seen.
 
     Raises:
         OSError, EOFError, Nonsense, PortGone: it does not.
@@ -42,7 +41,7 @@ def written_by(server: Server, example: Example, patience: float, proc: str) -> 
             guest = Guest(ports[CONTROL], ports[LINKS[0]], patience)
             wake(guest.control, None)
             live(guest, example)
-            return [*_owned(pid, proc)]
+            return [*_owned(pid)]
         finally:
             for descriptor in ports.values():
                 os.close(descriptor)
@@ -51,9 +50,9 @@ def written_by(server: Server, example: Example, patience: float, proc: str) -> 
         os.waitpid(pid, 0)
 
 
-def _owned(pid: int, proc: str) -> Iterator[tuple[int, int]]:
+def _owned(pid: int) -> Iterator[tuple[int, int]]:
     """Yields the ranges of memory that a process shares with no other, and with no file."""
-    with open(f"{proc}/{pid}/maps") as maps, open(f"{proc}/{pid}/pagemap", "rb", buffering=0) as pages:
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pages:
         for line in maps:
             place, kind = line.split()[:2]
             begin, end = (int(each, 16) for each in place.split("-"))

@@ -25,7 +25,7 @@ from martlet.microvm.orders import Server
 from martlet.microvm.qemu_machine import CHANNELS, QMP, TAP
 from martlet.microvm.qmp import Qmp
 from martlet.microvm.rehearsal import Example, Guest, rehearse
-from martlet.sandbox import guest_link, root, syscalls, tracing
+from martlet.sandbox import guest_link, syscalls, tracing
 from martlet.sandbox.lifeline import die_with_parent
 from martlet.sandbox.syscalls import Clone
 
@@ -57,10 +57,10 @@ def make(command: Sequence[str], files: Mapping[int, int], state: int) -> Server
         other.close()
     try:
         example = _prepared({number: pair[0] for number, pair in pairs.items()}, state)
-        server = capture(pid, root.HOST_PROC, _SECONDS, ours, LISTENER)
+        server = capture(pid, _SECONDS, ours, LISTENER)
         if example is None:
             return server
-        return server.foreseeing(written_by(server, example, _SECONDS, root.HOST_PROC))
+        return server.foreseeing(written_by(server, example, _SECONDS))
     except (OSError, EOFError, Nonsense, PortGone, ValueError):
         traceback.print_exc()
         _end(pid)
@@ -79,13 +79,12 @@ def _end(pid: int) -> None:
 
 
 def _become(command: Sequence[str], lent: dict[int, int], zygote: int) -> None:
-    """In the child: becomes QEMU, without a network, and with the ``/proc`` that its command line leads to."""
+    """In the child: becomes QEMU, without a network."""
     try:
         die_with_parent()
         if os.getppid() != zygote:  # which has died before
             os._exit(1)
-        syscalls.unshare(Clone.MOUNT | Clone.NETWORK)
-        syscalls.bind(root.HOST_PROC, "/proc")
+        syscalls.unshare(Clone.NETWORK)
         if qemu.has_tap(command):
             guest_link.make_alone()
             lent[TAP] = guest_link.attach()

@@ -80,11 +80,8 @@ class Bedrock:
         self._heard = _Heard(events=select.POLLIN)
         self._blocked = ctypes.c_uint64()
 
-    def lay(self, proc: str) -> None:
+    def lay(self) -> None:
         """Makes what this process has now the memory that forks go back to, the next ones; those before keep theirs.
-
-        Args:
-            proc: where ``/proc`` is to be seen.
 
         Raises:
             OSError: the kernel lends no memory that is a file; there is nothing to go back to then.
@@ -94,9 +91,9 @@ class Bedrock:
             machine_code.unmap(*self._beside.pop())
         file = os.memfd_create("bedrock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            places = [*_places(proc)]
+            places = [*_places()]
             os.ftruncate(file, sum(place.size for place in places))
-            self._prepare(places, file, proc)
+            self._prepare(places, file)
             self._move(places, file)
         except OSError:
             self._ranges, self._looks = machine_code.ranges([]), []
@@ -124,9 +121,9 @@ class Bedrock:
         finally:
             _signal.pthread_sigmask(_SET, blocked)
 
-    def _prepare(self, places: Sequence[_Place], file: int, proc: str) -> None:
+    def _prepare(self, places: Sequence[_Place], file: int) -> None:
         """Writes down what `rest` is to do, before the memory is moved: what is made later is not in the file."""
-        read_only = os.open(f"{proc}/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+        read_only = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(file).st_size
             whole = self._map_beside(size, mmap.PROT_READ, read_only)
@@ -173,13 +170,13 @@ class Bedrock:
             os.close(pages)
 
 
-def _places(proc: str) -> Iterator[_Place]:
+def _places() -> Iterator[_Place]:
     """Yields the memory of this process that a file can stand for.
 
     That of the thread is not: the kernel writes there.
     """
     own = machine_code.thread_storage()
-    for mapping in mappings.read(proc):
+    for mapping in mappings.read():
         if mapping.mode == _PRIVATE and not mapping.begin <= own < mapping.end and not _UNFIT & mapping.flags:
             yield _Place(mapping.begin, mapping.size)
 

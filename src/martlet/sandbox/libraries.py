@@ -33,11 +33,8 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
 
 
-def settle(proc: str) -> None:
+def settle() -> None:
     """Puts what the loader has written of libraries into a file that is mapped in its place, with small constants.
-
-    Args:
-        proc: where ``/proc`` is to be seen.
 
     Raises:
         OSError: the kernel lends no memory that is a file.
@@ -45,7 +42,7 @@ def settle(proc: str) -> None:
     file = os.memfd_create("libraries", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         at = 0
-        for begin, size in [(each.begin, each.size) for each in _written_once([*mappings.read(proc)])]:
+        for begin, size in [(each.begin, each.size) for each in _written_once([*mappings.read()])]:
             if os.pwrite(file, ctypes.string_at(begin, size), at) != size:
                 raise OSError(errno.ENOSPC, "what libraries have does not fit into a file")
             if _libc.mmap(begin, size, mmap.PROT_READ, mmap.MAP_PRIVATE | _FIXED, file, at) == _FAILED:
@@ -63,7 +60,7 @@ def hand_down() -> None:
     does not let that be, forks find the pages by themselves.
     """
     with contextlib.suppress(OSError), open("/proc/self/mem", "r+b", buffering=0) as memory:
-        for mapping in mappings.read("/proc"):
+        for mapping in mappings.read():
             if mapping.is_private_of_a_file and mapping.resident >= BUSY and not mapping.copied:
                 descriptor = memory.fileno()
                 os.pwrite(descriptor, os.pread(descriptor, 1, mapping.begin), mapping.begin)

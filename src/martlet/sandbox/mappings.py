@@ -42,9 +42,9 @@ class Mapping(NamedTuple):
         return self.mode[3] == "p" and self.file != _NO_FILE
 
 
-def read(proc: str) -> Iterator[Mapping]:
-    """Yields them by address; ``proc`` is where ``/proc`` is to be seen. Raises OSError."""
-    with open(f"{proc}/self/smaps") as lines:
+def read() -> Iterator[Mapping]:
+    """Yields them by address. Raises OSError."""
+    with open("/proc/self/smaps") as lines:
         head, known = None, {"Rss": 0, "Anonymous": 0}
         for line in lines:
             if found := _HEAD.match(line):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
-from martlet.sandbox import root, syscalls
+from martlet.sandbox import syscalls
 from martlet.sandbox.lifeline import Lifeline
 from martlet.sandbox.script import Calls
 from martlet.sandbox.syscalls import Clone
@@ -84,7 +84,7 @@ def become_first(link: int) -> None:
     lifeline.release()
 
 
-def host_id(pid: int, proc: str = root.HOST_PROC) -> int:
+def host_id(pid: int, proc: str = "/proc") -> int:
     """Returns the id by which the host knows a child of this process that is in another PID namespace than the host.
 
     Args:

@@ -5,9 +5,9 @@
 - ``/etc``: made here, of names, resolver, certificates and time zone.
 - ``/dev``: null, zero, full, random, urandom, and the links fd, std* and shm (to ``/tmp``).
 - ``/.packages``: all unpacked packages, read-only; a cell loses sight of them before it gets code.
-- ``/.proc``: the host's ``/proc``; a cell loses it as soon as it has its own.
 - ``/function /dependencies``: the cell's code, read-only.
-- ``/proc /tmp``: the cell's own.
+- ``/proc``: the host's, which each cell covers with its own.
+- ``/tmp``: the cell's own.
 
 The root of a build has no packages; it has folders of its own that it may write to instead, and its user has a name.
 """
@@ -27,7 +27,6 @@ from martlet.sandbox.syscalls import Mount, MountAttribute
 PACKAGES = "/.packages"
 _EMPTY = "/.empty"
 _BEHIND = "/.behind"
-HOST_PROC = "/.proc"
 FUNCTION = "/function"
 DEPENDENCIES = "/dependencies"
 SCRATCH = "/tmp"  # noqa: S108  (the cell's own, inside its root)
@@ -148,9 +147,9 @@ def show_resolvers_of_host(calls: Calls = syscalls) -> None:
 
 
 def mount_proc(calls: Calls = syscalls) -> None:
-    """Mounts ``/proc`` of the process's own PID namespace, and takes away that of the host."""
+    """Mounts ``/proc`` of the process's own PID namespace, above that of the host."""
+    # Covered for good, since nothing here may unmount any more. To unmount would wait for every core.
     calls.mount("proc", "/proc", _PROC_FLAGS)
-    calls.unmount(HOST_PROC)
 
 
 def mount_scratch(size: int, at: Path | str = "", calls: Calls = syscalls) -> None:
@@ -196,7 +195,7 @@ def mount_code(script: Script, code: Text, dependencies: Text | None) -> None:
     script.bind(code, FUNCTION)
     if dependencies is not None:
         script.bind(dependencies, DEPENDENCIES)
-    # Covered for good, since nothing here may unmount any more. To unmount would wait for every core.
+    # For good, as `mount_proc`.
     script.bind(_EMPTY, PACKAGES)
 
 
@@ -222,12 +221,11 @@ def _begin(at: Path, prefix: Path, resolvers: str) -> None:
     _bind_system(at)
     if not _inside(at, prefix).exists():
         _bind(prefix, _inside(at, prefix))
-    _bind_proc(_inside(at, HOST_PROC))
+    _bind_proc(at / "proc")
     _make_etc(at / "etc", resolvers)
     (at / "dev").mkdir()
     fill_dev(at / "dev")
-    for empty in ("/proc", SCRATCH):
-        _inside(at, empty).mkdir()
+    _inside(at, SCRATCH).mkdir()
 
 
 def _show(at: Path, places: Iterable[Path]) -> None:

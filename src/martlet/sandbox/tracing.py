@@ -81,7 +81,6 @@ class Stopped:
 
     Args:
         pid: of the child.
-        proc: where ``/proc`` is to be seen.
 
     Attributes:
         place: its folder in ``/proc``.
@@ -91,9 +90,9 @@ class Stopped:
         OSError: it cannot be looked into, or has ended.
     """
 
-    def __init__(self, pid: int, proc: str) -> None:
+    def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.place = Path(proc, str(pid))
+        self.place = Path("/proc", str(pid))
         self.threads: list[Thread] = []
         for name in sorted(os.listdir(self.place / "task"), key=int):
             thread = int(name)
@@ -106,12 +105,11 @@ class Stopped:
         self._memory = os.open(self.place / "mem", os.O_RDONLY | os.O_CLOEXEC)
 
     @classmethod
-    def at_rest(cls, pid: int, proc: str, patience: float) -> Self:
+    def at_rest(cls, pid: int, patience: float) -> Self:
         """Returns a child once all of its threads wait.
 
         Args:
             pid: as for this class.
-            proc: likewise.
             patience: seconds to wait for that.
 
         Raises:
@@ -121,9 +119,9 @@ class Stopped:
         deadline, looks = time.monotonic() + patience, 0
         while time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN)
-            looks = looks + 1 if _rests(Path(proc, str(pid), "task")) else 0
+            looks = looks + 1 if _rests(Path("/proc", str(pid), "task")) else 0
             if looks == _LOOKS:
-                stopped = cls(pid, proc)
+                stopped = cls(pid)
                 if all(thread.waits for thread in stopped.threads):
                     return stopped
                 stopped._go_on()

@@ -155,7 +155,7 @@ class Zygote(Parent):
         self._sandbox.close_behind_zygote()
         gc.collect()
         try:
-            libraries.settle(root.HOST_PROC if self._plan.means.confined else "/proc")
+            libraries.settle()
         except OSError:
             traceback.print_exc()  # cells have more mappings then
         if self._bedrock is None:
@@ -219,7 +219,7 @@ class Zygote(Parent):
         self._successor.dismiss()
         gc.freeze()
         try:
-            memory.lay(root.HOST_PROC)
+            memory.lay()
             self._prepare.rest = memory.rest
         except OSError:
             traceback.print_exc()  # they keep what they have copied

@@ -22,7 +22,6 @@ ZYGOTE = """
 import os, sys
 from martlet.microvm import fork_server
 fork_server._SECONDS = 1.0
-fork_server.root.HOST_PROC = "/proc"
 with open(sys.argv[1]) as state:
     print(fork_server.make([sys.executable, "-I", "-c", sys.argv[2]], {}, state.fileno()))
 try:

@@ -102,7 +102,7 @@ class Captured:
             self._held.callback(end, self.pid)
             assert talk.ask_beside("known") == ["all"]
             assert talk.wake() == "woken"
-            self.server = capture(self.pid, "/proc", SECONDS, leads, LISTENER)
+            self.server = capture(self.pid, SECONDS, leads, LISTENER)
 
     def close(self) -> None:
         self._held.close()

@@ -47,7 +47,7 @@ def in_a_fork(
         gc.freeze()
         bedrock = Bedrock()
         for _ in range(times):
-            bedrock.lay("/proc")
+            bedrock.lay()
 
         def run() -> Any:
             signal.alarm(PATIENCE)  # the end of a fork that rests and should not

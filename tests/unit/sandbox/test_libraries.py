@@ -24,27 +24,25 @@ def constants() -> dict[int, bytes]:
 
 def written_to() -> int:
     """Returns how many mappings of files that may be read only have pages that are this process's own."""
-    return len([*libraries._written_once([*mappings.read("/proc")])])
+    return len([*libraries._written_once([*mappings.read()])])
 
 
 def code() -> tuple[int, int]:
     """Reads all of the largest mapping with code. Returns where it is and how many bytes it has."""
-    largest = max(
-        (each for each in mappings.read("/proc") if each.mode == "r-xp"), key=lambda each: each.size
-    )
+    largest = max((each for each in mappings.read() if each.mode == "r-xp"), key=lambda each: each.size)
     return largest.begin, len(ctypes.string_at(largest.begin, largest.size))
 
 
 def in_use(begin: int) -> int:
     """Returns the bytes that this process has tables of, of what lies there."""
-    return next(each.resident for each in mappings.read("/proc") if each.begin == begin)
+    return next(each.resident for each in mappings.read() if each.begin == begin)
 
 
 def settled(work: Any) -> Any:
     """Returns what ``work`` returns in a process whose libraries are settled."""
 
     def settle() -> Any:
-        libraries.settle("/proc")
+        libraries.settle()
         return work()
 
     return alone(settle)
@@ -53,7 +51,7 @@ def settled(work: Any) -> Any:
 def test_what_the_loader_wrote_lies_in_a_file_with_the_constants_beside_it():
     def compare() -> tuple[int, int, bool, int]:
         before, known = len(lines()), constants()
-        libraries.settle("/proc")
+        libraries.settle()
         return before, len(lines()), known == constants(), written_to()
 
     before, after, same, left = alone(compare)

@@ -87,7 +87,7 @@ def start() -> Iterator[Callable[[str], tuple[Child, int]]]:
 
 
 def rests(child: Child) -> Stopped:
-    return Stopped.at_rest(child.pid, "/proc", SECONDS)
+    return Stopped.at_rest(child.pid, SECONDS)
 
 
 def make_room(stopped: Stopped, rights: int) -> int:
@@ -120,7 +120,7 @@ def test_a_program_with_a_thread_that_computes_does_not_come_to_rest(start):
     child, _ = start(COMPUTES)
 
     with pytest.raises(OSError, match="does not come to rest"):
-        Stopped.at_rest(child.pid, "/proc", 0.3)
+        Stopped.at_rest(child.pid, 0.3)
 
     assert "\nTracerPid:\t0\n" in Path(f"/proc/{child.pid}/status").read_text()
 
@@ -128,14 +128,14 @@ def test_a_program_with_a_thread_that_computes_does_not_come_to_rest(start):
 def test_a_thread_that_is_stopped_while_it_computes_is_told_from_one_that_waits(start):
     child, _ = start(COMPUTES)
 
-    assert not all(thread.waits for thread in Stopped(child.pid, "/proc").threads)
+    assert not all(thread.waits for thread in Stopped(child.pid).threads)
 
 
 def test_a_program_is_refused_that_has_lost_what_it_waited_for(start):
     child, _ = start(GIVES_UP)
 
     with pytest.raises(OSError, match="does not come to rest"):
-        Stopped.at_rest(child.pid, "/proc", 0.3)
+        Stopped.at_rest(child.pid, 0.3)
 
 
 def test_a_program_that_is_about_to_rest_is_waited_for(start):
