@@ -18,9 +18,10 @@ import select
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from types import CodeType
 from typing import NamedTuple
 
-from martlet.sandbox import immortal, machine_code, mappings, syscalls
+from martlet.sandbox import adaptive, immortal, machine_code, mappings, syscalls
 from martlet.sandbox.libraries import NO_CHANGE
 from martlet.sandbox.machine_code import PAGE, MachineCode, Range, call
 from martlet.sandbox.syscalls import Process
@@ -50,12 +51,6 @@ def possible() -> bool:
     return machine_code.possible()
 
 
-def mark() -> None:
-    """Marks what only counts in all that this process has, where that can be done. It is freed no more from then on."""
-    if immortal.possible():
-        immortal.mark()
-
-
 class _Place(NamedTuple):
     begin: int
     size: int
@@ -76,17 +71,30 @@ class Bedrock:
         self._code = MachineCode()
         self._beside: list[_Place] = []
         self._looks: list[tuple[list[memoryview], int]] = []
+        self._marked: list[CodeType] = []
         self._ranges = self._open = self._after = machine_code.calls([])
         self._heard = _Heard(events=select.POLLIN)
         self._blocked = ctypes.c_uint64()
 
-    def lay(self) -> None:
+    def mark(self) -> None:
+        """Marks what only counts in all that this process has, where that can be done. All of that is freed no more."""
+        if immortal.possible():
+            immortal.mark(self._marked.append)
+
+    def lay(self, *, learnt: bool) -> None:
         """Makes what this process has now the memory that forks go back to, the next ones; those before keep theirs.
+
+        Args:
+            learnt: whether Python has learnt about the code that this process runs; about other code forks do then.
 
         Raises:
             OSError: the kernel lends no memory that is a file; there is nothing to go back to then.
         """
         self._ranges, self._looks = machine_code.ranges([]), []
+        for code in self._marked:
+            adaptive.settle(code)
+            if learnt:
+                adaptive.defer(code)
         while self._beside:
             machine_code.unmap(*self._beside.pop())
         file = os.memfd_create("bedrock", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

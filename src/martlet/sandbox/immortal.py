@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from types import CodeType
 from typing import cast
@@ -54,8 +54,11 @@ def possible() -> bool:
     )  # as builds for debugging have
 
 
-def mark() -> None:
-    """Marks every object that can be found. What it takes for that is little, as it would lie among the others."""
+def mark(visit: Callable[[CodeType], object]) -> None:
+    """Marks every object that can be found, and calls ``visit`` with each that is code.
+
+    What it takes for that is little, as it would lie among the others.
+    """
     count, new = sys.getrefcount, [*_without_parents(), *gc.get_objects()]
     while new:
         each = new.pop()
@@ -63,6 +66,7 @@ def mark() -> None:
             continue
         ctypes.c_ssize_t.from_address(id(each)).value += Mark.REFERENCES << _HALF
         if type(each) is CodeType:
+            visit(each)
             _mark_calls(id(each))
         new += [other for other in gc.get_referents(each) if count(other) <= _MOST]
         new += _hidden(each)

@@ -161,7 +161,7 @@ class Zygote(Parent):
         if self._bedrock is None:
             gc.freeze()
         else:
-            bedrock.mark()
+            self._bedrock.mark()
             self._lay(self._bedrock)
 
     def _make_sandbox(self, policy: Policy, kept: Collection[int]) -> Sandbox:
@@ -219,7 +219,7 @@ class Zygote(Parent):
         self._successor.dismiss()
         gc.freeze()
         try:
-            memory.lay()
+            memory.lay(learnt=self._forked >= _LEARNT[-1])
             self._prepare.rest = memory.rest
         except OSError:
             traceback.print_exc()  # they keep what they have copied

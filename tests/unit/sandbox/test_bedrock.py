@@ -28,6 +28,8 @@ process that it is forked from has run."""
 PR_GET_DUMPABLE, MADV_REMOVE = 3, 9
 MANY = 20_000
 PATIENCE = 60
+CALLS = 10
+"""More than Python wants before it learns about code."""
 
 
 def nothing() -> None:
@@ -35,19 +37,24 @@ def nothing() -> None:
 
 
 def in_a_fork(
-    work: Callable[..., Any], *, before: Callable[[], Any] = nothing, marked: bool = True, times: int = 1
+    work: Callable[..., Any],
+    *,
+    before: Callable[[], Any] = nothing,
+    marked: bool = True,
+    times: int = 1,
+    learnt: bool = False,
 ) -> Any:
     """Returns what ``work`` returns in a fork of a process whose memory was laid, given the bedrock and what ``before``
     made there."""
 
     def lay() -> Any:
         made = before()
-        if marked:
-            immortal.mark()
-        gc.freeze()
         bedrock = Bedrock()
+        if marked:
+            bedrock.mark()
+        gc.freeze()
         for _ in range(times):
-            bedrock.lay()
+            bedrock.lay(learnt=learnt)
 
         def run() -> Any:
             signal.alarm(PATIENCE)  # the end of a fork that rests and should not
@@ -373,3 +380,25 @@ def test_without_proc_it_does_not_wait():
         return things == names()
 
     assert in_a_fork(work, before=names)
+
+
+def half_learnt() -> Any:
+    """Returns a function with an instruction that could not adapt, and one that has not been called."""
+    made: dict[str, Any] = {}
+    exec("def tried(number): return number + 1.5\ndef untried(number): return number + 1", made)
+    tried = made["tried"]
+    for _ in range(2 * CALLS):
+        tried(1)
+    return tried, made["untried"]
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_code_of_which_nothing_is_to_be_learnt_stays_as_it_is(learnt: bool):
+    def call(_: Bedrock, functions: Any) -> list[bool]:
+        texts = [each.__code__._co_code_adaptive for each in functions]
+        for _ in range(CALLS):
+            for each in functions:
+                each(1)
+        return [each.__code__._co_code_adaptive == text for each, text in zip(functions, texts, strict=True)]
+
+    assert in_a_fork(call, before=half_learnt, learnt=learnt) == [True, learnt]

@@ -28,6 +28,10 @@ class Ending:
         type(self).ended += 1
 
 
+def mark() -> None:
+    immortal.mark([].append)
+
+
 def is_marked(thing: object) -> bool:
     return sys.getrefcount(thing) >> 32 == immortal.Mark.REFERENCES
 
@@ -36,7 +40,7 @@ def test_all_that_can_be_found_is_marked():
     def run() -> list[bool]:
         thing = Thing()
         thing.__dict__["within"] = ("a tuple", b"bytes", 2.5, 10**30)
-        immortal.mark()
+        mark()
         found = [thing, thing.__dict__, *thing.__dict__["within"], Thing, Thing.method, Thing.method.__code__]
         found += [Thing.method.__code__.co_consts, None, True, 7, "a", gc, gc.collect, object, object.__new__]
         found += [Thing.__mro__, Thing.__name__, Thing.__qualname__, sys.modules, is_marked.__globals__]
@@ -47,7 +51,7 @@ def test_all_that_can_be_found_is_marked():
 
 def test_what_is_made_later_is_not_marked_and_ends():
     def run() -> list[Any]:
-        immortal.mark()
+        mark()
         made = Ending()
         marked = is_marked(made)
         del made
@@ -64,7 +68,7 @@ def test_what_is_marked_never_ends_and_is_otherwise_as_it_was():
     def run() -> list[Any]:
         thing = Ending()
         address = id(thing)
-        immortal.mark()
+        mark()
         before = sys.getrefcount(thing)
         held = [thing] * 5
         more = sys.getrefcount(thing)
@@ -86,7 +90,7 @@ def test_code_is_called_as_before():
             made,
         )
         counted = made["counted"]
-        immortal.mark()
+        mark()
         results = {counted(10) for _ in range(100)}
         lines = []
 
