@@ -85,6 +85,13 @@ async def test_delete_removes_once_and_only_that(blobs: Blobs) -> None:
     assert await blobs.get("packages", B) == b"b"
 
 
+async def test_several_may_delete_the_same_at_once(blobs: Blobs) -> None:
+    for _ in range(20):
+        await blobs.put("packages", A, b"a")
+        await asyncio.gather(*(blobs.delete("packages", A) for _ in range(4)))
+        assert not await blobs.exists("packages", A)
+
+
 async def test_list_returns_the_digests_of_the_prefix(blobs: Blobs) -> None:
     assert await blobs.list("packages") == []
     for digest in (B, A):

@@ -90,6 +90,29 @@ async def test_what_is_released_is_for_others_and_was_no_attempt(connect: Connec
         await hold.registry.put_build(new_build("hello", "b1"))
 
 
+async def test_what_another_has_taken_up_is_not_dropped_by_who_had_it(connect: Connect) -> None:
+    (first, registry), (second, _) = await machine(connect, "first"), await machine(connect, "second")
+    before = await first.take(*await left(registry))
+    after = await second.take(*await registry.read_waiting("b1"))
+    assert before is not None
+    assert after is not None
+    await first.drop(before)
+    assert [each.node for each in await second.waiting()] == ["second"]
+    await second.drop(after)
+    assert await first.waiting() == []
+    await second.drop(after)  # harmless
+
+
+async def test_what_has_ended_is_dropped_though_somebody_has_cancelled_it_meanwhile(connect: Connect) -> None:
+    (queue, registry), (_, other) = await machine(connect, "builds"), await machine(connect, "asks")
+    hold = await queue.take(*await left(registry))
+    assert hold is not None
+    waiting, written = await other.read_waiting("b1")
+    await other.put_waiting(waiting.model_copy(update={"cancelled": True}), expect_revision=written)
+    await queue.drop(hold)
+    assert await queue.waiting() == []
+
+
 async def test_what_is_taken_up_meanwhile_is_not_withdrawn(connect: Connect) -> None:
     queue, registry = await machine(connect, "first")
     waiting, written = await left(registry)

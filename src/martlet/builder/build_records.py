@@ -50,7 +50,7 @@ class BuildRecords:
         waiting = await resumed()
         for build in builds:
             if build.finished is None and build.id not in waiting:
-                build = await self.end(build, INTERRUPTED)
+                build = await self.end(self._registry, build, INTERRUPTED)
             self._known[build.id] = self._last[build.function] = build
         for folder in self._folder.iterdir():
             known = self._known.get(folder.name)
@@ -96,8 +96,10 @@ class BuildRecords:
             if build.finished is not None:
                 self._last[build.function] = build
 
-    async def end(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> Build:
-        """Writes down, for all machines, that a build which nobody runs has ended so."""
+    async def end(
+        self, registry: Registry, build: Build, error: str, state: BuildState = BuildState.FAILED
+    ) -> Build:
+        """Writes down, for all machines, that a build which nobody runs has ended so. Raises `StoreError`."""
         ended = {
             "state": state,
             "phase": build.phase.after(state),
@@ -106,7 +108,7 @@ class BuildRecords:
             "finished": time(),
         }
         build = build.model_copy(update=ended)
-        await self._registry.put_build(build)
+        await registry.put_build(build)
         self._known[build.id] = build
         return build
 
@@ -120,5 +122,5 @@ class BuildRecords:
             with suppress(NotFound):  # another machine has done it
                 await self._registry.delete_build(build_id)
             if self._logs is not None:
-                await self._logs.delete(build_id)
+                await self._logs.delete(build)
             await asyncio.to_thread(remove_tree, self._folder / build_id)

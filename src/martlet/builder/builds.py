@@ -115,7 +115,7 @@ class Builds:
         work: Work,
         hold: Hold | None = None,
         done: Callable[[], Awaitable[None]] | None = None,
-        said: Sequence[Sequence[BuildLine]] = (),
+        said: Sequence[BuildLine] = (),
     ) -> RunningBuild:
         """Starts a build, which goes on whether or not anybody waits for it.
 
@@ -126,11 +126,10 @@ class Builds:
             done: called when it has ended, and nobody is to take it up any more.
             said: what `said` returned.
         """
-        build = build.model_copy(update={"node": self._node or None})
+        build = build.model_copy(update={"node": self._node or None, "attempt": build.attempt + 1})
         folder = self._folder / build.id
-        lines = [line for part in said for line in part]
-        running = RunningBuild(build, folder, self._slots, self._registry, hold, lines)
-        report = None if self._sharing is None else Report(running, self._sharing.logs, len(said))
+        running = RunningBuild(build, folder, self._slots, self._registry, hold, said)
+        report = None if self._sharing is None else Report(running, self._sharing.logs)
         self._records.begun(build)
         self._running[build.id] = running
         running.task = asyncio.create_task(self._run(running, work, report, done or _nothing))
@@ -154,13 +153,15 @@ class Builds:
         begun = {"state": BuildState.QUEUED, "phase": BuildPhase.CREATED}
         return build if build.finished is not None else build.model_copy(update=begun)
 
-    async def said(self, build_id: str) -> list[list[BuildLine]]:
+    async def said(self, build: Build) -> list[BuildLine]:
         """Returns what earlier attempts have said, as other machines can read it. Raises `BlobError`."""
-        return [] if self._sharing is None else await self._sharing.logs.parts(build_id)
+        return [] if self._sharing is None else await self._sharing.logs.lines(build)
 
-    async def give_up(self, build: Build, error: str, state: BuildState = BuildState.FAILED) -> None:
-        """Lets a build that was cut off have failed, or whatever ``state`` it has ended in."""
-        await self._records.end(build, error, state)
+    async def give_up(
+        self, hold: Hold, build: Build, error: str, state: BuildState = BuildState.FAILED
+    ) -> None:
+        """Lets a build that was cut off have failed, or whatever ``state`` it has ended in. Raises `StoreError`."""
+        await self._records.end(hold.registry, build, error, state)
 
     async def cancel(self, build_id: str) -> Build:
         """Ends a build under way here, with all that runs for it.
@@ -260,7 +261,16 @@ class Builds:
     async def _run(
         self, running: RunningBuild, work: Work, report: Report | None, done: Callable[[], Awaitable[None]]
     ) -> Outcome:
-        reporting = None if report is None else asyncio.create_task(report.keep())
+        try:
+            return await self._attempt(running, work, report, done)
+        except GuardLost:  # however it has ended here, that does not count
+            return await self._let_go(running)
+
+    async def _attempt(
+        self, running: RunningBuild, work: Work, report: Report | None, done: Callable[[], Awaitable[None]]
+    ) -> Outcome:
+        """Does the work, and writes down how it has ended. Raises `GuardLost`: another machine has it by then."""
+        reporting: asyncio.Task[None] | None = None
 
         async def end(
             state: BuildState, outcome: Outcome | None = None, error: MartletError | None = None
@@ -278,15 +288,17 @@ class Builds:
             await end(BuildState.CANCELLED, error=MartletError(CANCELLED))
 
         try:
-            await running.registry.put_build(running.build)
             try:
+                await running.registry.put_build(running.build)
+                if report is not None:  # from now on the log of this attempt is this machine's
+                    reporting = asyncio.create_task(report.keep())
                 outcome = await work(running)
             except HandedOver as wanted:
                 return await self._hand_over(running, report, wanted.runtime)
             except GuardLost:
                 running.lost = True  # so that nobody cancels the task for it
                 if running.hold is None or not await running.hold.is_cancelled():
-                    return await self._let_go(running)
+                    raise
                 running.lost, running.stopped = False, True
                 await cancelled()
                 raise asyncio.CancelledError from None
@@ -295,6 +307,8 @@ class Builds:
                 raise Unavailable("the platform's storage is out of reach; try again") from error
             await end(BuildState.READY, outcome)
             return outcome
+        except GuardLost:
+            raise
         except MartletError as error:
             running.say(str(error))
             error.extra |= {"build": running.build.id, "log": [line.message for line in running.lines]}
@@ -328,14 +342,31 @@ class Builds:
         error: MartletError | None,
     ) -> None:
         running.end(state, outcome, error)
+        written = await self._write_end(running)
         self._records.ended(running.build)
-        with suppress(Exception):
-            await running.registry.put_build(running.build)
-            await self._records.prune(self._running)
-        await done()
+        if written:
+            with suppress(Exception):
+                await self._records.prune(self._running)
+            await done()
         await asyncio.to_thread(remove_tree, running.folder)
         del self._running[running.build.id]
         running.tell()
+
+    async def _write_end(self, running: RunningBuild) -> bool:
+        """Tells all machines how it has ended; says whether that could be. Raises `GuardLost`."""
+        try:
+            try:
+                await running.registry.put_build(running.build)
+            except GuardLost:
+                if running.hold is None or not await running.hold.is_cancelled():
+                    raise
+                await running.registry.put_build(running.build)  # it was too late to cancel it
+        except GuardLost:
+            raise
+        except StoreError as error:  # it stays in the queue: the next life of this machine finds it done
+            log.warning("build_end_not_written", build=running.build.id, error=str(error))
+            return False
+        return True
 
     async def _hand_over(self, running: RunningBuild, report: Report | None, runtime: str) -> Outcome:
         """Lets a machine have a build that can build this runtime, and returns how it has ended there."""

@@ -18,6 +18,7 @@ class Hold:
         revision: the store revision that it was written at.
 
     Attributes:
+        build: the id of the build.
         registry: by which to write what the build does: `GuardLost` where somebody else has it.
     """
 
@@ -25,6 +26,7 @@ class Hold:
         self._queue = registry
         self._waiting = waiting
         self._revision = revision
+        self.build = waiting.build
         self.registry = registry.holding(waiting.build, lambda: self._revision)
 
     def heed(self, waiting: Waiting, revision: int) -> bool:
@@ -37,10 +39,20 @@ class Hold:
     async def is_cancelled(self) -> bool:
         """Looks whether it was lost only because somebody cancelled it. Raises `StoreError`."""
         try:
-            waiting, revision = await self._queue.read_waiting(self._waiting.build)
+            waiting, revision = await self._queue.read_waiting(self.build)
         except NotFound:
             return False
         return self.heed(waiting, revision) and waiting.cancelled
+
+    async def drop(self) -> bool:
+        """Takes a deploy that has ended from the queue; says whether it was this machine's. Raises `StoreError`."""
+        while True:
+            try:
+                await self._queue.delete_waiting(self.build, expect_revision=self._revision)
+                return True
+            except Conflict:
+                if not await self.is_cancelled():
+                    return False
 
     async def stop(self) -> None:
         """Says that the attempt ends because this machine stops, and not because of it. Raises `StoreError`."""

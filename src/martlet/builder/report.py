@@ -23,14 +23,13 @@ class Report:
     Args:
         running: the build.
         logs: where all machines read what it says.
-        parts: how many parts earlier attempts have left there, whose lines the build has already.
     """
 
-    def __init__(self, running: RunningBuild, logs: BuildLogs, parts: int) -> None:
+    def __init__(self, running: RunningBuild, logs: BuildLogs) -> None:
         self._running = running
         self._logs = logs
-        self._parts = parts
-        self._told = len(running.lines)
+        self._parts = 0
+        self._told = 0
         self._state = running.build.state
         self._telling = asyncio.Lock()
 
@@ -56,7 +55,7 @@ class Report:
             if not fresh:
                 return
             try:
-                await self._logs.put(self._running.build.id, self._parts, fresh)
+                await self._logs.put(self._running.build, self._parts, fresh)
             except BlobError as error:
                 log.warning("build_log_not_shipped", build=self._running.build.id, error=str(error))
                 return

@@ -58,10 +58,10 @@ async def cancel_build(platform: Platform, who: Who, id: Id) -> Build:  # noqa: 
 
 async def _lines(platform: Control, build_id: str) -> AsyncIterator[BuildLine]:
     """Yields what a build says, whichever machine runs it, and also where another takes it up meanwhile."""
-    seen = 0
+    seen: list[BuildLine] = []
     if platform.builds.has_log(build_id):
         async for line in platform.builds.follow(build_id):
-            seen += 1
+            seen.append(line)
             yield line
         if platform.builds.has_log(build_id):
             return

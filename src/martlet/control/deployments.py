@@ -19,6 +19,7 @@ import structlog
 
 from martlet.builder.builder import Builder, Order
 from martlet.builder.builds import CANCELLED, Begun, Builds, HandedOver, new_build
+from martlet.builder.hold import Hold
 from martlet.builder.packages import Claim, PackageStore
 from martlet.builder.running import Outcome, RunningBuild
 from martlet.builder.source import Archive, Git, Inline, Local, make_package
@@ -38,7 +39,7 @@ from martlet.package.rules import Limits
 from martlet.settings import SystemSettings
 from martlet.storage.blobs import BlobError
 from martlet.storage.registry import Registry
-from martlet.storage.store import StoreError
+from martlet.storage.store import GuardLost, StoreError
 
 log = structlog.get_logger()
 
@@ -161,9 +162,7 @@ class Deployments:
             if config.image is None and self._builders.is_theirs(config.runtime):
                 return await self._leave(build, deploy, config, current)
             hold = await self._queue.put(build.id, deploy, build.started) if keep else None
-            return self._builds.begin(
-                build, partial(self._run, deploy), hold, partial(self._forget, build.id)
-            )
+            return self._builds.begin(build, partial(self._run, deploy), hold, partial(self._forget, hold))
         except BaseException:
             discard(deploy)
             raise
@@ -201,34 +200,37 @@ class Deployments:
             return
         build = await self._builds.again(waiting.build) or new_build(waiting.function, waiting.build)
         if build.finished is not None:  # and only the queue does not know
-            await self._forget(build.id)
+            await self._forget(hold)
         elif waiting.cancelled:
-            await self._give_up(build, CANCELLED, BuildState.CANCELLED)
+            await self._give_up(hold, build, CANCELLED, BuildState.CANCELLED)
         elif waiting.attempts - waiting.stops >= MOST_ATTEMPTS:
-            await self._give_up(build, GIVEN_UP)
+            await self._give_up(hold, build, GIVEN_UP)
         else:
             try:
-                said = await self._builds.said(build.id)
+                said = await self._builds.said(build)
                 deploy = await self._queue.deploy(waiting, Archive(self._uploads / waiting.build))
             except BlobError as error:
                 log.warning("upload_not_fetched", build=waiting.build, error=str(error))
-                await self._give_up(build, UNREACHABLE)
+                await self._give_up(hold, build, UNREACHABLE)
                 return
-            running = self._builds.begin(
-                build, partial(self._run, deploy), hold, partial(self._forget, build.id), said
-            )
+            work, done = partial(self._run, deploy), partial(self._forget, hold)
+            running = self._builds.begin(build, work, hold, done, said)
             if waiting.attempts:
                 attempt = waiting.attempts - waiting.stops + 1
                 running.say(f"the platform was restarted; this is attempt {attempt} of {MOST_ATTEMPTS}")
 
-    async def _give_up(self, build: Build, why: str, state: BuildState = BuildState.FAILED) -> None:
-        await self._builds.give_up(build, why, state)
-        await self._forget(build.id)
+    async def _give_up(
+        self, hold: Hold, build: Build, why: str, state: BuildState = BuildState.FAILED
+    ) -> None:
+        with suppress(GuardLost):  # then it is another machine's again
+            await self._builds.give_up(hold, build, why, state)
+            await self._forget(hold)
 
-    async def _forget(self, build: str) -> None:
-        """Takes a deploy that has ended from the queue."""
-        with suppress(StoreError, BlobError):  # then it is tried again, and finds itself done
-            await self._queue.drop(build)
+    async def _forget(self, hold: Hold | None) -> None:
+        """Takes a deploy that has ended from the queue, if it is there."""
+        if hold is not None:
+            with suppress(StoreError, BlobError):  # then it is tried again, and finds itself done
+                await self._queue.drop(hold)
 
     async def rollback(self, name: str, number: int) -> None:
         """Makes an older revision the one that serves, once it has shown that it still loads.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import chain
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from time import monotonic, time
 
 import structlog
@@ -62,26 +61,33 @@ class Elsewhere:
         self._announce = announce
         self._revision = revision
 
-    async def follow(self, build_id: str, seen: int = 0) -> AsyncIterator[BuildLine]:
+    async def follow(self, build_id: str, seen: Iterable[BuildLine] = ()) -> AsyncIterator[BuildLine]:
         """Yields the lines of a build, and those to come until it has ended.
 
         Args:
             build_id: the build.
-            seen: how many lines at the beginning are known.
+            seen: lines that are known.
 
         Raises:
             NotFound: there is no such build.
         """
-        part, why, looks = 0, "", 0
+        known = set(seen)  # each attempt begins with what the one before it has said
+        attempt, part, why, looks = 0, 0, "", 0
         while True:
-            ended = await self._ended(build_id)
-            lines = await self._part(build_id, part)
+            build = await self._build(build_id)
+            if build is not None and build.attempt != attempt:
+                attempt, part = build.attempt, 0
+            lines = None if build is None else await self._part(build, part)
             if lines is not None:
-                for line in lines[seen:]:
-                    yield line
-                part, seen = part + 1, max(0, seen - len(lines))
+                for line in lines:
+                    if line not in known:
+                        known.add(line)
+                        yield line
+                part += 1
                 continue
-            if ended:
+            if build is not None and build.finished is not None:
+                for line in () if part else await self._lines(build):
+                    yield line  # of an attempt before the last, which came to say nothing
                 return
             before, why = why, await self._why_waiting(build_id)
             looks = looks + 1 if why == before else 0
@@ -135,18 +141,29 @@ class Elsewhere:
 
     async def _ended(self, build_id: str) -> bool:
         """Whether a build has ended, as far as the store can be asked. Raises `NotFound`."""
+        build = await self._build(build_id)
+        return build is not None and build.finished is not None
+
+    async def _build(self, build_id: str) -> Build | None:
+        """Returns a build; None where the store cannot be asked. Raises `NotFound`."""
         try:
-            return (await self._registry.get_build(build_id)).finished is not None
+            return await self._registry.get_build(build_id)
         except StoreError as error:
             log.warning("build_not_known", build=build_id, error=str(error))
-            return False
-
-    async def _part(self, build_id: str, part: int) -> list[BuildLine] | None:
-        try:
-            return await self._logs.part(build_id, part)
-        except BlobError as error:
-            log.warning("build_log_out_of_reach", build=build_id, error=str(error))
             return None
+
+    async def _part(self, build: Build, part: int) -> list[BuildLine] | None:
+        try:
+            return await self._logs.part(build, part)
+        except BlobError as error:
+            log.warning("build_log_out_of_reach", build=build.id, error=str(error))
+            return None
+
+    async def _lines(self, build: Build) -> list[BuildLine]:
+        try:
+            return await self._logs.lines(build)
+        except BlobError as error:
+            return [BuildLine(time=time(), message=f"what it said is out of reach: {error}")]
 
     async def _why_waiting(self, build_id: str) -> str:
         """Returns why nobody builds it; nothing where somebody does."""
@@ -161,10 +178,7 @@ class Elsewhere:
     async def _error(self, build: Build) -> MartletError:
         code = build.code or Unavailable.code
         kind = next((kind for kind in every_error() if kind.code == code), MartletError)
-        try:
-            lines = [line.message for line in chain(*await self._logs.parts(build.id))]
-        except BlobError as error:
-            lines = [f"what it said is out of reach: {error}"]
+        lines = [line.message for line in await self._lines(build)]
         return kind(build.error or "", field=build.field, extra={"build": build.id, "log": lines})
 
 

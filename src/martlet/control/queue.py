@@ -76,14 +76,11 @@ class Queue:
             started=started,
         )
 
-    async def drop(self, build: str) -> None:
-        """Forgets a deploy that has ended."""
-        try:
-            await self._registry.delete_waiting(build)
-        except NotFound:
-            return
-        self._kept.discard(_digest(build))
-        await self._blobs.delete(PREFIX, _digest(build))
+    async def drop(self, hold: Hold) -> None:
+        """Forgets a deploy that has ended here; one that somebody else has taken up is left to them."""
+        if await hold.drop():
+            self._kept.discard(_digest(hold.build))
+            await self._blobs.delete(PREFIX, _digest(hold.build))
 
     async def withdraw(self, waiting: Waiting, written: int) -> None:
         """Likewise, of one that nobody has taken up. Raises `Conflict`: somebody has, or it was not as ``written``."""

@@ -55,7 +55,8 @@ _PHASES = {
 class Build(Frozen):
     """One deploy: from what was uploaded to a revision that serves (or a log that says why not).
 
-    ``commit`` is what it was made of where it came from git, ``node`` the machine that builds it, once one does.
+    ``commit`` is what it was made of where it came from git, ``node`` the machine that builds it, once one does, and
+    ``attempt`` how many times one has begun with it: more than once where a machine has died or stopped meanwhile.
     ``code`` and ``field`` say what kind of error it failed with, as a problem document has them; ``unchanged`` that its
     revision served before.
     """
@@ -70,6 +71,7 @@ class Build(Frozen):
     finished: float | None = None
     commit: str | None = None
     node: str | None = None
+    attempt: int = 0
     code: str | None = None
     field: str | None = None
     unchanged: bool = False

@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -186,7 +186,8 @@ class Blobs:
     def _delete(self, prefix: str, digest: str) -> None:
         with _errors():
             for found in self._find(prefix, digest):
-                obstore.delete(self._objects, found["path"])
+                with suppress(FileNotFoundError):  # another has deleted it meanwhile
+                    obstore.delete(self._objects, found["path"])
 
     def _find(self, prefix: str, digest: str) -> Sequence[ObjectMeta]:
         with _errors():
