@@ -30,6 +30,7 @@ from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
 from martlet.control.roots import Roots
 from martlet.control.shelves import Shelves
+from martlet.control.sweeping import Sweeping
 from martlet.control.trial import Trial
 from martlet.drivers.egress import Egress, networks_of
 from martlet.drivers.networks import Networks
@@ -100,7 +101,8 @@ class Control:
         self.images = Images(data / "images")
         # A deploy can be taken up elsewhere where what was sent with it is.
         shared = isinstance(system.store, EtcdAddress) and (system.blobs is not None or system.clustered)
-        self.queue = Queue(self.registry, blobs, node)
+        self.queue = Queue(self.registry, blobs, node, shared)
+        sweeping = Sweeping(store, self.queue, node)
         self.publishing = Publishing(self.registry, self.view, lanes)
         self.builders = Builders(self.view, catalogue, node, Role.BUILDER in system.roles)
         logs = BuildLogs(blobs)
@@ -128,6 +130,7 @@ class Control:
             self.publishing,
             packages,
             self.queue,
+            sweeping,
             system.revisions_kept,
             # What only this machine has is no other's business.
             may_sweep=lambda: system.blobs is None or self.leadership.leads,
@@ -169,6 +172,7 @@ class Control:
             uploads=self.uploads,
             queue=self.queue,
             garbage=self.garbage,
+            sweeping=sweeping,
         )
         self.keyring = Keyring(self.registry, self.publishing)
         self.drains = Drains(self.registry, self.view, lanes, node)

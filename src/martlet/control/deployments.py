@@ -30,6 +30,7 @@ from martlet.control.garbage import Garbage
 from martlet.control.publishing import Current, Publishing
 from martlet.control.queue import Queue
 from martlet.control.roots import Roots
+from martlet.control.sweeping import Sweeping
 from martlet.control.trial import Trial
 from martlet.errors import Conflict, FunctionLoadFailed, FunctionNotFound, Invalid
 from martlet.model import Build, BuildState, FunctionConfig, Revision, Waiting
@@ -104,6 +105,7 @@ class Deployments:
         uploads: the folder of uploads.
         queue: keeps deploys until they have ended.
         garbage: removes what is not needed any more.
+        sweeping: says when no other machine does.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Deployments:
         uploads: Path,
         queue: Queue,
         garbage: Garbage,
+        sweeping: Sweeping,
     ) -> None:
         self._limits = Limits(bytes=settings.max_package, entries=settings.max_package_files)
         self._configuration = configuration
@@ -136,6 +139,7 @@ class Deployments:
         self._uploads = uploads
         self._queue = queue
         self._garbage = garbage
+        self._sweeping = sweeping
 
     async def begin(self, deploy: Deploy, *, keep: bool = True) -> RunningBuild | Begun:
         """Starts a deploy and returns the build that it is; ``task`` of that ends when the deploy has.
@@ -272,6 +276,7 @@ class Deployments:
 
     async def _run(self, deploy: Deploy, build: RunningBuild) -> Outcome:
         try:
+            await self._sweeping.over()
             async with self._publishing.lock(deploy.name):
                 with self._packages.claim() as claim:
                     current = await self._publishing.current(deploy.name)

@@ -10,6 +10,7 @@ import structlog
 from martlet.builder.packages import PackageStore
 from martlet.control.publishing import Publishing
 from martlet.control.queue import Queue
+from martlet.control.sweeping import Sweeping
 from martlet.errors import FunctionNotFound
 from martlet.model import Revision
 from martlet.storage.blobs import BlobError
@@ -29,6 +30,7 @@ class Garbage:
         publishing: deletes revisions.
         packages: deletes packages.
         queue: deletes uploads.
+        sweeping: keeps sweeps and the deploys of other machines apart.
         revisions_kept: revisions that a function keeps besides those that something points at.
         may_sweep: whether packages and uploads are this control's to delete.
     """
@@ -41,6 +43,7 @@ class Garbage:
         publishing: Publishing,
         packages: PackageStore,
         queue: Queue,
+        sweeping: Sweeping,
         revisions_kept: int,
         may_sweep: Callable[[], bool],
     ) -> None:
@@ -50,6 +53,7 @@ class Garbage:
         self._publishing = publishing
         self._packages = packages
         self._queue = queue
+        self._sweeping = sweeping
         self._kept = revisions_kept
         self._may_sweep = may_sweep
         self._sweep: asyncio.Task[None] | None = None
@@ -108,12 +112,11 @@ class Garbage:
         if not self._may_sweep():
             return
         try:
-            if not all(map(self._queue.is_own, await self._queue.waiting())):
-                return  # another control deploys, and what it stores nothing points at yet
-            count = await self._packages.sweep(self._referenced)
+            async with self._sweeping.begin() as may:
+                count = await self._packages.sweep(self._referenced) if may else 0
             await self._queue.sweep()
-        except (BlobError, StoreError) as error:
-            log.warning("packages_not_swept", error=str(error))
+        except (BlobError, StoreError, TimeoutError) as error:
+            log.warning("packages_not_swept", error=str(error) or "it took too long")
         else:
             if count:
                 log.info("packages_swept", count=count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from time import monotonic
 from typing import Literal
 
 from martlet.builder.hold import Hold
@@ -16,6 +17,8 @@ from martlet.storage.registry import Registry
 
 PREFIX = "uploads"
 """Where what was sent lies in the blobs."""
+GRACE = 600.0
+"""Seconds that an upload stays which seems to be of no deploy: another machine may be about to queue that."""
 
 
 class Queue:
@@ -25,13 +28,16 @@ class Queue:
         registry: where deploys are kept.
         blobs: where what was sent with them is kept.
         node: the id of this node.
+        shared: whether other machines put deploys into it, too.
     """
 
-    def __init__(self, registry: Registry, blobs: Blobs, node: str) -> None:
+    def __init__(self, registry: Registry, blobs: Blobs, node: str, shared: bool = True) -> None:
         self._registry = registry
         self._blobs = blobs
         self._node = node
+        self._grace = GRACE if shared else 0.0
         self._kept: set[str] = set()  # digests of uploads that this life has begun to keep
+        self._unneeded: dict[str, float] = {}  # since when uploads have seemed to be, by digest
 
     async def put(self, build: str, deploy: Deploy, started: float) -> Hold:
         """Keeps a deploy that has been accepted, and returns this machine's hold on it.
@@ -119,8 +125,11 @@ class Queue:
         """Removes uploads that belong to no deploy any more. Raises StoreError, BlobError."""
         found = set(await self._blobs.list(PREFIX))
         needed = {_digest(each.build) for each in await self._registry.list_waiting()}
-        for digest in found - needed - self._kept:
-            await self._blobs.delete(PREFIX, digest)
+        now = monotonic()
+        self._unneeded = {digest: self._unneeded.get(digest, now) for digest in found - needed - self._kept}
+        for digest, since in self._unneeded.items():
+            if now - since >= self._grace:
+                await self._blobs.delete(PREFIX, digest)
 
     async def deploy(self, waiting: Waiting, archive: Archive) -> Deploy:
         """Returns a deploy anew.

@@ -188,6 +188,36 @@ async def _is_not_running(platform: Platform, build: str) -> bool:
     return not platform.control.builds.is_running(build)
 
 
+async def test_what_is_about_to_be_swept_is_not_taken_for_stored(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = await cluster.add("c", "gateway,control")
+    await cluster.add("b", "builder,node")
+    made = await control.create()
+    sweeps, goes_on, delete = asyncio.Event(), asyncio.Event(), control.blobs.delete
+
+    async def slowly(prefix: str, digest: str) -> None:
+        if prefix == "packages":
+            sweeps.set()
+            await goes_on.wait()
+        await delete(prefix, digest)
+
+    async def is_left() -> bool:
+        control.control.garbage.sweep_soon()
+        await asyncio.wait({asyncio.ensure_future(sweeps.wait())}, timeout=0.02)
+        return sweeps.is_set()
+
+    monkeypatch.setattr(control.blobs, "delete", slowly)
+    await control.client.delete("/functions/hello")
+    await until(is_left)
+    build = await begin(control)
+    await at(control, build, BuildState.QUEUED)
+    await asyncio.sleep(0.1)  # in which it would be made of what is stored
+    goes_on.set()
+    await at(control, build, BuildState.READY)
+    assert await control.blobs.list("packages") == [made["code"]]
+
+
 async def test_a_build_is_cancelled_from_a_machine_that_does_not_run_it(cluster: Cluster) -> None:
     control = await cluster.add("c", "gateway,control")
     builder = await cluster.add("b", "builder,node")
