@@ -31,7 +31,7 @@ def defer(code: CodeType) -> None:
 
 def settle(code: CodeType) -> None:
     """Has instructions that could not adapt try no more; they do what they did before. For CPython 3.11."""
-    if _calls(code).value:
+    if _calls(code).value:  # nothing of it has been tried
         return
     length = ctypes.c_ssize_t.from_address(id(code) + _LENGTH_AT).value
     words = (ctypes.c_uint16 * length).from_address(id(code) + CodeType.__basicsize__)
