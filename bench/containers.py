@@ -125,7 +125,7 @@ def _idle(name: str, count: int) -> Row:
         for number in range(count):
             running.deploy(f"held-{number}")
         running.stop_instances()
-        return hold(running, f"idle containers, {name}", count)
+        return hold(running, f"idle containers, {name}", count, 5)
 
 
 def _in_containers(name: str) -> dict[str, object]:

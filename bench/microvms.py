@@ -68,7 +68,7 @@ def microvms(seconds: float, starts: int, instances: int) -> Iterator[Row]:
             for number in range(instances):
                 running.deploy(f"held-{number}")
             running.stop_instances()
-            yield hold(running, f"idle microVMs, {name}", instances)
+            yield hold(running, f"idle microVMs, {name}", instances, 20)
 
 
 def _boot_ms(kept: Path, template: Path, *, accelerated: bool) -> float:
