@@ -56,7 +56,7 @@ class Build(Frozen):
     """One deploy: from what was uploaded to a revision that serves (or a log that says why not).
 
     ``commit`` is what it was made of where it came from git, ``node`` the machine that builds it, once one does, and
-    ``attempt`` how many times one has begun with it: more than once where a machine has died or stopped meanwhile.
+    ``attempt`` how many times one has begun with it: again where it had died or stopped, or left it to one that can.
     ``code`` and ``field`` say what kind of error it failed with, as a problem document has them; ``unchanged`` that its
     revision served before.
     """
