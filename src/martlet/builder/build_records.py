@@ -50,7 +50,12 @@ class BuildRecords:
         waiting = await resumed()
         for build in builds:
             if build.finished is None and build.id not in waiting:
-                build = await self.end(self._registry, build, INTERRUPTED)
+                try:
+                    build = await self.read(build.id)  # another machine may have ended it meanwhile
+                except NotFound:
+                    continue
+                if build.finished is None:
+                    build = await self.end(self._registry, build, INTERRUPTED)
             self._known[build.id] = self._last[build.function] = build
         for folder in self._folder.iterdir():
             known = self._known.get(folder.name)

@@ -241,3 +241,18 @@ async def test_an_end_that_cannot_be_written_leaves_the_deploy_in_the_queue(clus
     work.end()
     assert await running.task == OUTCOME
     assert [each.build for each in await machine.queue.waiting()] == [BUILD]
+
+
+async def test_what_ends_while_another_machine_starts_has_not_been_interrupted(cluster: Cluster) -> None:
+    machine, starting, work = cluster.machine("first"), cluster.machine("second"), Lines()
+    running = await machine.take(work)
+    await work.running
+
+    async def resumed() -> set[str]:
+        work.end()
+        await running.task
+        return {each.build for each in await starting.queue.waiting()}
+
+    await starting.builds.open(resumed)
+    assert (await starting.record()).state is BuildState.READY
+    assert starting.builds.get(BUILD).state is BuildState.READY
