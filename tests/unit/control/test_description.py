@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +33,11 @@ FORM = "multipart/form-data"
 
 
 def serve(folder: Path, listener: socket.socket) -> None:
-    """Serves the API of a platform that has a function, for ever."""
+    """Serves the API of a platform that has a function, until SIGTERM."""
 
     async def run() -> None:
+        # Which uvicorn sends again when it has stopped: the platform is to end as well.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         async with running(Platform(folder, revisions_kept=2)) as platform:
             await platform.create("hello", HANDLER)
             await platform.client.put("/functions/hello/aliases/live", json={"weights": {"1": 100}})
