@@ -57,9 +57,11 @@ class Member:
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Sends it a signal. One that is to stop has stopped, with all of its threads, when this returns."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def kill(self) -> None:
         """Ends it at once, if it runs."""

@@ -246,6 +246,7 @@ handle() {{
     until (($(pgrep -c -P $$) == {slots.COUNT})); do :; done
     self=$BASHPID
     kill -KILL $(pgrep -P $$ | grep -vx $self)
+    while (($(pgrep -c -P $$) > 1)); do :; done  # one that is still dying may take a request along
   fi
 }}"""
     with shim(tmp_path, code) as talk:
